@@ -1,0 +1,52 @@
+//! A client of a Strongroom ledger: it retries safely and believes only what it verified.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use ledger_client::{ClientOptions, DirectoryPins, LedgerClient};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let pins = Arc::new(DirectoryPins::in_state_home()?);
+//! let options = ClientOptions::new("http://127.0.0.1:50051").with_token("sr_0011223344556677_secret".to_owned());
+//! let client = LedgerClient::connect(options, pins)?;
+//! let answer = client.verified_get(&"acme/prod".parse()?, &ledger_core::entity::EntityKey::new("door")?).await?;
+//! println!("present: {}, trust: {}", answer.claim.present, answer.trust);
+//! # Ok(()) }
+//! ```
+//!
+//! # Concepts
+//! - **Retries.** A write is sent again under the *same* idempotency key when the outcome is unknown, so it
+//!   happens at most once. Keys are UUIDv7 stamped with the ledger's own time, learned from its answers.
+//! - **Proofs.** [`LedgerClient::verified_get`] and [`LedgerClient::verified_check`] check the whole chain:
+//!   leaf, state root, header, inclusion, signed checkpoint, and that the checkpoint extends the last one seen.
+//! - **Pins.** The last checkpoint and the key that signed it are kept per ledger and vault ([`PinStore`]). The
+//!   first one is trusted on first use, and the answer says so ([`Trust`]).
+//!
+//! # It is not
+//! a cache: every call asks the ledger. Lists, plain reads and receipts are not verified.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod error;
+mod options;
+
+mod admin;
+mod client;
+mod read;
+mod verified;
+mod write;
+
+mod idempotency;
+mod pins;
+mod pool;
+mod retry;
+mod wire;
+
+pub use admin::{AdminPage, MintedToken, NodeInfo, TokenInfo, TokenRole, Vault};
+pub use client::LedgerClient;
+pub use error::{ClientError, ErrorCode, Fork, Refusal};
+pub use options::{ClientOptions, RetryPolicy, TlsOptions};
+pub use pins::{DirectoryPins, ForkEvidence, MemoryPins, Pin, PinError, PinId, PinOutcome, PinStore};
+pub use read::{
+    BatchGet, Block, ClientState, Consistency, Listing, PageRequest, Read, RelationshipFilter, Tip,
+};
+pub use verified::{Trust, Verified, VerifiedCheckpoint};

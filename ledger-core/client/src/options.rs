@@ -1,0 +1,145 @@
+//! How a client reaches a ledger.
+
+use std::time::Duration;
+
+use ledger_verify::note::VerifierKey;
+
+use crate::error::ClientError;
+
+/// Most channels of one client.
+pub const CHANNELS_MAX: usize = 256;
+
+/// How a client connects, waits and retries. Every field may be changed after [`ClientOptions::new`].
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ClientOptions {
+    /// Where the nodes are: `http://…` or `https://…`, several separated by commas.
+    pub urls: String,
+    /// Bearer token, `sr_…`; `None` sends none.
+    pub token: Option<String>,
+    /// Trust anchors and the client's own certificate; used with `https://` only.
+    pub tls: TlsOptions,
+    /// HTTP/2 connections per URL; calls take turns (default 1, at most 256 in all).
+    pub connections: usize,
+    /// Longest time for one try of a call (default 30 s).
+    pub request_timeout: Duration,
+    /// Longest time to open a connection (default 5 s).
+    pub connect_timeout: Duration,
+    /// When and how often to try again.
+    pub retry: RetryPolicy,
+    /// HTTP/2 flow-control window of one stream, in bytes (default 4 MiB, one full answer).
+    pub stream_window_bytes: u32,
+    /// HTTP/2 flow-control window of one connection, in bytes (default 16 MiB).
+    pub connection_window_bytes: u32,
+    /// Keys that may sign checkpoints. Not empty: only these count, nothing is trusted on first use.
+    pub verifier_keys: Vec<VerifierKey>,
+}
+
+impl ClientOptions {
+    /// The defaults for a ledger at `urls`.
+    pub fn new(urls: impl Into<String>) -> Self {
+        Self {
+            urls: urls.into(),
+            token: None,
+            tls: TlsOptions::default(),
+            connections: 1,
+            request_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(5),
+            retry: RetryPolicy::default(),
+            stream_window_bytes: 4 * 1_048_576,
+            connection_window_bytes: 16 * 1_048_576,
+            verifier_keys: Vec::new(),
+        }
+    }
+
+    /// The same with a bearer token.
+    #[must_use]
+    pub fn with_token(mut self, token: String) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Refuses what cannot work, naming the field.
+    pub fn validate(&self) -> Result<(), ClientError> {
+        let refuse = |what: &str| Err(ClientError::Options { what: what.to_owned() });
+        let count = self.url_list().count();
+        if count == 0 {
+            return refuse("no URL: give http://HOST:PORT or https://HOST:PORT");
+        }
+        if let Some(url) =
+            self.url_list().find(|url| !url.starts_with("http://") && !url.starts_with("https://"))
+        {
+            return refuse(&format!("{url:?} is not a URL: write http://HOST:PORT or https://HOST:PORT"));
+        }
+        if self.connections == 0 || self.connections.saturating_mul(count) > CHANNELS_MAX {
+            return refuse(&format!("connections must be 1 to {CHANNELS_MAX} over all URLs"));
+        }
+        if self.request_timeout.is_zero() || self.connect_timeout.is_zero() {
+            return refuse("timeouts must be longer than zero");
+        }
+        if self.retry.tries_max == 0 {
+            return refuse("a call needs at least one try");
+        }
+        if self.token.as_ref().is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic())) {
+            return refuse(
+                "the token has characters that no token has: give the line of the token file alone",
+            );
+        }
+        Ok(())
+    }
+
+    pub(crate) fn url_list(&self) -> impl Iterator<Item = &str> {
+        self.urls.split(',').map(str::trim).filter(|url| !url.is_empty())
+    }
+}
+
+impl std::fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("urls", &self.urls)
+            .field("token", &self.token.as_ref().map(|_| "[redacted]"))
+            .field("connections", &self.connections)
+            .field("request_timeout", &self.request_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Certificates for `https://`. All texts are PEM.
+#[derive(Clone, Default)]
+pub struct TlsOptions {
+    /// Authorities that may have signed the server's certificate. There is no default trust store.
+    pub ca_pem: Option<String>,
+    /// The client's certificate chain, when the server asks for one.
+    pub client_certificate_pem: Option<String>,
+    /// The key of that certificate.
+    pub client_key_pem: Option<String>,
+    /// The name to expect in the server's certificate, when it is not the URL's host.
+    pub server_name: Option<String>,
+}
+
+/// Exponential back-off with jitter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryPolicy {
+    /// Tries in all, the first included (default 3).
+    pub tries_max: u32,
+    /// Wait before the second try (default 100 ms).
+    pub backoff_min: Duration,
+    /// Longest wait (default 10 s).
+    pub backoff_max: Duration,
+    /// Growth from wait to wait (default 2).
+    pub multiplier: f64,
+    /// Each wait is varied by up to this share, up or down (default 0.25).
+    pub jitter: f64,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            tries_max: 3,
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(10),
+            multiplier: 2.0,
+            jitter: 0.25,
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Pins that live as long as the client.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{ForkEvidence, Pin, PinError, PinId, PinOutcome, PinStore};
+
+#[derive(Debug, Default)]
+struct Kept {
+    pins: BTreeMap<PinId, Pin>,
+    forks: Vec<(PinId, ForkEvidence)>,
+}
+
+/// Pins in memory: for tests, and for programs that keep them elsewhere.
+#[derive(Debug, Default)]
+pub struct MemoryPins {
+    kept: Mutex<Kept>,
+}
+
+impl MemoryPins {
+    /// All evidence of forks so far.
+    pub fn forks(&self) -> Vec<(PinId, ForkEvidence)> {
+        self.lock().forks.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PinStore for MemoryPins {
+    fn load(&self, id: PinId) -> Result<Option<Pin>, PinError> {
+        Ok(self.lock().pins.get(&id).cloned())
+    }
+
+    fn replace(&self, id: PinId, expected: Option<&Pin>, new: &Pin) -> Result<PinOutcome, PinError> {
+        let mut kept = self.lock();
+        if kept.pins.get(&id) != expected {
+            return Ok(PinOutcome::Moved);
+        }
+        kept.pins.insert(id, new.clone());
+        Ok(PinOutcome::Stored)
+    }
+
+    fn record_fork(&self, id: PinId, evidence: &ForkEvidence) -> Result<String, PinError> {
+        let mut kept = self.lock();
+        kept.forks.push((id, evidence.clone()));
+        Ok(format!("memory (fork {})", kept.forks.len()))
+    }
+}

@@ -1,0 +1,96 @@
+//! Writes: exactly once, however often they are sent.
+
+use ledger_core::command::Receipt;
+use ledger_core::names::VaultRef;
+use ledger_core::transaction::{IdempotencyKey, Operation, Transaction};
+use ledger_proto::v1;
+use ledger_proto::v1::write_service_client::WriteServiceClient;
+
+use crate::client::{ANSWER_BYTES_MAX, LedgerClient, REQUEST_BYTES_MAX};
+use crate::error::{ClientError, Refusal};
+use crate::idempotency::{mint, wall_clock_ms};
+use crate::retry::Repeatable;
+use crate::wire;
+
+impl LedgerClient {
+    /// Writes one transaction under a new idempotency key: all operations or none.
+    ///
+    /// A failed condition is [`ErrorCode::ConditionFailed`](crate::ErrorCode::ConditionFailed) with `op_index`
+    /// and `current_version`. After `Unavailable` or `DeadlineExceeded` the write may have happened: use
+    /// [`LedgerClient::new_key`] and [`LedgerClient::write_transaction`] where a program repeats it later.
+    pub async fn write(&self, vault: &VaultRef, operations: Vec<Operation>) -> Result<Receipt, ClientError> {
+        let transaction = Transaction::new(self.new_key().await?, operations)?;
+        let refusal = match self.write_transaction(vault, &transaction).await {
+            Err(ClientError::Refused(refusal)) => refusal,
+            answer => return answer,
+        };
+        match self.corrected_time(&refusal) {
+            None => Err(ClientError::Refused(refusal)),
+            Some(time_ms) => {
+                self.inner.clock.correct(time_ms);
+                let transaction = Transaction::new(mint(time_ms)?, transaction.operations().to_vec())?;
+                self.write_transaction(vault, &transaction).await
+            }
+        }
+    }
+
+    /// A new idempotency key, stamped with the ledger's time. The first one asks the ledger for it.
+    pub async fn new_key(&self) -> Result<IdempotencyKey, ClientError> {
+        if self.inner.clock.now_ms().is_none() {
+            // A token may be too weak to ask; then this machine's clock has to do.
+            if let Err(error) = self.node_info().await
+                && error.code() != crate::ErrorCode::Unauthorized
+            {
+                return Err(error);
+            }
+        }
+        mint(self.inner.clock.now_ms().unwrap_or_else(wall_clock_ms))
+    }
+
+    /// Writes a transaction under its own key. Sending it twice, by this call or by the caller, does it once:
+    /// the second answer is the first receipt with `replayed` set.
+    pub async fn write_transaction(
+        &self,
+        vault: &VaultRef,
+        transaction: &Transaction,
+    ) -> Result<Receipt, ClientError> {
+        let request = v1::WriteRequest {
+            vault: wire::vault_ref(vault),
+            idempotency_key: transaction.idempotency_key().as_bytes().to_vec().into(),
+            operations: transaction.operations().iter().map(wire::operation).collect::<Result<_, _>>()?,
+        };
+        let operation_count = request.operations.len();
+        let answer = self
+            .call(Repeatable::Always, request, |channel, request| async move {
+                WriteServiceClient::new(channel)
+                    .max_decoding_message_size(ANSWER_BYTES_MAX)
+                    .max_encoding_message_size(REQUEST_BYTES_MAX)
+                    .write(request)
+                    .await
+            })
+            .await?;
+        if answer.results.len() != operation_count {
+            return Err(ClientError::Answer {
+                what: "it has another number of results than operations were sent",
+            });
+        }
+        let receipt = wire::receipt_from(answer.receipt, &answer.results, answer.replayed)?;
+        if !receipt.replayed {
+            self.inner.clock.learn(receipt.time_ms);
+        }
+        Ok(receipt)
+    }
+
+    /// A better stamp, when the ledger refused the key of the *first and only* try for its time: then nothing
+    /// can have happened and a new key is safe. An idle ledger's time stands still, and this machine's clock may lie.
+    fn corrected_time(&self, refusal: &Refusal) -> Option<u64> {
+        if refusal.tries != 1 {
+            return None;
+        }
+        match refusal.reason.as_str() {
+            "IDEMPOTENCY_KEY_EXPIRED" => Some(refusal.log_time_ms.unwrap_or_else(wall_clock_ms)),
+            "IDEMPOTENCY_KEY_IN_FUTURE" => refusal.log_time_ms,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The state that a node has applied, shared between the one task that applies and many readers.
+
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use ledger_core::ledger_state::LedgerState;
+use tokio::sync::watch;
+
+/// A task panicked while it changed the state, which may be half changed: nobody reads it any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the state was left half applied by a panic: restart the node")]
+pub(crate) struct HalfApplied;
+
+/// The state behind a lock that nobody holds across an await, and how far in the log it is.
+pub(crate) struct AppliedLedger {
+    state: RwLock<LedgerState>,
+    /// Index after the newest applied entry; 0 = nothing applied.
+    next_index: watch::Sender<u64>,
+}
+
+impl AppliedLedger {
+    pub fn new(state: LedgerState) -> Self {
+        let next_index = next_index(&state);
+        Self { state: RwLock::new(state), next_index: watch::Sender::new(next_index) }
+    }
+
+    pub fn read(&self) -> Result<RwLockReadGuard<'_, LedgerState>, HalfApplied> {
+        self.state.read().map_err(|_| HalfApplied)
+    }
+
+    pub fn write(&self) -> Result<RwLockWriteGuard<'_, LedgerState>, HalfApplied> {
+        self.state.write().map_err(|_| HalfApplied)
+    }
+
+    /// Tells those who wait that this entry is applied.
+    pub fn set_applied(&self, index: u64) {
+        self.next_index.send_replace(index + 1);
+    }
+
+    /// Index of the newest applied entry.
+    pub fn applied_index(&self) -> Option<u64> {
+        self.next_index.borrow().checked_sub(1)
+    }
+
+    /// Waits until an entry is applied.
+    pub async fn wait_applied(&self, index: u64) {
+        if *self.next_index.borrow() > index {
+            return;
+        }
+        // The sender lives as long as `self`, so this ends only when the condition holds.
+        let _ = self.next_index.subscribe().wait_for(|next| *next > index).await;
+    }
+}
+
+fn next_index(state: &LedgerState) -> u64 {
+    state.last_applied().map_or(0, |id| id.index + 1)
+}

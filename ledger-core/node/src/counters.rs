@@ -1,0 +1,75 @@
+//! What a node has done since it opened: plain numbers that servers turn into metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ledger_core::ports::LogChange;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// What a node has done since it opened.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct CounterCells {
+            $(pub $name: AtomicU64,)+
+        }
+
+        impl CounterCells {
+            pub fn read(&self) -> Counters {
+                Counters { $($name: self.$name.load(Ordering::Relaxed),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Commits of the log store: each is one `fsync`, or two when a vote is in it.
+    log_batches,
+    /// Records appended to the log.
+    log_entries,
+    /// Payload bytes appended to the log.
+    log_bytes,
+    /// Transactions that were answered with a new receipt.
+    writes,
+    /// Transactions that were answered with an earlier receipt.
+    writes_replayed,
+    /// Transactions that were refused by the state.
+    writes_refused,
+    /// Transactions and commands that were turned away because the queue was full.
+    overloads,
+    /// Log entries with transactions that were proposed.
+    write_entries,
+    /// Linearizable reads that asked for a read barrier.
+    barrier_reads,
+    /// Rounds of the read barrier: many reads share one.
+    barrier_rounds,
+    /// Checkpoints that were signed.
+    checkpoints_signed,
+    /// Commits of the state store.
+    flushes,
+    /// Times that applying waited for a flush because the overlay was full.
+    apply_stalls,
+    /// Entities that garbage collection expired.
+    entities_expired,
+}
+
+impl CounterCells {
+    pub fn count_log_batch(&self, changes: &[LogChange]) {
+        add(&self.log_batches, 1);
+        for change in changes {
+            if let LogChange::Append(record) = change {
+                add(&self.log_entries, 1);
+                add(&self.log_bytes, record.payload.len() as u64);
+            }
+        }
+    }
+}
+
+/// Counters are statistics: no other memory is ordered by them.
+pub(crate) fn add(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}

@@ -1,0 +1,218 @@
+//! Group commit: one thread makes every change to the log durable, as many as wait in one transaction.
+//!
+//! Vote, records, truncations, purges and signing marks are one ordered stream. If a record of a later
+//! term could be durable before the vote of that term, a restart would let an old leader overwrite what
+//! was committed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use ledger_core::ports::{LogChange, LogStore, StoreError};
+
+use crate::counters::CounterCells;
+use crate::failure::{FailedPart, FailureCell};
+
+/// Most payload bytes in one commit (64 MiB); what waits beyond goes into the next one.
+const COMMIT_BYTES_MAX: usize = 64 * 1_048_576;
+
+/// What to do when a change is durable, or when it is known that it never will be.
+pub(crate) type Completion = Box<dyn FnOnce(Result<(), Arc<StoreError>>) + Send>;
+
+/// Number of a change in the stream, from 1.
+pub(crate) type ChangeNumber = u64;
+
+/// Called after every commit, before its completions, with the last change that is durable.
+pub(crate) type OnDurable = Box<dyn Fn(ChangeNumber) + Send>;
+
+/// Whether a change must be made durable for its own sake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Commit as soon as the writer is free.
+    Now,
+    /// Ride along with the next commit: losing it costs time after a crash, never an acknowledged write.
+    RideAlong,
+}
+
+/// The stream of changes to the log. Clones share it.
+#[derive(Clone)]
+pub(crate) struct LogWriter {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    stream: Mutex<Stream>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Stream {
+    waiting: VecDeque<Change>,
+    last_number: ChangeNumber,
+    urgent: usize,
+    phase: Phase,
+}
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Running,
+    /// Commit what waits, then end.
+    Draining,
+    /// Nothing is taken any more; `None` = ended in order.
+    Ended(Option<Arc<StoreError>>),
+}
+
+struct Change {
+    number: ChangeNumber,
+    changes: Vec<LogChange>,
+    urgency: Urgency,
+    completion: Option<Completion>,
+}
+
+/// What the thread works with.
+pub(crate) struct LogWriterParts {
+    pub store: Arc<dyn LogStore>,
+    pub counters: Arc<CounterCells>,
+    pub failure: FailureCell,
+    pub on_durable: OnDurable,
+}
+
+impl LogWriter {
+    /// A writer without its thread: changes wait until [`start`](Self::start).
+    pub fn new() -> Self {
+        let shared = Shared { stream: Mutex::new(Stream::default()), wake: Condvar::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Starts the thread.
+    pub fn start(&self, parts: LogWriterParts) -> io::Result<JoinHandle<()>> {
+        let writer = self.clone();
+        std::thread::Builder::new().name("ledger-log".to_owned()).spawn(move || writer.run(&parts))
+    }
+
+    /// Puts changes at the end of the stream. `completion` runs on the writer's thread, in stream order.
+    pub fn enqueue(
+        &self,
+        changes: Vec<LogChange>,
+        urgency: Urgency,
+        completion: Option<Completion>,
+    ) -> Result<ChangeNumber, Arc<StoreError>> {
+        let mut stream = self.lock();
+        if let Phase::Ended(error) = &stream.phase {
+            return Err(error.clone().unwrap_or_else(|| Arc::new(StoreError::Poisoned)));
+        }
+        stream.last_number += 1;
+        let number = stream.last_number;
+        stream.waiting.push_back(Change { number, changes, urgency, completion });
+        if urgency == Urgency::Now {
+            stream.urgent += 1;
+            drop(stream);
+            self.shared.wake.notify_one();
+        }
+        Ok(number)
+    }
+
+    /// Enqueues changes and waits until they are durable.
+    pub async fn write(&self, changes: Vec<LogChange>) -> Result<(), Arc<StoreError>> {
+        let (sender, durable) = tokio::sync::oneshot::channel();
+        let completion: Completion = Box::new(move |result| drop(sender.send(result)));
+        self.enqueue(changes, Urgency::Now, Some(completion))?;
+        durable.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Poisoned)))
+    }
+
+    /// Lets the thread commit what waits, riders included, and end.
+    pub fn finish(&self) {
+        let mut stream = self.lock();
+        if matches!(stream.phase, Phase::Running) {
+            stream.phase = Phase::Draining;
+        }
+        drop(stream);
+        self.shared.wake.notify_one();
+    }
+
+    fn run(&self, parts: &LogWriterParts) {
+        while let Some(batch) = self.next_batch() {
+            let (changes, completions, last) = flatten(batch);
+            match parts.store.commit(&changes) {
+                Ok(()) => {
+                    parts.counters.count_log_batch(&changes);
+                    (parts.on_durable)(last);
+                    completions.into_iter().for_each(|completion| completion(Ok(())));
+                }
+                Err(error) => {
+                    let error = Arc::new(error);
+                    parts.failure.report(FailedPart::LogStore, error.clone());
+                    completions.into_iter().for_each(|completion| completion(Err(error.clone())));
+                    return self.end(Some(&error));
+                }
+            }
+        }
+        self.end(None);
+    }
+
+    /// Waits for work; `None` = everything is done and the thread should end.
+    fn next_batch(&self) -> Option<Vec<Change>> {
+        let mut stream = self.lock();
+        loop {
+            let draining = !matches!(stream.phase, Phase::Running);
+            if stream.urgent > 0 || (draining && !stream.waiting.is_empty()) {
+                return Some(stream.take_batch());
+            }
+            if draining {
+                return None;
+            }
+            stream = self.shared.wake.wait(stream).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes no more, and fails what came in meanwhile.
+    fn end(&self, error: Option<&Arc<StoreError>>) {
+        let mut stream = self.lock();
+        stream.phase = Phase::Ended(error.cloned());
+        let rest: Vec<Change> = stream.waiting.drain(..).collect();
+        drop(stream);
+        for completion in rest.into_iter().filter_map(|change| change.completion) {
+            completion(Err(error.cloned().unwrap_or_else(|| Arc::new(StoreError::Poisoned))));
+        }
+    }
+
+    /// No code panics while it holds this lock, so a poisoned one guards no broken invariant.
+    fn lock(&self) -> MutexGuard<'_, Stream> {
+        self.shared.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stream {
+    fn take_batch(&mut self) -> Vec<Change> {
+        let mut batch = Vec::with_capacity(self.waiting.len());
+        let mut bytes = 0;
+        while bytes < COMMIT_BYTES_MAX
+            && let Some(change) = self.waiting.pop_front()
+        {
+            bytes += change.changes.iter().map(payload_bytes).sum::<usize>();
+            self.urgent -= usize::from(change.urgency == Urgency::Now);
+            batch.push(change);
+        }
+        batch
+    }
+}
+
+fn payload_bytes(change: &LogChange) -> usize {
+    match change {
+        LogChange::Append(record) => record.payload.len(),
+        _ => 0,
+    }
+}
+
+fn flatten(batch: Vec<Change>) -> (Vec<LogChange>, Vec<Completion>, ChangeNumber) {
+    let last = batch.last().map_or(0, |change| change.number);
+    let mut changes = Vec::with_capacity(batch.len());
+    let mut completions = Vec::with_capacity(batch.len());
+    for change in batch {
+        changes.extend(change.changes);
+        completions.extend(change.completion);
+    }
+    (changes, completions, last)
+}

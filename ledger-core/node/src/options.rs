@@ -1,0 +1,114 @@
+//! How a node works: limits, intervals, and the clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, SystemClock};
+
+/// How a new ledger comes into being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bootstrap {
+    /// This node is the only voter.
+    Single,
+}
+
+/// How a node works.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Most transactions in one log entry. Default 4,096: more gain nothing, an `fsync` is paid by then.
+    pub batch_size: usize,
+    /// How long a batch waits to fill. Default 0: take all that is queued, at once.
+    pub batch_delay: Duration,
+    /// Most transactions that wait to be proposed. Default 16,384; more are refused with a retry time.
+    pub queue_transactions_max: usize,
+    /// Most bytes of transactions that wait to be proposed. Default 64 MiB.
+    pub queue_bytes_max: usize,
+    /// How often applied state is written to the state store. Default 1 s: as much is replayed after a crash.
+    pub flush_interval: Duration,
+    /// Applied but unwritten bytes that start a flush early. Default 16 MiB.
+    pub flush_bytes: usize,
+    /// Applied but unwritten bytes at which applying waits for the flush. Default 128 MiB.
+    pub overlay_bytes_max: usize,
+    /// How often expired entities are looked for, at most 60 s. Default 60 s.
+    pub gc_interval: Duration,
+    /// How a new ledger comes into being.
+    pub bootstrap: Bootstrap,
+    /// The clock. Default: the operating system's.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Longest interval between two searches for expired entities.
+pub const GC_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// Longest time that a batch may wait to fill.
+pub const BATCH_DELAY_MAX: Duration = Duration::from_secs(1);
+/// A queue has room for at least one transaction of the largest size with its framing.
+pub const QUEUE_BYTES_MIN: usize = 5 * 1_048_576;
+
+/// A setting that a node cannot work with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// A limit is too low.
+    #[error("{name} is {given}; it must be at least {min}")]
+    TooLow {
+        /// The field.
+        name: &'static str,
+        /// Its value.
+        given: usize,
+        /// The least that works.
+        min: usize,
+    },
+    /// An interval is outside its range.
+    #[error("{name} is {given:?}; it must be from {min:?} to {max:?}")]
+    Interval {
+        /// The field.
+        name: &'static str,
+        /// Its value.
+        given: Duration,
+        /// The shortest that works.
+        min: Duration,
+        /// The longest that works.
+        max: Duration,
+    },
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            batch_size: 4_096,
+            batch_delay: Duration::ZERO,
+            queue_transactions_max: 16_384,
+            queue_bytes_max: 64 * 1_048_576,
+            flush_interval: Duration::from_secs(1),
+            flush_bytes: 16 * 1_048_576,
+            overlay_bytes_max: 128 * 1_048_576,
+            gc_interval: GC_INTERVAL_MAX,
+            bootstrap: Bootstrap::Single,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl Options {
+    /// Checks every field.
+    pub fn validate(&self) -> Result<(), OptionsError> {
+        at_least("batch_size", self.batch_size, 1)?;
+        at_least("queue_transactions_max", self.queue_transactions_max, 1)?;
+        at_least("queue_bytes_max", self.queue_bytes_max, QUEUE_BYTES_MIN)?;
+        at_least("flush_bytes", self.flush_bytes, 1)?;
+        at_least("overlay_bytes_max", self.overlay_bytes_max, self.flush_bytes)?;
+        let millisecond = Duration::from_millis(1);
+        within("batch_delay", self.batch_delay, Duration::ZERO, BATCH_DELAY_MAX)?;
+        within("flush_interval", self.flush_interval, millisecond, Duration::from_secs(3_600))?;
+        within("gc_interval", self.gc_interval, millisecond, GC_INTERVAL_MAX)
+    }
+}
+
+fn at_least(name: &'static str, given: usize, min: usize) -> Result<(), OptionsError> {
+    if given >= min { Ok(()) } else { Err(OptionsError::TooLow { name, given, min }) }
+}
+
+fn within(name: &'static str, given: Duration, min: Duration, max: Duration) -> Result<(), OptionsError> {
+    if (min..=max).contains(&given) { Ok(()) } else { Err(OptionsError::Interval { name, given, min, max }) }
+}

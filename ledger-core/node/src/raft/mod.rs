@@ -1,0 +1,51 @@
+//! The consensus engine, and the only module that knows its name.
+//!
+//! Nothing of the engine is in the crate's public API, on a disk or on a wire: [`record`] translates
+//! between its types and the records of the ports.
+
+mod consensus;
+mod log;
+mod log_index;
+mod network;
+mod proposal_data;
+mod record;
+mod state_machine;
+
+pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts, ConsensusStatus};
+
+use ledger_core::command::Outcome;
+use openraft::impls::leader_id_std;
+use openraft::vote::RaftLeaderId;
+
+use proposal_data::ProposalData;
+
+/// Identity of a node, never given to another one.
+pub(crate) type NodeId = u64;
+
+/// What the members of a cluster know about one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Member {
+    /// Where it listens for its peers; empty while it has none.
+    pub address: String,
+}
+
+openraft::declare_raft_types!(
+    /// The engine's types for a ledger. Standard leader ids: at most one leader a term, so that term and
+    /// index in a block header mean what they mean in the Raft paper.
+    pub(crate) LedgerRaft:
+        D = ProposalData,
+        R = Option<Outcome>,
+        NodeId = NodeId,
+        Node = Member,
+        LeaderId = leader_id_std::LeaderId<u64, NodeId>,
+        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+);
+
+type LeaderId = leader_id_std::LeaderId<u64, NodeId>;
+/// What a log id keeps of its leader: the term.
+type Clid = <LeaderId as RaftLeaderId>::Committed;
+type EngineLogId = openraft::LogId<Clid>;
+type Entry = openraft::Entry<Clid, openraft::EntryPayload<ProposalData, NodeId, Member>>;
+type StoredMembershipOf = openraft::StoredMembership<Clid, NodeId, Member>;
+type SnapshotMeta = openraft::SnapshotMeta<Clid, NodeId, Member>;
+type Snapshot = openraft::Snapshot<Clid, NodeId, Member, state_machine::DurablePosition>;

@@ -1,0 +1,16 @@
+//! The `strongroom.ledger.v1` protocol: definitions and generated code.
+//!
+//! Field comments in `proto/strongroom/ledger/v1/ledger.proto` state units and limits. The generated
+//! code has no validation: the server checks every field, the client trusts none.
+
+/// Version 1 of the ledger's API.
+pub mod v1 {
+    #![expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated from the commented .proto file")]
+    tonic::include_proto!("strongroom.ledger.v1");
+}
+
+/// The encoded descriptor set, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ledger_descriptor.bin"));
+
+/// Domain of `google.rpc.ErrorInfo` in every error of this API.
+pub const ERROR_DOMAIN: &str = "strongroom.ledger";

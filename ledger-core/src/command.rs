@@ -1,0 +1,261 @@
+//! What is replicated, and what applying it answers.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultRef};
+use crate::transaction::{Actor, Transaction};
+
+/// One replicated entry: a command and the leader's time for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// The leader's clock when it proposed, unix milliseconds. Apply never lets time go back.
+    pub time_ms: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// A replicated command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first entry of a ledger.
+    Initialise {
+        /// Identity of the ledger.
+        ledger_id: LedgerId,
+        /// Secret that authenticates page tokens on every node of the ledger.
+        page_key: [u8; 32],
+    },
+    /// Creates a namespace.
+    CreateNamespace {
+        /// Its name.
+        name: NamespaceName,
+    },
+    /// Deletes an empty namespace.
+    DeleteNamespace {
+        /// Its name.
+        name: NamespaceName,
+    },
+    /// Creates a vault with its genesis block.
+    CreateVault {
+        /// Its name.
+        vault: VaultRef,
+        /// Its identity, minted by the leader, never used again.
+        id: VaultId,
+    },
+    /// Deletes a vault with all that it holds.
+    DeleteVault {
+        /// Its name.
+        vault: VaultRef,
+    },
+    /// A batch of transactions: one block for every vault in it that changes.
+    Write {
+        /// The transactions in order.
+        submissions: Vec<Submission>,
+    },
+}
+
+/// A transaction with its vault and its authenticated author.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submission {
+    /// The vault.
+    pub vault: VaultId,
+    /// The authenticated caller.
+    pub actor: Actor,
+    /// What it asks for.
+    pub transaction: Transaction,
+}
+
+/// The answer to a command, in the same shape on every replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// To [`Command::Initialise`]; `false` when the ledger had an identity already.
+    Initialised(bool),
+    /// To the namespace commands.
+    Namespace(Result<NamespaceInfo, AdminRefusal>),
+    /// To the vault commands.
+    Vault(Result<VaultInfo, AdminRefusal>),
+    /// To [`Command::Write`]: one answer per submission, in order.
+    Writes(Vec<Result<Receipt, WriteRefusal>>),
+}
+
+/// A namespace as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceInfo {
+    /// Its name.
+    pub name: NamespaceName,
+    /// Vaults in it.
+    pub vault_count: u64,
+    /// Log time of its creation, unix milliseconds.
+    pub created_at_ms: u64,
+}
+
+/// A vault as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultInfo {
+    /// Its namespace.
+    pub namespace: NamespaceName,
+    /// Its name.
+    pub name: VaultName,
+    /// Its identity.
+    pub id: VaultId,
+    /// Height of its newest block; the genesis block is 0.
+    pub height: u64,
+    /// RFC 6962 leaf hash of the newest header.
+    pub block_hash: [u8; 32],
+    /// State root of the newest header.
+    pub state_root: [u8; 32],
+    /// Sequence number of the last transaction; 0 = none.
+    pub version: u64,
+    /// Entities and relationships in its state.
+    pub key_count: u64,
+    /// Log time of its creation, unix milliseconds.
+    pub created_at_ms: u64,
+}
+
+/// Why an administrative command changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminRefusal {
+    /// The namespace exists.
+    #[error("namespace {0} exists already")]
+    NamespaceExists(NamespaceName),
+    /// The namespace does not exist.
+    #[error("there is no namespace {0}")]
+    NamespaceNotFound(NamespaceName),
+    /// The namespace has vaults.
+    #[error("namespace {name} still has {vault_count} vaults: delete them first")]
+    NamespaceNotEmpty {
+        /// The namespace.
+        name: NamespaceName,
+        /// Vaults in it.
+        vault_count: u64,
+    },
+    /// The vault exists.
+    #[error("vault {0} exists already")]
+    VaultExists(VaultRef),
+    /// The vault does not exist.
+    #[error("there is no vault {0}")]
+    VaultNotFound(VaultRef),
+    /// The proposed identity belongs to another vault, alive or deleted.
+    #[error("the vault id {0} was used before")]
+    VaultIdUsed(VaultId),
+    /// A ledger holds at most [`VAULTS_MAX`] vaults.
+    #[error("a ledger holds at most {VAULTS_MAX} vaults")]
+    TooManyVaults,
+    /// A ledger holds at most [`NAMESPACES_MAX`] namespaces.
+    #[error("a ledger holds at most {NAMESPACES_MAX} namespaces")]
+    TooManyNamespaces,
+}
+
+/// Most vaults in one ledger, deleted ones not counted.
+pub const VAULTS_MAX: usize = 10_000;
+/// Most namespaces in one ledger.
+pub const NAMESPACES_MAX: usize = 10_000;
+
+/// What happened to one operation of a committed transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum OperationResult {
+    /// The key or tuple is new.
+    Created = 1,
+    /// The tuple was there; nothing changed.
+    AlreadyExists = 2,
+    /// The entity was replaced.
+    Updated = 3,
+    /// The key or tuple was deleted (or expired).
+    Deleted = 4,
+    /// There was nothing to delete; nothing changed.
+    NotFound = 5,
+    /// The assertion held.
+    Held = 6,
+}
+
+/// Where a committed transaction stands. Unsigned: proofs come with verified reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The vault.
+    pub vault: VaultId,
+    /// Height of the block.
+    pub height: u64,
+    /// Sequence number of the transaction in the vault: the `version` of every key it wrote.
+    pub version: u64,
+    /// Index of the transaction in its block.
+    pub index_in_block: u32,
+    /// RFC 6962 leaf hash of the block's header.
+    pub block_hash: [u8; 32],
+    /// Log time of the block, unix milliseconds.
+    pub time_ms: u64,
+    /// One result per operation.
+    pub results: Vec<OperationResult>,
+    /// Whether this answers a repeated idempotency key: the first result again, nothing new.
+    pub replayed: bool,
+}
+
+/// Largest current value that a failed condition carries, in bytes.
+pub const REFUSAL_VALUE_BYTES_MAX: usize = 1_024;
+
+/// Why a transaction changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteRefusal {
+    /// The vault does not exist (any more).
+    #[error("there is no such vault")]
+    VaultNotFound,
+    /// A condition did not hold.
+    #[error("the condition of operation {op_index} does not hold: {failure}")]
+    ConditionFailed {
+        /// Index of the operation.
+        op_index: u32,
+        /// What was found instead.
+        failure: ConditionFailure,
+        /// Version of the key now; `None` when it does not exist.
+        current_version: Option<u64>,
+        /// Value of the entity now, when it has at most [`REFUSAL_VALUE_BYTES_MAX`] bytes.
+        current_value: Option<Bytes>,
+    },
+    /// The idempotency key is older than the floor of what is remembered.
+    #[error("the idempotency key is older than what the ledger remembers ({floor_ms} ms): read the state, then write with a new key")]
+    IdempotencyKeyExpired {
+        /// Keys with an earlier time are refused, unix milliseconds.
+        floor_ms: u64,
+    },
+    /// The idempotency key lies more than five minutes ahead of log time.
+    #[error("the idempotency key is more than 5 minutes ahead of the ledger's time ({log_time_ms} ms): check the clock")]
+    IdempotencyKeyInFuture {
+        /// The ledger's time, unix milliseconds.
+        log_time_ms: u64,
+    },
+    /// The idempotency key was used with another payload.
+    #[error("the idempotency key was used before with another transaction")]
+    IdempotencyMismatch,
+    /// Only garbage collection expires entities.
+    #[error("operation {op_index} expires an entity: only the ledger itself may")]
+    ExpireForbidden {
+        /// Index of the operation.
+        op_index: u32,
+    },
+    /// The vault holds as many keys as a node keeps in memory.
+    #[error("the vault is full: {limit} keys")]
+    VaultFull {
+        /// The limit.
+        limit: u64,
+    },
+}
+
+/// How a condition failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConditionFailure {
+    /// It must not exist, but does.
+    #[error("it exists")]
+    Exists,
+    /// It must exist, but does not.
+    #[error("it does not exist")]
+    DoesNotExist,
+    /// Its version is another.
+    #[error("its version is another")]
+    VersionDiffers,
+    /// Its value is another.
+    #[error("its value is another")]
+    ValueDiffers,
+}

@@ -1,0 +1,282 @@
+//! The guarantees of [`StateStore`].
+#![expect(clippy::expect_used, reason = "a suite fails by panicking")]
+
+use bytes::Bytes;
+
+use crate::ports::{AppliedState, LogId, RowChange, ScanRange, StateBatch, StateStore, StoreError, Table};
+
+type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn applied(index: u64) -> AppliedState {
+    let membership = Bytes::from(format!("membership at {index}"));
+    AppliedState { last_applied: LogId { term: 1, node: 7, index }, membership }
+}
+
+/// A batch whose rows are put in order.
+fn batch(index: u64, mut rows: Vec<RowChange>) -> StateBatch {
+    rows.sort_by(|left, right| (left.table, &left.key).cmp(&(right.table, &right.key)));
+    StateBatch { dropped_vaults: Vec::new(), rows, applied: applied(index) }
+}
+
+fn put(table: Table, key: &[u8], value: &str) -> RowChange {
+    RowChange { table, key: key.to_vec(), value: Some(Bytes::copy_from_slice(value.as_bytes())) }
+}
+
+fn delete(table: Table, key: &[u8]) -> RowChange {
+    RowChange { table, key: key.to_vec(), value: None }
+}
+
+fn commit(store: &impl StateStore, batch: &StateBatch) {
+    store.commit(batch).expect("the batch is valid");
+}
+
+fn get(store: &impl StateStore, table: Table, key: &[u8]) -> Option<Bytes> {
+    store.get(table, key).expect("a sound store can be read")
+}
+
+fn scan(store: &impl StateStore, table: Table, prefix: &[u8], start: &[u8]) -> Rows {
+    let mut rows = Vec::new();
+    let range = ScanRange { prefix: prefix.to_vec(), start: start.to_vec() };
+    let mut collect = |key: &[u8], value: &[u8]| {
+        rows.push((key.to_vec(), value.to_vec()));
+        true
+    };
+    store.scan(table, &range, &mut collect).expect("a sound store can be scanned");
+    rows
+}
+
+fn keys(rows: Rows) -> Vec<Vec<u8>> {
+    rows.into_iter().map(|(key, _)| key).collect()
+}
+
+fn everything(store: &impl StateStore) -> Vec<(Table, Rows)> {
+    Table::ALL.into_iter().map(|table| (table, scan(store, table, &[], &[]))).collect()
+}
+
+fn how_far(store: &impl StateStore) -> Option<AppliedState> {
+    store.applied().expect("a sound store says how far it goes")
+}
+
+/// The key of `name` in a vault.
+fn vault_key(vault: u64, name: &[u8]) -> Vec<u8> {
+    [&vault.to_be_bytes()[..], name].concat()
+}
+
+/// One row of every table, of one vault where the table is per vault.
+fn row_of_every_table(vault: u64, value: &str) -> Vec<RowChange> {
+    Table::ALL.into_iter().map(|table| put(table, &vault_key(vault, b"name"), value)).collect()
+}
+
+/// **G1 atomic**: a batch applies in every table and moves `applied`; one that fails does neither.
+pub fn g1_atomic<S: StateStore>(open: impl Fn() -> S) {
+    let store = open();
+    commit(&store, &batch(1, row_of_every_table(1, "first")));
+    let (rows, far) = (everything(&store), how_far(&store));
+    assert!(rows.iter().all(|(_, rows)| rows.len() == 1), "a batch applies in every table");
+    assert_eq!(far, Some(applied(1)), "a batch moves the applied mark");
+
+    let mut faulty = batch(2, row_of_every_table(2, "second"));
+    faulty.dropped_vaults.push(1);
+    faulty.rows.push(put(Table::Ledger, b"out of order", "x"));
+    assert!(store.commit(&faulty).is_err(), "a batch out of order is refused");
+    assert_eq!(everything(&store), rows, "a failed batch changes no row");
+    assert_eq!(how_far(&store), far, "a failed batch does not move the applied mark");
+    drop(store);
+
+    let store = open();
+    assert_eq!(everything(&store), rows, "a failed batch leaves no row behind on the disk");
+    assert_eq!(how_far(&store), far, "a failed batch leaves the applied mark on the disk");
+}
+
+/// **G2 durable**: all that was committed is there when the store is opened again, batch after batch.
+pub fn g2_durable<S: StateStore>(open: impl Fn() -> S) {
+    let mut dropping = batch(4, vec![put(Table::Blocks, &vault_key(3, b"b"), "kept")]);
+    dropping.dropped_vaults = vec![1];
+    let batches = [
+        batch(1, row_of_every_table(1, "first")),
+        batch(2, row_of_every_table(2, "second")),
+        batch(3, vec![delete(Table::Entities, &vault_key(2, b"name"))]),
+        dropping,
+        batch(5, Vec::new()),
+    ];
+    for (batch, index) in batches.iter().zip(1..) {
+        let store = open();
+        commit(&store, batch);
+        let rows = everything(&store);
+        drop(store);
+        let store = open();
+        assert_eq!(everything(&store), rows, "rows survive a restart");
+        assert_eq!(how_far(&store), Some(applied(index)), "the applied mark survives a restart");
+    }
+    let store = open();
+    assert_eq!(get(&store, Table::Tiles, &vault_key(2, b"name")).as_deref(), Some(&b"second"[..]));
+    assert_eq!(get(&store, Table::Entities, &vault_key(2, b"name")), None, "the deletion stands");
+    assert_eq!(get(&store, Table::Blocks, &vault_key(3, b"b")).as_deref(), Some(&b"kept"[..]));
+    assert_eq!(get(&store, Table::Blocks, &vault_key(1, b"name")), None, "the drop stands");
+}
+
+/// **G3 visible**: what `commit` returned for is seen at once, by every thread.
+pub fn g3_visible<S: StateStore>(open: impl Fn() -> S) {
+    let store = open();
+    assert_eq!(how_far(&store), None, "a new store goes nowhere");
+    assert!(everything(&store).iter().all(|(_, rows)| rows.is_empty()), "a new store holds nothing");
+    let key = vault_key(1, b"name");
+    for index in 1..=20 {
+        let value = format!("value {index}");
+        commit(&store, &batch(index, vec![put(Table::Blocks, &key, &value), put(Table::Entities, &key, &value)]));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for table in [Table::Blocks, Table::Entities] {
+                    assert_eq!(get(&store, table, &key).as_deref(), Some(value.as_bytes()), "the row is seen");
+                    let scanned = scan(&store, table, &[], &[]);
+                    assert_eq!(scanned, [(key.clone(), value.clone().into_bytes())], "a scan sees it");
+                }
+                assert_eq!(how_far(&store), Some(applied(index)), "the applied mark is seen");
+            });
+        });
+    }
+    commit(&store, &batch(21, vec![delete(Table::Entities, &key)]));
+    assert_eq!(get(&store, Table::Entities, &key), None, "a deletion is seen");
+    assert!(scan(&store, Table::Entities, &[], &[]).is_empty(), "a scan sees a deletion");
+}
+
+/// **G4 ordered**: a scan visits exactly the keys of its range, ascending, and stops when told.
+pub fn g4_ordered<S: StateStore>(open: impl Fn() -> S) {
+    let store = open();
+    let names: [&[u8]; 9] = [&[], &[0], &[0, 0], &[0, 1], &[1], &[1, 0xFF], &[0x7F], &[0xFF], &[0xFF, 0xFF]];
+    let mut all = Vec::new();
+    for vault in [0, 1, 0xFF, 0x100, u64::MAX] {
+        all.extend(names.map(|name| vault_key(vault, name)));
+    }
+    for table in [Table::Relationships, Table::Tiles] {
+        // Written one by one, last first: the order is the store's, not the batch's.
+        for key in all.iter().rev() {
+            commit(&store, &batch(1, vec![put(table, key, "v")]));
+        }
+        let mut ascending = all.clone();
+        ascending.sort();
+        assert_eq!(keys(scan(&store, table, &[], &[])), ascending, "every key once, in byte order");
+        for vault in [0, 1, 0xFF, 0x100, u64::MAX, 2] {
+            let prefix = vault.to_be_bytes();
+            let of = |start: &[u8]| -> Vec<Vec<u8>> {
+                let in_range = |key: &&Vec<u8>| key.starts_with(&prefix) && key.as_slice() >= start;
+                ascending.iter().filter(in_range).cloned().collect()
+            };
+            let start = vault_key(vault, &[1]);
+            let beyond = vault_key(vault, &[0xFF, 0xFF, 0xFF]);
+            assert_eq!(keys(scan(&store, table, &prefix, &[])), of(&[]), "exactly the keys of the prefix");
+            assert_eq!(keys(scan(&store, table, &prefix, &start)), of(&start), "from the start on");
+            assert_eq!(keys(scan(&store, table, &prefix, &[0])), of(&[0]), "a start before the prefix");
+            assert!(scan(&store, table, &prefix, &beyond).is_empty(), "a start behind the prefix");
+        }
+        let mut visited = Vec::new();
+        let range = ScanRange { prefix: Vec::new(), start: Vec::new() };
+        let mut two = |key: &[u8], _: &[u8]| {
+            visited.push(key.to_vec());
+            visited.len() < 2
+        };
+        store.scan(table, &range, &mut two).expect("a sound store can be scanned");
+        assert_eq!(visited.as_slice(), ascending.get(..2).unwrap_or_default(), "it stops when told");
+    }
+    assert!(scan(&store, Table::Entities, &[], &[]).is_empty(), "tables do not mix");
+}
+
+/// **G5 faithful**: keys and values of every shape come back byte for byte, before and after a restart.
+pub fn g5_faithful<S: StateStore>(open: impl Fn() -> S) {
+    const LARGE_BYTES: usize = 5 << 20;
+    let every_byte = (0..=u8::MAX).collect::<Vec<_>>();
+    let large = every_byte.iter().copied().cycle().take(LARGE_BYTES).collect::<Vec<_>>();
+    let rows: Rows = vec![
+        (Vec::new(), b"the empty key".to_vec()),
+        (vec![0], Vec::new()),
+        (vec![0, 0], vec![0]),
+        (every_byte.clone(), every_byte.clone()),
+        (vec![1; 4096], vec![0xFF; 4096]),
+        (vec![2], large),
+    ];
+    let mut ascending = rows.clone();
+    ascending.sort();
+    let tables = [Table::Ledger, Table::Expiries, Table::Blocks];
+    let changes = tables.iter().flat_map(|table| {
+        rows.iter().map(|(key, value)| {
+            RowChange { table: *table, key: key.clone(), value: Some(Bytes::from(value.clone())) }
+        })
+    });
+    let store = open();
+    commit(&store, &batch(1, changes.collect()));
+    let faithful = |store: &S| {
+        for table in tables {
+            for (key, value) in &rows {
+                assert_eq!(get(store, table, key).as_deref(), Some(value.as_slice()), "as it was written");
+            }
+            assert_eq!(scan(store, table, &[], &[]), ascending, "a scan returns what was written");
+        }
+        assert_eq!(get(store, Table::Ledger, &[9]), None, "a key that was never written has no row");
+    };
+    faithful(&store);
+    drop(store);
+    let store = open();
+    faithful(&store);
+    let membership = Bytes::from(every_byte);
+    let applied = AppliedState { last_applied: LogId { term: u64::MAX, node: 0, index: u64::MAX }, membership };
+    commit(&store, &StateBatch { applied: applied.clone(), ..batch(2, Vec::new()) });
+    assert_eq!(how_far(&store), Some(applied), "the applied mark comes back as it was written");
+}
+
+/// **G6 drop first**: exactly the rows of the dropped vaults go, from per-vault tables only, and rows of
+/// the same batch are written afterwards.
+pub fn g6_drop_first<S: StateStore>(open: impl Fn() -> S) {
+    let store = open();
+    for vault in [0, 1, 2, 0x100, u64::MAX] {
+        commit(&store, &batch(1, row_of_every_table(vault, "old")));
+    }
+    let born = [Table::Entities, Table::Blocks].map(|table| put(table, &vault_key(1, b"new"), "new"));
+    let mut dropping = batch(2, born.to_vec());
+    dropping.dropped_vaults = vec![1, u64::MAX, 77];
+    commit(&store, &dropping);
+
+    let expected = |table: Table| {
+        let mut keys = [0, 1, 2, 0x100, u64::MAX].map(|vault| vault_key(vault, b"name")).to_vec();
+        if table.is_per_vault() {
+            keys.retain(|key| *key != vault_key(1, b"name") && *key != vault_key(u64::MAX, b"name"));
+        }
+        if [Table::Entities, Table::Blocks].contains(&table) {
+            keys.push(vault_key(1, b"new"));
+        }
+        keys.sort();
+        keys
+    };
+    let exact = |store: &S| {
+        for table in Table::ALL {
+            assert_eq!(keys(scan(store, table, &[], &[])), expected(table), "{} keeps the rest", table.name());
+        }
+    };
+    exact(&store);
+    drop(store);
+    let store = open();
+    exact(&store);
+    commit(&store, &batch(3, vec![put(Table::Tiles, &vault_key(1, b"later"), "kept")]));
+    drop(store);
+    let kept = get(&open(), Table::Tiles, &vault_key(1, b"later"));
+    assert_eq!(kept.as_deref(), Some(&b"kept"[..]), "a drop removes nothing that is written later");
+}
+
+/// **G7 fail-stop**: after an error of `commit` the store takes nothing more, and reads go on.
+pub fn g7_fail_stop<S: StateStore>(open: impl Fn() -> S) {
+    let store = open();
+    let key = vault_key(1, b"name");
+    commit(&store, &batch(1, vec![put(Table::Entities, &key, "first")]));
+    let twice = [put(Table::Entities, &key, "second"), put(Table::Entities, &key, "third")];
+    assert!(store.commit(&batch(2, twice.to_vec())).is_err(), "a key that stands twice is refused");
+    for _ in 0..2 {
+        let refused = store.commit(&batch(2, vec![put(Table::Entities, &key, "second")]));
+        assert!(matches!(refused, Err(StoreError::Poisoned)), "after an error nothing is taken: {refused:?}");
+    }
+    assert_eq!(get(&store, Table::Entities, &key).as_deref(), Some(&b"first"[..]), "reads go on");
+    assert_eq!(how_far(&store), Some(applied(1)), "nothing was taken");
+    drop(store);
+
+    let store = open();
+    commit(&store, &batch(2, vec![put(Table::Entities, &key, "second")]));
+    assert_eq!(get(&store, Table::Entities, &key).as_deref(), Some(&b"second"[..]), "opened again, it goes on");
+}

@@ -1,0 +1,161 @@
+//! Opening: from rows back to trees, checked against the newest headers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ledger_verify::Hash;
+use ledger_verify::hash::sha256;
+use ledger_verify::header::BlockHeader;
+use ledger_verify::state::StateKey;
+
+use super::evidence::Tiles;
+use super::idempotency::{IdempotencyIndex, RememberedBlock};
+use super::{LedgerState, Namespace, StateError, Vault, inconsistent};
+use crate::codec;
+use crate::log_tree::{LogTree, TILE_WIDTH};
+use crate::names::{NamespaceName, VaultId, VaultNumber, VaultRef};
+use crate::overlay::Overlay;
+use crate::ports::{ScanRange, StateStore, Table};
+use crate::rows::{self, IdempotencyRow, LedgerRow, NamespaceRow, VaultRow};
+use crate::state_tree::StateTree;
+
+pub(super) fn load(store: Arc<dyn StateStore>) -> Result<LedgerState, StateError> {
+    let applied = store.applied()?;
+    let overlay = Overlay::new(store);
+    let identity = overlay.get(Table::Ledger, rows::LEDGER_KEY)?;
+    let identity: Option<LedgerRow> = identity.map(|row| codec::decode("the ledger row", &row)).transpose()?;
+    let mut state = LedgerState {
+        applied: applied.as_ref().map(|applied| applied.last_applied),
+        membership: applied.map(|applied| applied.membership).unwrap_or_default(),
+        identity,
+        namespaces: namespaces(&overlay)?,
+        vaults: BTreeMap::new(),
+        vault_ids_used: BTreeSet::new(),
+        idempotency: idempotency(&overlay)?,
+        key_count: 0,
+        overlay,
+    };
+    load_vaults(&mut state)?;
+    Ok(state)
+}
+
+fn namespaces(overlay: &Overlay) -> Result<BTreeMap<NamespaceName, Namespace>, StateError> {
+    let mut namespaces = BTreeMap::new();
+    each(overlay, Table::Namespaces, Vec::new(), |key, row| {
+        let row: NamespaceRow = codec::decode("a namespace row", row)?;
+        let name = std::str::from_utf8(key).ok().and_then(|name| NamespaceName::new(name).ok());
+        let name = name.ok_or_else(|| inconsistent("a namespace row has no valid name"))?;
+        namespaces.insert(name, Namespace { created_at_ms: row.created_at_ms, vaults: BTreeMap::new() });
+        Ok(())
+    })?;
+    Ok(namespaces)
+}
+
+fn idempotency(overlay: &Overlay) -> Result<IdempotencyIndex, StateError> {
+    let mut index = IdempotencyIndex::default();
+    each(overlay, Table::Idempotency, Vec::new(), |key, row| {
+        let row: IdempotencyRow = codec::decode("an idempotency row", row)?;
+        let (log_index, vault) =
+            rows::idempotency_of(key).ok_or_else(|| inconsistent("an idempotency row has no valid key"))?;
+        let block = RememberedBlock { log_index, vault, time_ms: row.time_ms };
+        index.remember(block, row.records.iter().map(|record| record.digest));
+        Ok(())
+    })?;
+    Ok(index)
+}
+
+fn load_vaults(state: &mut LedgerState) -> Result<(), StateError> {
+    let mut stored = Vec::new();
+    each(&state.overlay, Table::Vaults, Vec::new(), |key, row| {
+        let number = <[u8; 8]>::try_from(key).map_err(|_| inconsistent("a vault row has no valid number"))?;
+        let row: VaultRow = codec::decode("a vault row", row)?;
+        stored.push((VaultNumber(u64::from_be_bytes(number)), row));
+        Ok(())
+    })?;
+    for (number, row) in stored {
+        state.vault_ids_used.insert(row.id);
+        if row.deleted_at_ms.is_some() {
+            continue;
+        }
+        let name = VaultRef { namespace: row.namespace.clone(), vault: row.name.clone() };
+        let namespace = state.namespaces.get_mut(&row.namespace);
+        let namespace = namespace.ok_or_else(|| inconsistent(format!("vault {name} has no namespace")))?;
+        namespace.vaults.insert(row.name.clone(), row.id);
+        let vault = load_vault(&state.overlay, number, name, &row)?;
+        state.key_count += vault.tree.len();
+        state.vaults.insert(row.id, vault);
+    }
+    Ok(())
+}
+
+fn load_vault(overlay: &Overlay, number: VaultNumber, name: VaultRef, row: &VaultRow) -> Result<Vault, StateError> {
+    let header = BlockHeader::decode(&row.header)
+        .map_err(|error| inconsistent(format!("the newest header of vault {name} does not decode: {error}")))?;
+    if VaultId(header.vault_id) != row.id {
+        return Err(inconsistent(format!("the newest header of vault {name} is another vault's")));
+    }
+    let tree = StateTree::from_leaves(leaves(overlay, number)?);
+    if tree.root() != header.state_root {
+        return Err(inconsistent(format!(
+            "the rows of vault {name} do not have the state root of its block {}",
+            header.height
+        )));
+    }
+    let log = load_log(overlay, number, &name, &header)?;
+    let block_hash = header.leaf_hash();
+    Ok(Vault { number, name, created_at_ms: row.created_at_ms, header, block_hash, tree, log })
+}
+
+/// Key hash and value hash of every entity and relationship of a vault.
+pub(crate) fn leaves(overlay: &Overlay, number: VaultNumber) -> Result<Vec<(Hash, Hash)>, StateError> {
+    let mut leaves = Vec::new();
+    each(overlay, Table::Entities, rows::vault_prefix(number), |key, row| {
+        let key = rows::entity_of(key).ok_or_else(|| inconsistent("an entity row has no valid key"))?;
+        leaves.push((StateKey::Entity { key: key.as_str() }.hash(), sha256(&[row])));
+        Ok(())
+    })?;
+    each(overlay, Table::Relationships, rows::vault_prefix(number), |key, row| {
+        let tuple = rows::relationship_of(key).ok_or_else(|| inconsistent("a relationship row has no valid key"))?;
+        leaves.push((StateKey::Relationship(tuple.as_ref()).hash(), sha256(&[row])));
+        Ok(())
+    })?;
+    Ok(leaves)
+}
+
+fn load_log(
+    overlay: &Overlay,
+    number: VaultNumber,
+    name: &VaultRef,
+    newest: &BlockHeader,
+) -> Result<LogTree, StateError> {
+    let size = newest.height + 1;
+    let first = size - size % TILE_WIDTH as u64;
+    let mut tail = Vec::new();
+    for height in first..size {
+        let header = overlay.get(Table::Blocks, &rows::header_key(number, height))?;
+        let header: Bytes = header.ok_or_else(|| inconsistent(format!("vault {name} has no block {height}")))?;
+        tail.push(ledger_verify::hash::log_leaf(&header));
+    }
+    let log = LogTree::restore(size, &Tiles { overlay, vault: number }, &tail)
+        .map_err(|error| inconsistent(format!("the log of vault {name} cannot be restored: {error}")))?;
+    if tail.last().is_some_and(|last| *last != newest.leaf_hash()) {
+        return Err(inconsistent(format!("the newest block of vault {name} is not the one in its log")));
+    }
+    Ok(log)
+}
+
+/// Visits every row under a prefix; the first error ends it.
+fn each(
+    overlay: &Overlay,
+    table: Table,
+    prefix: Vec<u8>,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StateError>,
+) -> Result<(), StateError> {
+    let mut outcome = Ok(());
+    overlay.scan(table, &ScanRange { prefix, start: Vec::new() }, &mut |key, row| {
+        outcome = visit(key, row);
+        outcome.is_ok()
+    })?;
+    outcome
+}

@@ -1,0 +1,216 @@
+//! Everything that a node has applied, and how one more log entry changes it.
+//!
+//! [`LedgerState`] is deterministic: the same entries at the same positions give the same rows, blocks
+//! and roots on every node. It knows no clock; time comes with the entry and never goes back.
+
+mod block;
+mod directory;
+mod evidence;
+mod idempotency;
+mod load;
+mod read;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ledger_verify::Hash;
+use ledger_verify::header::BlockHeader;
+
+pub use evidence::{Block, StateEvidence, Tip};
+pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
+
+pub use crate::overlay::FlushJob;
+
+use crate::codec::{self, CodecError};
+use crate::command::{Command, Outcome, Proposal};
+use crate::log_tree::LogTree;
+use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultNumber, VaultRef};
+use crate::overlay::Overlay;
+use crate::ports::{AppliedState, LogId, StateStore, StoreError, Table};
+use crate::rows::{self, LedgerRow, VaultRow};
+use crate::state_tree::StateTree;
+use idempotency::IdempotencyIndex;
+
+/// Keys (entities and relationships, of all vaults) that one node holds in its state trees.
+pub const KEYS_MAX: u64 = 10_000_000;
+
+/// The state cannot be read or continued: the node must stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A row does not decode.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Rows contradict each other or the headers: the store was changed outside the ledger.
+    #[error("the stored state is inconsistent: {what}. Run `strongroom ledger doctor` on a copy of the data directory")]
+    Inconsistent {
+        /// What does not fit.
+        what: String,
+    },
+    /// The first proposal was not [`Command::Initialise`].
+    #[error("the ledger has no identity yet")]
+    NotInitialised,
+}
+
+pub(crate) fn inconsistent(what: impl Into<String>) -> StateError {
+    StateError::Inconsistent { what: what.into() }
+}
+
+/// What a node has applied: directory, trees, idempotency, and the rows that are not stored yet.
+pub struct LedgerState {
+    overlay: Overlay,
+    applied: Option<LogId>,
+    membership: Bytes,
+    identity: Option<LedgerRow>,
+    namespaces: BTreeMap<NamespaceName, Namespace>,
+    vaults: BTreeMap<VaultId, Vault>,
+    /// Ids of every vault there ever was.
+    vault_ids_used: BTreeSet<VaultId>,
+    idempotency: IdempotencyIndex,
+    key_count: u64,
+}
+
+struct Namespace {
+    created_at_ms: u64,
+    vaults: BTreeMap<VaultName, VaultId>,
+}
+
+struct Vault {
+    number: VaultNumber,
+    name: VaultRef,
+    created_at_ms: u64,
+    header: BlockHeader,
+    block_hash: Hash,
+    tree: StateTree,
+    log: LogTree,
+}
+
+impl Vault {
+    fn row(&self, id: VaultId, deleted_at_ms: Option<u64>) -> Result<Bytes, CodecError> {
+        let row = VaultRow {
+            id,
+            namespace: self.name.namespace.clone(),
+            name: self.name.vault.clone(),
+            created_at_ms: self.created_at_ms,
+            deleted_at_ms,
+            header: self.header.encode().to_vec(),
+        };
+        codec::encode("a vault row", &row)
+    }
+}
+
+impl LedgerState {
+    /// Reads the store and rebuilds every tree; the roots are the roots before the restart, or the
+    /// call fails naming the vault.
+    pub fn load(store: Arc<dyn StateStore>) -> Result<Self, StateError> {
+        load::load(store)
+    }
+
+    /// The newest entry whose effects are here.
+    pub fn last_applied(&self) -> Option<LogId> {
+        self.applied
+    }
+
+    /// The newest membership, as the node encoded it; empty when there was none.
+    pub fn membership(&self) -> &Bytes {
+        &self.membership
+    }
+
+    /// Identity of the ledger; `None` before its first entry.
+    pub fn ledger_id(&self) -> Option<LedgerId> {
+        self.identity.as_ref().map(|row| row.ledger_id)
+    }
+
+    /// The key of page tokens; `None` before the first entry.
+    pub fn page_key(&self) -> Option<&[u8; 32]> {
+        self.identity.as_ref().map(|row| &row.page_key)
+    }
+
+    /// Time of the newest entry, unix milliseconds.
+    pub fn log_time_ms(&self) -> u64 {
+        self.identity.as_ref().map_or(0, |row| row.log_time_ms)
+    }
+
+    /// Applies a proposal. A refusal is an [`Outcome`]; an error means that the node must stop.
+    pub fn apply(&mut self, at: LogId, proposal: &Proposal) -> Result<Outcome, StateError> {
+        if let Command::Initialise { ledger_id, page_key } = &proposal.command {
+            let outcome = self.initialise(*ledger_id, *page_key, proposal.time_ms)?;
+            self.applied = Some(at);
+            return Ok(outcome);
+        }
+        let time_ms = self.advance_time(proposal.time_ms)?;
+        let outcome = match &proposal.command {
+            Command::Initialise { .. } => Outcome::Initialised(false),
+            Command::CreateNamespace { name } => Outcome::Namespace(self.create_namespace(name, time_ms)?),
+            Command::DeleteNamespace { name } => Outcome::Namespace(self.delete_namespace(name)),
+            Command::CreateVault { vault, id } => Outcome::Vault(self.create_vault(at, vault, *id, time_ms)?),
+            Command::DeleteVault { vault } => Outcome::Vault(self.delete_vault(vault, time_ms)?),
+            Command::Write { submissions } => Outcome::Writes(self.write(at, time_ms, submissions)?),
+        };
+        self.store_identity()?;
+        self.applied = Some(at);
+        Ok(outcome)
+    }
+
+    /// Applies an entry that carries nothing.
+    pub fn apply_blank(&mut self, at: LogId) {
+        self.applied = Some(at);
+    }
+
+    /// Applies a membership change.
+    pub fn apply_membership(&mut self, at: LogId, membership: Bytes) {
+        self.membership = membership;
+        self.applied = Some(at);
+    }
+
+    /// Weight of what is applied but not stored, in bytes.
+    pub fn overlay_bytes(&self) -> usize {
+        self.overlay.bytes()
+    }
+
+    /// Freezes what is not stored yet; `None` when there is nothing or a flush is under way. Commit
+    /// [`FlushJob::batch`] outside the lock, then call [`finish_flush`](Self::finish_flush).
+    pub fn start_flush(&mut self) -> Option<FlushJob> {
+        let last_applied = self.applied?;
+        self.overlay.start_flush(AppliedState { last_applied, membership: self.membership.clone() })
+    }
+
+    /// The batch of [`start_flush`](Self::start_flush) is durable.
+    pub fn finish_flush(&mut self) {
+        self.overlay.finish_flush();
+    }
+
+    fn initialise(&mut self, ledger_id: LedgerId, page_key: [u8; 32], time_ms: u64) -> Result<Outcome, StateError> {
+        if self.identity.is_some() {
+            return Ok(Outcome::Initialised(false));
+        }
+        self.identity = Some(LedgerRow {
+            ledger_id,
+            page_key,
+            log_time_ms: time_ms,
+            forgotten_before_ms: 0,
+            next_vault_number: 1,
+        });
+        self.store_identity()?;
+        Ok(Outcome::Initialised(true))
+    }
+
+    fn advance_time(&mut self, time_ms: u64) -> Result<u64, StateError> {
+        let identity = self.identity.as_mut().ok_or(StateError::NotInitialised)?;
+        identity.log_time_ms = identity.log_time_ms.max(time_ms);
+        Ok(identity.log_time_ms)
+    }
+
+    fn store_identity(&mut self) -> Result<(), StateError> {
+        if let Some(identity) = &self.identity {
+            let row = codec::encode("the ledger row", identity)?;
+            self.overlay.put(Table::Ledger, rows::LEDGER_KEY.to_vec(), row);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,20 @@
+//! The verifiable ledger as pure logic: data model, state machine, trees and storage ports.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+pub mod codec;
+pub mod command;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod doctor;
+pub mod entity;
+pub mod ledger_state;
+pub mod log_tree;
+pub mod memory;
+pub mod names;
+mod overlay;
+pub mod page_token;
+pub mod ports;
+pub mod relationship;
+mod rows;
+pub mod state_tree;
+pub mod transaction;

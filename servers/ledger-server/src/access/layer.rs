@@ -1,0 +1,140 @@
+//! The tower layer that authenticates calls and applies the policy.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request, Response};
+use ledger_core::transaction::Actor;
+use tonic::Status;
+use tower::{Layer, Service};
+
+use super::policy::{Need, need_of};
+use super::{Caller, Role, Scope};
+use crate::errors;
+use crate::tokens::TokenRegistry;
+
+const ANONYMOUS_ACTOR: &str = "client:anonymous";
+
+/// How callers are authenticated.
+#[derive(Debug, Clone)]
+pub enum Authentication {
+    /// By the token in `authorization: Bearer …`.
+    Tokens(Arc<TokenRegistry>),
+    /// Not at all (`--insecure-no-auth`): everybody is an administrator called `client:anonymous`.
+    Off,
+}
+
+/// Who may ask what the server's interfaces are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reflection {
+    /// Anybody: for servers on a loopback address.
+    Open,
+    /// Callers with a valid credential.
+    NeedsCredential,
+}
+
+/// Applies the [policy](super::POLICY) to every request.
+#[derive(Debug, Clone)]
+pub struct AccessLayer {
+    authentication: Authentication,
+    reflection: Reflection,
+}
+
+impl AccessLayer {
+    /// A layer for one server.
+    pub fn new(authentication: Authentication, reflection: Reflection) -> Self {
+        Self { authentication, reflection }
+    }
+
+    /// The caller, or `None` where nobody needs to be known.
+    fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Option<Caller>, Status> {
+        let need = need_of(path);
+        match (need, self.reflection) {
+            (Some(Need::Nothing), _) | (Some(Need::CredentialUnlessLoopback), Reflection::Open) => return Ok(None),
+            _ => {}
+        }
+        let caller = self.authenticate(headers)?;
+        let permitted = match need {
+            None => return Err(errors::method_unknown()),
+            Some(Need::Nothing | Need::Credential | Need::CredentialUnlessLoopback) => true,
+            Some(Need::VaultRole(role)) => caller.role >= role,
+            Some(Need::AdminOfEverything) => caller.role == Role::Admin && caller.scope == Scope::Everything,
+        };
+        match need {
+            Some(need) if !permitted => Err(errors::role_denied(&caller, need)),
+            _ => Ok(Some(caller)),
+        }
+    }
+
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Status> {
+        let registry = match &self.authentication {
+            Authentication::Tokens(registry) => registry,
+            Authentication::Off => return anonymous(),
+        };
+        let mut credentials = headers.get_all(AUTHORIZATION).iter();
+        let credential = credentials.next().ok_or_else(errors::credential_missing)?;
+        if credentials.next().is_some() {
+            return Err(errors::credential_refused());
+        }
+        credential
+            .to_str()
+            .ok()
+            .and_then(bearer_token)
+            .and_then(|token| registry.authenticate(token))
+            .ok_or_else(errors::credential_refused)
+    }
+}
+
+/// The token of `Bearer TOKEN`; the scheme in any case (RFC 9110, section 11.1).
+fn bearer_token(credential: &str) -> Option<&str> {
+    let (scheme, token) = credential.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+fn anonymous() -> Result<Caller, Status> {
+    let actor = Actor::new(ANONYMOUS_ACTOR).map_err(|error| errors::internal(&error))?;
+    Ok(Caller { actor, role: Role::Admin, scope: Scope::Everything })
+}
+
+impl<S> Layer<S> for AccessLayer {
+    type Service = AccessService<S>;
+    fn layer(&self, inner: S) -> AccessService<S> {
+        AccessService { inner, access: Arc::new(self.clone()) }
+    }
+}
+
+/// A service behind an [`AccessLayer`].
+#[derive(Debug, Clone)]
+pub struct AccessService<S> {
+    inner: S,
+    access: Arc<AccessLayer>,
+}
+
+impl<S, B, R> Service<Request<B>> for AccessService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Default,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = futures::future::Either<S::Future, std::future::Ready<Result<Response<R>, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        match self.access.admit(request.uri().path(), request.headers()) {
+            Ok(caller) => {
+                // Services must not see a caller that another layer put there.
+                request.extensions_mut().remove::<Caller>();
+                if let Some(caller) = caller {
+                    request.extensions_mut().insert(caller);
+                }
+                futures::future::Either::Left(self.inner.call(request))
+            }
+            Err(status) => futures::future::Either::Right(std::future::ready(Ok(status.into_http()))),
+        }
+    }
+}

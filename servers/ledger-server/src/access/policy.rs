@@ -1,0 +1,123 @@
+//! The one table of who may call what. A method that is not in it cannot be called.
+
+use super::Role;
+
+/// What a method needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing: probes carry no credential.
+    Nothing,
+    /// Any valid credential, unless the server allows anyone on a loopback address.
+    CredentialUnlessLoopback,
+    /// Any valid credential.
+    Credential,
+    /// A role, on the vault that the request addresses.
+    VaultRole(Role),
+    /// The role admin on `*`.
+    AdminOfEverything,
+}
+
+/// One method.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// Path of the HTTP request, such as `/strongroom.ledger.v1.ReadService/Get`.
+    pub path: &'static str,
+    /// What it needs.
+    pub need: Need,
+}
+
+const fn rule(path: &'static str, need: Need) -> Rule {
+    Rule { path, need }
+}
+
+const READS: Need = Need::VaultRole(Role::Reader);
+const WRITES: Need = Need::VaultRole(Role::Writer);
+
+/// Every method of every service that the server mounts.
+pub static POLICY: &[Rule] = &[
+    rule("/strongroom.ledger.v1.ReadService/Get", READS),
+    rule("/strongroom.ledger.v1.ReadService/BatchGet", READS),
+    rule("/strongroom.ledger.v1.ReadService/Check", READS),
+    rule("/strongroom.ledger.v1.ReadService/ListEntities", READS),
+    rule("/strongroom.ledger.v1.ReadService/ListRelationships", READS),
+    rule("/strongroom.ledger.v1.ReadService/GetTip", READS),
+    rule("/strongroom.ledger.v1.ReadService/GetBlock", READS),
+    rule("/strongroom.ledger.v1.ReadService/VerifiedRead", READS),
+    rule("/strongroom.ledger.v1.ReadService/GetCheckpoint", READS),
+    rule("/strongroom.ledger.v1.ReadService/GetClientState", READS),
+    rule("/strongroom.ledger.v1.WriteService/Write", WRITES),
+    rule("/strongroom.ledger.v1.AdminService/CreateNamespace", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/GetNamespace", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/ListNamespaces", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/DeleteNamespace", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/CreateVault", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/GetVault", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/ListVaults", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/DeleteVault", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/GetNodeInfo", Need::Credential),
+    rule("/strongroom.ledger.v1.AdminService/CreateToken", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/ListTokens", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/RevokeToken", Need::AdminOfEverything),
+    rule("/grpc.health.v1.Health/Check", Need::Nothing),
+    rule("/grpc.health.v1.Health/Watch", Need::Nothing),
+    rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::CredentialUnlessLoopback),
+    rule("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Need::CredentialUnlessLoopback),
+];
+
+/// The need of a path; `None` when there is no such method.
+pub fn need_of(path: &str) -> Option<Need> {
+    POLICY.iter().find(|rule| rule.path == path).map(|rule| rule.need)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    fn methods_of(descriptors: &[u8]) -> Vec<String> {
+        let descriptors = FileDescriptorSet::decode(descriptors).unwrap();
+        let mut paths = Vec::new();
+        for file in &descriptors.file {
+            for service in &file.service {
+                for method in &service.method {
+                    paths.push(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                }
+            }
+        }
+        paths
+    }
+
+    #[test]
+    fn the_policy_has_every_method_of_the_protocol_once_and_no_other() {
+        let mounted = [
+            ledger_proto::FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        let methods: BTreeSet<String> = mounted.into_iter().flat_map(methods_of).collect();
+        let ruled: BTreeSet<String> = POLICY.iter().map(|rule| rule.path.to_owned()).collect();
+        assert!(methods.len() > 25, "the descriptors were read: {methods:?}");
+        assert_eq!(methods, ruled);
+        assert_eq!(POLICY.len(), ruled.len(), "a path has two rules");
+    }
+
+    #[test]
+    fn every_method_of_the_ledger_needs_a_credential() {
+        for path in methods_of(ledger_proto::FILE_DESCRIPTOR_SET) {
+            let need = need_of(&path).unwrap();
+            assert!(!matches!(need, Need::Nothing | Need::CredentialUnlessLoopback), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_has_no_need() {
+        for path in ["", "/", "/strongroom.ledger.v1.ReadService/", "/strongroom.ledger.v1.ReadService/get"] {
+            assert_eq!(need_of(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! `AdminService`: namespaces, vaults, tokens and the node.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ledger_core::command::VaultInfo;
+use ledger_core::names::{NamespaceName, VaultRef};
+use ledger_node::Ledger;
+use ledger_proto::v1;
+use ledger_proto::v1::admin_service_server::AdminService;
+use tonic::{Request, Response, Status};
+
+use crate::access::Caller;
+use crate::errors;
+use crate::tokens::{TokenError, TokenRegistry};
+use crate::wire::paging::{DirectoryQuery, page_size, page_token};
+use crate::wire::{AtField, FieldFault, address, read, token};
+
+/// Administers a ledger.
+#[derive(Debug, Clone)]
+pub struct LedgerAdminService {
+    ledger: Ledger,
+    tokens: Arc<TokenRegistry>,
+}
+
+impl LedgerAdminService {
+    /// A service over an open ledger and its tokens.
+    pub fn new(ledger: Ledger, tokens: Arc<TokenRegistry>) -> Self {
+        Self { ledger, tokens }
+    }
+
+    fn vault_answer(&self, vault: VaultInfo) -> v1::Vault {
+        let origin = self.ledger.origin(vault.id);
+        read::vault_answer(vault, origin)
+    }
+
+    /// Changes the tokens on a thread that may wait for the disk.
+    async fn change_tokens<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&TokenRegistry) -> Result<T, TokenError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let tokens = Arc::clone(&self.tokens);
+        let changed = tokio::task::spawn_blocking(move || change(&tokens)).await;
+        changed.map_err(|panicked| errors::internal(&panicked))?.map_err(|error| errors::token_error(&error))
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for LedgerAdminService {
+    async fn create_namespace(
+        &self,
+        request: Request<v1::CreateNamespaceRequest>,
+    ) -> Result<Response<v1::Namespace>, Status> {
+        let name = address::namespace(&request.get_ref().name, "name")?;
+        let created = self.ledger.create_namespace(name).await.map_err(errors::admin_failed)?;
+        Ok(Response::new(read::namespace_answer(created)))
+    }
+
+    async fn get_namespace(
+        &self,
+        request: Request<v1::GetNamespaceRequest>,
+    ) -> Result<Response<v1::Namespace>, Status> {
+        let name = address::namespace(&request.get_ref().name, "name")?;
+        let found = self.ledger.namespace(&name).ok_or_else(|| errors::namespace_not_found(name))?;
+        Ok(Response::new(read::namespace_answer(found)))
+    }
+
+    async fn list_namespaces(
+        &self,
+        request: Request<v1::ListNamespacesRequest>,
+    ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
+        let request = request.into_inner();
+        let limit = page_size(request.page_size)? as usize;
+        let query = DirectoryQuery::Namespaces;
+        let after = query
+            .last_row(&page_token(request.page_token)?)?
+            .map(|last| NamespaceName::new(&last).map_err(|_| FieldFault::PageTokenMalformed).at("page_token"))
+            .transpose()?;
+        // One more row tells whether there is a next page.
+        let mut found = self.ledger.namespaces(after.as_ref(), limit + 1);
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let last = found.last().filter(|_| more).map(|last| query.token_after(last.name.as_str()));
+        Ok(Response::new(v1::ListNamespacesResponse {
+            namespaces: found.into_iter().map(read::namespace_answer).collect(),
+            next_page_token: last.unwrap_or_default(),
+        }))
+    }
+
+    async fn delete_namespace(
+        &self,
+        request: Request<v1::DeleteNamespaceRequest>,
+    ) -> Result<Response<v1::Namespace>, Status> {
+        let name = address::namespace(&request.get_ref().name, "name")?;
+        let deleted = self.ledger.delete_namespace(name).await.map_err(errors::admin_failed)?;
+        Ok(Response::new(read::namespace_answer(deleted)))
+    }
+
+    async fn create_vault(
+        &self,
+        request: Request<v1::CreateVaultRequest>,
+    ) -> Result<Response<v1::Vault>, Status> {
+        let vault = Caller::of(&request)?.vault(request.into_inner().vault)?;
+        let created = self.ledger.create_vault(vault).await.map_err(errors::admin_failed)?;
+        Ok(Response::new(self.vault_answer(created)))
+    }
+
+    async fn get_vault(&self, request: Request<v1::GetVaultRequest>) -> Result<Response<v1::Vault>, Status> {
+        let vault = Caller::of(&request)?.vault(request.into_inner().vault)?;
+        let found = self.ledger.vault(&vault).ok_or_else(|| errors::vault_not_found(vault))?;
+        Ok(Response::new(self.vault_answer(found)))
+    }
+
+    async fn list_vaults(
+        &self,
+        request: Request<v1::ListVaultsRequest>,
+    ) -> Result<Response<v1::ListVaultsResponse>, Status> {
+        let request = request.into_inner();
+        let limit = page_size(request.page_size)? as usize;
+        let namespace = match request.namespace.as_str() {
+            "" => None,
+            name => Some(address::namespace(name, "namespace")?),
+        };
+        let query = DirectoryQuery::Vaults { namespace: &request.namespace };
+        let after = query
+            .last_row(&page_token(request.page_token)?)?
+            .map(|last| last.parse::<VaultRef>().map_err(|_| FieldFault::PageTokenMalformed).at("page_token"))
+            .transpose()?;
+        let mut found = self.ledger.vaults(namespace.as_ref(), after.as_ref(), limit + 1);
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let last = found.last().filter(|_| more);
+        let next = last.map(|last| query.token_after(&format!("{}/{}", last.namespace, last.name)));
+        Ok(Response::new(v1::ListVaultsResponse {
+            vaults: found.into_iter().map(|vault| self.vault_answer(vault)).collect(),
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn delete_vault(
+        &self,
+        request: Request<v1::DeleteVaultRequest>,
+    ) -> Result<Response<v1::Vault>, Status> {
+        let vault = Caller::of(&request)?.vault(request.into_inner().vault)?;
+        let deleted = self.ledger.delete_vault(vault).await.map_err(errors::admin_failed)?;
+        Ok(Response::new(self.vault_answer(deleted)))
+    }
+
+    async fn get_node_info(
+        &self,
+        _request: Request<v1::GetNodeInfoRequest>,
+    ) -> Result<Response<v1::NodeInfo>, Status> {
+        let node = self.ledger.node_info();
+        Ok(Response::new(v1::NodeInfo {
+            node_id: node.node_id,
+            ledger_id: self.ledger.ledger_id().0.to_vec().into(),
+            version: service_kit::VERSION_WITH_COMMIT.to_owned(),
+            verifier_key: self.ledger.verifier_key().to_string(),
+            term: node.term,
+            last_applied: node.last_applied,
+            durable_applied: node.durable_applied,
+            is_leader: node.is_leader,
+            log_time_ms: self.ledger.log_time_ms(),
+            namespace_count: node.namespace_count,
+            vault_count: node.vault_count,
+        }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let new = token::new_token(request.get_ref(), unix_ms())?;
+        let (created, text) = self.change_tokens(|tokens| tokens.create(new)).await?;
+        let token = Some(token::token_answer(&created));
+        Ok(Response::new(v1::CreateTokenResponse { token, secret: text.expose().to_owned() }))
+    }
+
+    async fn list_tokens(
+        &self,
+        _request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        let tokens = self.tokens.list().iter().map(token::token_answer).collect();
+        Ok(Response::new(v1::ListTokensResponse { tokens }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::Token>, Status> {
+        let id = token::token_id(&request.get_ref().id)?;
+        let revoked = self.change_tokens(move |tokens| tokens.revoke(id)).await?;
+        Ok(Response::new(token::token_answer(&revoked)))
+    }
+}
+
+/// The clock of the node: a token's age is for people, nothing depends on it.
+fn unix_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,305 @@
+//! Refusals and failures as gRPC statuses: a code, a sentence for people, `google.rpc` details for programs.
+//!
+//! No status carries a secret. What is not the caller's business (a failed disk, a defect) is logged under a random
+//! id, and the status has only the id.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ledger_core::command::{AdminRefusal, ConditionFailure, WriteRefusal};
+use ledger_core::ledger_state::ReadError;
+use ledger_core::names::{NamespaceName, VaultRef};
+use ledger_core::page_token::PageTokenError;
+use ledger_node::{AdminError, ReadFailure, WriteError};
+use ledger_proto::ERROR_DOMAIN;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::access::{Caller, Need, Scope};
+use crate::reason::Reason;
+use crate::tokens::TokenError;
+use crate::wire::{BadField, FieldFault};
+
+fn status(code: Code, reason: Reason, message: impl Into<String>, metadata: Metadata) -> Status {
+    Status::with_error_details(code, message, details(reason, metadata))
+}
+
+fn details(reason: Reason, metadata: Metadata) -> ErrorDetails {
+    ErrorDetails::with_error_info(reason.as_str(), ERROR_DOMAIN, metadata.0)
+}
+
+/// `google.rpc.ErrorInfo.metadata`.
+#[derive(Default)]
+struct Metadata(std::collections::HashMap<String, String>);
+
+impl Metadata {
+    fn none() -> Self {
+        Self::default()
+    }
+
+    fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.0.insert(key.to_owned(), value.to_string());
+        self
+    }
+}
+
+impl From<BadField> for Status {
+    fn from(bad: BadField) -> Self {
+        let mut details = details(bad.reason(), Metadata::none().with("field", &bad.field));
+        details.add_bad_request_violation(bad.field.as_str(), bad.fault.to_string());
+        Status::with_error_details(Code::InvalidArgument, bad.to_string(), details)
+    }
+}
+
+/// A page token that the engine refused.
+fn page_token(error: &PageTokenError) -> Status {
+    let fault = match error {
+        PageTokenError::WrongQuery => FieldFault::PageTokenMismatch,
+        _ => FieldFault::PageTokenMalformed,
+    };
+    BadField { field: "page_token".to_owned(), fault }.into()
+}
+
+/// No credential came along.
+pub(crate) fn credential_missing() -> Status {
+    let message = "this call needs a credential: send `authorization: Bearer TOKEN`";
+    status(Code::Unauthenticated, Reason::CredentialMissing, message, Metadata::none())
+}
+
+/// A credential came along that is none.
+pub(crate) fn credential_refused() -> Status {
+    let message = "the credential is unknown or was revoked: ask an administrator for a new token";
+    status(Code::Unauthenticated, Reason::CredentialRefused, message, Metadata::none())
+}
+
+/// The method is not in the policy.
+pub(crate) fn method_unknown() -> Status {
+    status(Code::Unimplemented, Reason::MethodUnknown, "there is no such method", Metadata::none())
+}
+
+/// The caller's role is too low, or does not count for the ledger as a whole.
+pub(crate) fn role_denied(caller: &Caller, need: Need) -> Status {
+    let needed = match need {
+        Need::VaultRole(role) => format!("the role {role}"),
+        Need::AdminOfEverything => "the role admin with scope *".to_owned(),
+        Need::Nothing | Need::Credential | Need::CredentialUnlessLoopback => "a valid credential".to_owned(),
+    };
+    let message =
+        format!("this call needs {needed}; the credential has the role {} on {}", caller.role, caller.scope);
+    let metadata = Metadata::none().with("role", caller.role).with("scope", &caller.scope);
+    status(Code::PermissionDenied, Reason::PermissionDenied, message, metadata)
+}
+
+/// The vault is outside of the caller's scope.
+pub(crate) fn outside_scope(scope: &Scope, vault: &VaultRef) -> Status {
+    let message = format!("the credential counts for {scope}, not for {vault}");
+    let metadata = Metadata::none().with("scope", scope).with("vault", vault);
+    status(Code::PermissionDenied, Reason::PermissionDenied, message, metadata)
+}
+
+/// A transaction that changed nothing.
+fn write_refused(refusal: &WriteRefusal) -> Status {
+    let (code, reason, metadata) = match refusal {
+        WriteRefusal::VaultNotFound => (Code::NotFound, Reason::VaultNotFound, Metadata::none()),
+        WriteRefusal::ConditionFailed { op_index, failure, current_version, current_value } => {
+            let mut metadata = Metadata::none().with("op_index", op_index);
+            if let Some(version) = current_version {
+                metadata = metadata.with("current_version", version);
+            }
+            if let Some(value) = current_value {
+                metadata = metadata.with("current_value_base64", STANDARD.encode(value));
+            }
+            (Code::FailedPrecondition, condition_reason(*failure), metadata)
+        }
+        WriteRefusal::IdempotencyKeyExpired { floor_ms } => {
+            let metadata = Metadata::none().with("floor_ms", floor_ms);
+            (Code::FailedPrecondition, Reason::IdempotencyKeyExpired, metadata)
+        }
+        WriteRefusal::IdempotencyKeyInFuture { log_time_ms } => {
+            let metadata = Metadata::none().with("log_time_ms", log_time_ms);
+            (Code::FailedPrecondition, Reason::IdempotencyKeyInFuture, metadata)
+        }
+        WriteRefusal::IdempotencyMismatch => {
+            (Code::FailedPrecondition, Reason::IdempotencyMismatch, Metadata::none())
+        }
+        WriteRefusal::ExpireForbidden { op_index } => {
+            let metadata = Metadata::none().with("op_index", op_index);
+            (Code::PermissionDenied, Reason::PermissionDenied, metadata)
+        }
+        WriteRefusal::VaultFull { limit } => {
+            (Code::ResourceExhausted, Reason::VaultFull, Metadata::none().with("limit", limit))
+        }
+        other => return internal(other),
+    };
+    status(code, reason, refusal.to_string(), metadata)
+}
+
+fn condition_reason(failure: ConditionFailure) -> Reason {
+    match failure {
+        ConditionFailure::Exists => Reason::KeyExists,
+        ConditionFailure::VersionDiffers => Reason::VersionMismatch,
+        ConditionFailure::ValueDiffers => Reason::ValueMismatch,
+        // Also `VersionEquals` and `ValueEquals` of what does not exist.
+        _ => Reason::KeyNotFound,
+    }
+}
+
+/// An administrative command that changed nothing.
+fn admin_refused(refusal: &AdminRefusal) -> Status {
+    let (code, reason, metadata) = match refusal {
+        AdminRefusal::NamespaceExists(name) => {
+            (Code::AlreadyExists, Reason::NamespaceExists, Metadata::none().with("namespace", name))
+        }
+        AdminRefusal::NamespaceNotFound(name) => {
+            (Code::NotFound, Reason::NamespaceNotFound, Metadata::none().with("namespace", name))
+        }
+        AdminRefusal::NamespaceNotEmpty { name, vault_count } => (
+            Code::FailedPrecondition,
+            Reason::NamespaceNotEmpty,
+            Metadata::none().with("namespace", name).with("vault_count", vault_count),
+        ),
+        AdminRefusal::VaultExists(vault) => {
+            (Code::AlreadyExists, Reason::VaultExists, Metadata::none().with("vault", vault))
+        }
+        AdminRefusal::VaultNotFound(vault) => {
+            (Code::NotFound, Reason::VaultNotFound, Metadata::none().with("vault", vault))
+        }
+        AdminRefusal::TooManyVaults => (Code::ResourceExhausted, Reason::TooManyVaults, Metadata::none()),
+        AdminRefusal::TooManyNamespaces => {
+            (Code::ResourceExhausted, Reason::TooManyNamespaces, Metadata::none())
+        }
+        // The node mints ids at random: meeting a used one is its defect, not the caller's.
+        other => return internal(other),
+    };
+    status(code, reason, refusal.to_string(), metadata)
+}
+
+/// A namespace that was asked for and is not there.
+pub(crate) fn namespace_not_found(name: NamespaceName) -> Status {
+    admin_refused(&AdminRefusal::NamespaceNotFound(name))
+}
+
+/// A vault that was asked for and is not there.
+pub(crate) fn vault_not_found(vault: VaultRef) -> Status {
+    admin_refused(&AdminRefusal::VaultNotFound(vault))
+}
+
+/// A block above the newest one.
+fn height_unavailable(height: u64, tip: u64) -> Status {
+    let message = format!("there is no block at height {height}: the newest is {tip}");
+    let metadata = Metadata::none().with("height", height).with("tip_height", tip);
+    status(Code::OutOfRange, Reason::HeightUnavailable, message, metadata)
+}
+
+/// A checkpoint that this ledger cannot have signed, or not in this state: the caller knows more than the ledger.
+fn trusted_size_ahead(trusted_size: u64, tip: u64) -> Status {
+    let message = format!(
+        "trusted_size {trusted_size} is more than the vault has: its newest block is {tip}. \
+         If the checkpoint was signed by this ledger, the ledger has lost blocks"
+    );
+    let metadata = Metadata::none().with("trusted_size", trusted_size).with("tip_height", tip);
+    status(Code::OutOfRange, Reason::TrustedSizeAhead, message, metadata)
+}
+
+/// A token that was not made or not revoked.
+pub(crate) fn token_error(error: &TokenError) -> Status {
+    let (code, reason, metadata) = match error {
+        TokenError::NotFound(id) => {
+            (Code::NotFound, Reason::TokenNotFound, Metadata::none().with("token_id", id))
+        }
+        TokenError::LastAdmin(id) => {
+            (Code::FailedPrecondition, Reason::LastAdminToken, Metadata::none().with("token_id", id))
+        }
+        TokenError::TooMany => (Code::ResourceExhausted, Reason::TooManyTokens, Metadata::none()),
+        TokenError::File(_) => return internal(error),
+    };
+    status(code, reason, error.to_string(), metadata)
+}
+
+/// The queues are full.
+fn overloaded(retry_after: Duration) -> Status {
+    let mut details = details(Reason::Overloaded, Metadata::none());
+    details.set_retry_info(Some(retry_after));
+    let message = format!("the ledger's queue is full: try again in {} ms", retry_after.as_millis());
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// The node cannot answer now, but another try may succeed.
+fn unavailable(error: &dyn std::error::Error) -> Status {
+    status(Code::Unavailable, Reason::Unavailable, error.to_string(), Metadata::none())
+}
+
+/// The node is going down.
+fn stopping() -> Status {
+    let message = "the node is stopping: try again when it is back, or another node";
+    status(Code::Unavailable, Reason::Stopping, message, Metadata::none())
+}
+
+/// Something that is not the caller's business: logged under an id that the status names.
+pub(crate) fn internal(error: &dyn std::error::Error) -> Status {
+    let mut id = [0; 8];
+    // Without randomness the id is zero: the log line is still there.
+    let _ = getrandom::fill(&mut id);
+    let error_id = hex::encode(id);
+    tracing::error!(error_id, error = %Chain(error), "a call failed inside the server");
+    let message = format!("internal error {error_id}: the server's log has the cause under this id");
+    status(Code::Internal, Reason::Internal, message, Metadata::none().with("error_id", error_id))
+}
+
+/// An error with its causes.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+/// A write that was not answered with a receipt.
+pub(crate) fn write_failed(failure: WriteError) -> Status {
+    match failure {
+        WriteError::Refused(refusal) => write_refused(&refusal),
+        WriteError::Overloaded { retry_after } => overloaded(retry_after),
+        WriteError::Stopped => stopping(),
+        other => unavailable(&other),
+    }
+}
+
+/// An administrative command that was not carried out.
+pub(crate) fn admin_failed(failure: AdminError) -> Status {
+    match failure {
+        AdminError::Refused(refusal) => admin_refused(&refusal),
+        AdminError::Overloaded { retry_after } => overloaded(retry_after),
+        AdminError::Stopped => stopping(),
+        other => unavailable(&other),
+    }
+}
+
+/// A read that was not answered.
+pub(crate) fn read_failed(failure: ReadFailure) -> Status {
+    match failure {
+        ReadFailure::Read(ReadError::VaultNotFound) => {
+            let message = "there is no such vault";
+            status(Code::NotFound, Reason::VaultNotFound, message, Metadata::none())
+        }
+        ReadFailure::Read(ReadError::HeightUnavailable { asked, height }) => height_unavailable(asked, height),
+        ReadFailure::PageToken(error) => page_token(&error),
+        ReadFailure::Stopped => stopping(),
+        other => internal(&other),
+    }
+}
+
+/// A proof that was not made. The only height that a caller names there is the size it trusts.
+pub(crate) fn proof_failed(failure: ReadFailure) -> Status {
+    match failure {
+        ReadFailure::Read(ReadError::HeightUnavailable { asked, height }) => trusted_size_ahead(asked, height),
+        other => read_failed(other),
+    }
+}

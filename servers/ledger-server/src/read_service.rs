@@ -1,0 +1,187 @@
+//! `ReadService`: reads of one vault.
+
+use ledger_core::entity::{Entity, EntityKey};
+use ledger_node::{Ledger, Listing, Read};
+use ledger_proto::v1;
+use ledger_proto::v1::read_service_server::ReadService;
+use tonic::{Request, Response, Status};
+
+use crate::access::Caller;
+use crate::errors;
+use crate::wire::{address, read, transaction};
+
+/// Serves reads from a ledger.
+#[derive(Debug, Clone)]
+pub struct LedgerReadService {
+    ledger: Ledger,
+}
+
+impl LedgerReadService {
+    /// A service over an open ledger.
+    pub fn new(ledger: Ledger) -> Self {
+        Self { ledger }
+    }
+}
+
+#[tonic::async_trait]
+impl ReadService for LedgerReadService {
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        let key = address::entity_key(request.key, "key")?;
+        let consistency = read::consistency(request.consistency)?;
+        let found = self.ledger.get(&vault, &key, consistency).await.map_err(errors::read_failed)?;
+        let position = Some(position(&found));
+        let entity = found.value.map(|entity| read::entity_answer(key, entity));
+        Ok(Response::new(v1::GetResponse { entity, position }))
+    }
+
+    async fn batch_get(
+        &self,
+        request: Request<v1::BatchGetRequest>,
+    ) -> Result<Response<v1::BatchGetResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        let keys = read::keys(request.keys)?;
+        let consistency = read::consistency(request.consistency)?;
+        let found = self.ledger.batch_get(&vault, &keys, consistency).await.map_err(errors::read_failed)?;
+        Ok(Response::new(v1::BatchGetResponse {
+            position: Some(position(&found)),
+            entities: entities(found.value.entities),
+            unread: found.value.unread.into_iter().map(String::from).collect(),
+        }))
+    }
+
+    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        let tuple = read::relationship(request.relationship)?;
+        let consistency = read::consistency(request.consistency)?;
+        let found = self.ledger.check(&vault, &tuple, consistency).await.map_err(errors::read_failed)?;
+        Ok(Response::new(v1::CheckResponse {
+            exists: found.value.is_some(),
+            version: found.value.unwrap_or(0),
+            position: Some(position(&found)),
+        }))
+    }
+
+    async fn list_entities(
+        &self,
+        request: Request<v1::ListEntitiesRequest>,
+    ) -> Result<Response<v1::ListEntitiesResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        let prefix = address::key_prefix(request.prefix, "prefix")?;
+        let page = read::list_request(request.page_size, request.page_token)?;
+        let consistency = read::consistency(request.consistency)?;
+        let found = self
+            .ledger
+            .list_entities(&vault, &prefix, page, consistency)
+            .await
+            .map_err(errors::read_failed)?;
+        let position = Some(position(&found));
+        let Listing { items, next_page_token } = found.value;
+        Ok(Response::new(v1::ListEntitiesResponse { entities: entities(items), next_page_token, position }))
+    }
+
+    async fn list_relationships(
+        &self,
+        request: Request<v1::ListRelationshipsRequest>,
+    ) -> Result<Response<v1::ListRelationshipsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        let filter = read::relationship_filter(request.by, &request.relation)?;
+        let page = read::list_request(request.page_size, request.page_token)?;
+        let consistency = read::consistency(request.consistency)?;
+        let found = self
+            .ledger
+            .list_relationships(&vault, filter, page, consistency)
+            .await
+            .map_err(errors::read_failed)?;
+        let position = Some(position(&found));
+        let Listing { items, next_page_token } = found.value;
+        let relationships = items.into_iter().map(address::relationship_answer).collect();
+        Ok(Response::new(v1::ListRelationshipsResponse { relationships, next_page_token, position }))
+    }
+
+    async fn get_tip(
+        &self,
+        request: Request<v1::GetTipRequest>,
+    ) -> Result<Response<v1::GetTipResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        let consistency = read::consistency(request.consistency)?;
+        let found = self.ledger.tip(&vault, consistency).await.map_err(errors::read_failed)?;
+        let position = position(&found);
+        Ok(Response::new(read::tip_answer(&found.value, position)))
+    }
+
+    async fn get_block(
+        &self,
+        request: Request<v1::GetBlockRequest>,
+    ) -> Result<Response<v1::GetBlockResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        let block = self.ledger.block(&vault, request.height).map_err(errors::read_failed)?;
+        Ok(Response::new(read::block_answer(&block, request.first_transaction)?))
+    }
+
+    async fn verified_read(
+        &self,
+        request: Request<v1::VerifiedReadRequest>,
+    ) -> Result<Response<v1::VerifiedReadResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        let subject = read::verified_subject(request.subject)?;
+        let proved = self
+            .ledger
+            .verified_read(&vault, subject, request.trusted_size)
+            .await
+            .map_err(errors::proof_failed)?;
+        Ok(Response::new(read::verified_answer(proved.evidence, &proved.consistency, proved.log_time_ms)))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<v1::GetCheckpointRequest>,
+    ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        let signed = self
+            .ledger
+            .checkpoint(&vault, request.trusted_size)
+            .await
+            .map_err(errors::proof_failed)?;
+        Ok(Response::new(v1::GetCheckpointResponse {
+            checkpoint: signed.note,
+            consistency: read::hashes_answer(&signed.consistency),
+        }))
+    }
+
+    async fn get_client_state(
+        &self,
+        request: Request<v1::GetClientStateRequest>,
+    ) -> Result<Response<v1::GetClientStateResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let vault = caller.vault(request.into_inner().vault)?;
+        let last = self.ledger.client_state(&vault, &caller.actor).map_err(errors::read_failed)?;
+        Ok(Response::new(transaction::client_state_answer(last, self.ledger.log_time_ms())))
+    }
+}
+
+fn entities(found: Vec<(EntityKey, Entity)>) -> Vec<v1::Entity> {
+    found.into_iter().map(|(key, entity)| read::entity_answer(key, entity)).collect()
+}
+
+fn position<T>(read: &Read<T>) -> v1::ReadPosition {
+    v1::ReadPosition { height: read.height, log_time_ms: read.log_time_ms }
+}

@@ -1,0 +1,111 @@
+//! The reasons that errors of this API carry: what a program acts on.
+
+/// `google.rpc.ErrorInfo.reason` of an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A field of the request has a value that is never accepted.
+    InvalidArgument,
+    /// The transaction is larger than a transaction may be.
+    TransactionTooLarge,
+    /// The page token was not made by this ledger, or was altered.
+    PageTokenMalformed,
+    /// The page token belongs to a request with other fields.
+    PageTokenMismatch,
+    /// No credential came with the call.
+    CredentialMissing,
+    /// The credential is unknown or was revoked.
+    CredentialRefused,
+    /// The credential does not permit this call, or not on this vault.
+    PermissionDenied,
+    /// There is no such method.
+    MethodUnknown,
+    /// `MustNotExist` failed.
+    KeyExists,
+    /// `MustExist` failed, or a version or value was expected of what does not exist.
+    KeyNotFound,
+    /// `VersionEquals` failed.
+    VersionMismatch,
+    /// `ValueEquals` failed.
+    ValueMismatch,
+    /// The idempotency key is older than what is remembered.
+    IdempotencyKeyExpired,
+    /// The idempotency key lies too far ahead.
+    IdempotencyKeyInFuture,
+    /// The idempotency key was used with another transaction.
+    IdempotencyMismatch,
+    /// The vault holds as many keys as it may.
+    VaultFull,
+    /// The namespace exists.
+    NamespaceExists,
+    /// The namespace does not exist.
+    NamespaceNotFound,
+    /// The namespace has vaults.
+    NamespaceNotEmpty,
+    /// The ledger has as many namespaces as it may.
+    TooManyNamespaces,
+    /// The vault exists.
+    VaultExists,
+    /// The vault does not exist.
+    VaultNotFound,
+    /// The ledger has as many vaults as it may.
+    TooManyVaults,
+    /// There is no block at that height.
+    HeightUnavailable,
+    /// The caller trusts a checkpoint that is larger than the ledger.
+    TrustedSizeAhead,
+    /// There is no such token.
+    TokenNotFound,
+    /// The last administrator's token cannot be revoked.
+    LastAdminToken,
+    /// The ledger has as many tokens as it may.
+    TooManyTokens,
+    /// The queues are full: try again later.
+    Overloaded,
+    /// The node cannot answer at the moment.
+    Unavailable,
+    /// The node is stopping or has stopped.
+    Stopping,
+    /// A defect or a failed disk: the server's log says more.
+    Internal,
+}
+
+impl Reason {
+    /// The text on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::TransactionTooLarge => "TRANSACTION_TOO_LARGE",
+            Self::PageTokenMalformed => "PAGE_TOKEN_MALFORMED",
+            Self::PageTokenMismatch => "PAGE_TOKEN_MISMATCH",
+            Self::CredentialMissing => "CREDENTIAL_MISSING",
+            Self::CredentialRefused => "CREDENTIAL_REFUSED",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::MethodUnknown => "METHOD_UNKNOWN",
+            Self::KeyExists => "KEY_EXISTS",
+            Self::KeyNotFound => "KEY_NOT_FOUND",
+            Self::VersionMismatch => "VERSION_MISMATCH",
+            Self::ValueMismatch => "VALUE_MISMATCH",
+            Self::IdempotencyKeyExpired => "IDEMPOTENCY_KEY_EXPIRED",
+            Self::IdempotencyKeyInFuture => "IDEMPOTENCY_KEY_IN_FUTURE",
+            Self::IdempotencyMismatch => "IDEMPOTENCY_MISMATCH",
+            Self::VaultFull => "VAULT_FULL",
+            Self::NamespaceExists => "NAMESPACE_EXISTS",
+            Self::NamespaceNotFound => "NAMESPACE_NOT_FOUND",
+            Self::NamespaceNotEmpty => "NAMESPACE_NOT_EMPTY",
+            Self::TooManyNamespaces => "TOO_MANY_NAMESPACES",
+            Self::VaultExists => "VAULT_EXISTS",
+            Self::VaultNotFound => "VAULT_NOT_FOUND",
+            Self::TooManyVaults => "TOO_MANY_VAULTS",
+            Self::HeightUnavailable => "HEIGHT_UNAVAILABLE",
+            Self::TrustedSizeAhead => "TRUSTED_SIZE_AHEAD",
+            Self::TokenNotFound => "TOKEN_NOT_FOUND",
+            Self::LastAdminToken => "LAST_ADMIN_TOKEN",
+            Self::TooManyTokens => "TOO_MANY_TOKENS",
+            Self::Overloaded => "OVERLOADED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Stopping => "STOPPING",
+            Self::Internal => "INTERNAL",
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The server: all services behind the access layer, on a listener with limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger_node::Ledger;
+use ledger_proto::v1::admin_service_server::AdminServiceServer;
+use ledger_proto::v1::read_service_server::ReadServiceServer;
+use ledger_proto::v1::write_service_server::WriteServiceServer;
+use service_kit::admission::{AdmissionLayer, AdmissionLimits};
+use service_kit::{Listener, ListenerLimits, Phase, Readiness, grpc_server};
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::access::{AccessLayer, Authentication, Reflection};
+use crate::admin_service::LedgerAdminService;
+use crate::call_metrics::CallMetricsLayer;
+use crate::engine_metrics::EngineMetrics;
+use crate::read_service::LedgerReadService;
+use crate::tokens::TokenRegistry;
+use crate::wire::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::write_service::LedgerWriteService;
+
+/// How often the engine's numbers go to the metrics recorder: far below any scrape interval.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+
+type Reads = ReadServiceServer<LedgerReadService>;
+type Writes = WriteServiceServer<LedgerWriteService>;
+type Administration = AdminServiceServer<LedgerAdminService>;
+
+/// The overall status of `grpc.health.v1`, and one for each service.
+const HEALTH_NAMES: [&str; 4] =
+    ["", <Reads as NamedService>::NAME, <Writes as NamedService>::NAME, <Administration as NamedService>::NAME];
+
+/// How a server treats its callers.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// How callers are authenticated.
+    pub authentication: Authentication,
+    /// Limits of the connections; the same that the listener was bound with.
+    pub limits: ListenerLimits,
+    /// Limits of the work.
+    pub admission: AdmissionLimits,
+}
+
+/// A server could not be put together or has failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The protocol's descriptors were refused: a defect of the build.
+    #[error("cannot set up reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The transport failed.
+    #[error("the gRPC server failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// The services of one ledger.
+#[derive(Debug, Clone)]
+pub struct LedgerServer {
+    ledger: Ledger,
+    tokens: Arc<TokenRegistry>,
+    settings: ServerSettings,
+    health: HealthReporter,
+}
+
+impl LedgerServer {
+    /// A server over an open ledger. `tokens` are those that administrators manage, also when nobody has to show one.
+    pub fn new(ledger: Ledger, tokens: Arc<TokenRegistry>, settings: ServerSettings) -> Self {
+        Self { ledger, tokens, settings, health: HealthReporter::new() }
+    }
+
+    /// The ledger's own three services behind the access layer, to be mounted beside an embedder's services.
+    pub fn services(&self) -> Routes {
+        self.guarded(self.ledger_services(), Reflection::NeedsCredential)
+    }
+
+    /// All services: the ledger's, `grpc.health.v1`, and reflection in both versions.
+    pub fn routes(&self, reflection: Reflection) -> Result<Routes, ServerError> {
+        let reflected = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(ledger_proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let health = tonic_health::server::HealthService::from_health_reporter(self.health.clone());
+        let routes = self
+            .ledger_services()
+            .add_service(tonic_health::pb::health_server::HealthServer::new(health))
+            .add_service(reflected().build_v1()?)
+            .add_service(reflected().build_v1alpha()?);
+        Ok(self.guarded(routes, reflection))
+    }
+
+    /// Serves until `stop` completes, then finishes the requests under way.
+    ///
+    /// `grpc.health.v1` follows `readiness`: serving while it is ready, not serving while it starts or drains.
+    pub async fn serve(
+        self,
+        listener: Listener,
+        readiness: Readiness,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), ServerError> {
+        let loopback = listener.local_address().ip().to_canonical().is_loopback();
+        let reflection = if loopback { Reflection::Open } else { Reflection::NeedsCredential };
+        let routes = self.routes(reflection)?;
+        let admission = AdmissionLayer::new(&self.settings.admission);
+        self.report_health(readiness.phase()).await;
+        let serving = grpc_server(&self.settings.limits, admission)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(listener.accept(), stop);
+        tokio::select! {
+            served = serving => Ok(served?),
+            never = self.follow(readiness) => match never {},
+            never = publish(EngineMetrics::new(self.ledger.clone())) => match never {},
+        }
+    }
+
+    fn ledger_services(&self) -> Routes {
+        let reads = Reads::new(LedgerReadService::new(self.ledger.clone()))
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .max_encoding_message_size(ANSWER_BYTES_MAX);
+        let writes = Writes::new(LedgerWriteService::new(self.ledger.clone()))
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .max_encoding_message_size(ANSWER_BYTES_MAX);
+        let administration =
+            Administration::new(LedgerAdminService::new(self.ledger.clone(), Arc::clone(&self.tokens)))
+                .max_decoding_message_size(REQUEST_BYTES_MAX)
+                .max_encoding_message_size(ANSWER_BYTES_MAX);
+        Routes::new(reads).add_service(writes).add_service(administration)
+    }
+
+    fn guarded(&self, routes: Routes, reflection: Reflection) -> Routes {
+        let access = AccessLayer::new(self.settings.authentication.clone(), reflection);
+        let router = routes.into_axum_router().layer(access).layer(CallMetricsLayer::new());
+        Routes::from(router).prepare()
+    }
+
+    /// Keeps `grpc.health.v1` in step with the phases.
+    async fn follow(&self, readiness: Readiness) -> std::convert::Infallible {
+        for phase in [Phase::Starting, Phase::Ready, Phase::Draining] {
+            readiness.reached(phase).await;
+            self.report_health(readiness.phase()).await;
+        }
+        std::future::pending().await
+    }
+
+    async fn report_health(&self, phase: Phase) {
+        let status = if phase == Phase::Ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in HEALTH_NAMES {
+            self.health.set_service_status(name, status).await;
+        }
+    }
+}
+
+async fn publish(metrics: EngineMetrics) -> std::convert::Infallible {
+    let mut interval = tokio::time::interval(PUBLISH_INTERVAL);
+    loop {
+        interval.tick().await;
+        metrics.publish();
+    }
+}

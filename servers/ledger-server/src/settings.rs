@@ -1,0 +1,301 @@
+//! The settings of a ledger server: one table for flags, variables, the file and the documentation.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ledger_node::{Options, OptionsError};
+use service_kit::admission::AdmissionLimits;
+use service_kit::configuration::{
+    Alias, ConfigurationError, ConfigurationErrors, Kind, Resolved, Resolver, Setting, TimeUnit,
+};
+use service_kit::listener::LimitError;
+use service_kit::logs::LogSettings;
+use service_kit::service_settings::{self, SERVICE_SETTINGS, TlsSettingsError};
+use service_kit::tls::TlsFiles;
+use service_kit::{AuthState, DrainSettings, ListenerLimits, UnsafeBind, check_bind};
+
+/// Name of the server in variables (`STRONGROOM__LEDGER__…`) and in the file (`[ledger]`).
+pub const SERVER_NAME: &str = "ledger";
+
+/// Start of the variables of InferaDB Ledger that are understood too.
+pub const FOREIGN_PREFIX: &str = "INFERADB__LEDGER__";
+
+const MILLISECONDS: Kind = Kind::Duration { bare: TimeUnit::Milliseconds };
+const SECONDS: Kind = Kind::Duration { bare: TimeUnit::Seconds };
+
+/// The rows of the ledger itself. [`table`] has those that every server shares as well.
+pub static LEDGER_SETTINGS: &[Setting] = &[
+    Setting::new("listen", Kind::Address, "Address of the gRPC API; port 0 takes a free one.")
+        .or("127.0.0.1:50051")
+        .also(&[Alias::new("INFERADB__LEDGER__LISTEN_ADDR")]),
+    Setting::new(
+        "data",
+        Kind::Path,
+        "Directory of the ledger's files, made when missing; unset: a temporary one that is gone after the end.",
+    )
+    .also(&[Alias::new("INFERADB__LEDGER__DATA_DIR")]),
+    Setting::new(
+        "bootstrap",
+        Kind::Count { min: 0, max: 1_000 },
+        "Number of nodes that form the ledger; this release runs single nodes and accepts 1 only.",
+    )
+    .or("1")
+    .also(&[Alias::new("INFERADB__LEDGER__BOOTSTRAP_EXPECT")]),
+    Setting::new("metrics", Kind::Address, "Address of the probes and of Prometheus' /metrics.")
+        .or("127.0.0.1:9090")
+        .also(&[Alias::new("INFERADB__LEDGER__METRICS_ADDR")]),
+    Setting::new(
+        "insecure_metrics",
+        Kind::Switch,
+        "Allow probes and metrics, which have neither TLS nor credentials, on an address that others can reach.",
+    )
+    .or("false"),
+    Setting::new("batch_size", Kind::Count { min: 1, max: 65_536 }, "Most transactions in one log entry.")
+        .or("4096")
+        .also(&[Alias::new("INFERADB__LEDGER__BATCH_MAX_SIZE")]),
+    Setting::new(
+        "batch_delay",
+        MILLISECONDS,
+        "How long a batch waits to fill; 0: take all that is queued, at once.",
+    )
+    .or("0ms")
+    .also(&[Alias::counted_in("INFERADB__LEDGER__BATCH_MAX_DELAY_MS", TimeUnit::Milliseconds)]),
+    Setting::new(
+        "concurrent",
+        Kind::Count { min: 1, max: 1_000_000 },
+        "Requests worked on at once, streams apart; more are refused with a time to retry after.",
+    )
+    .or("1024")
+    .also(&[Alias::new("INFERADB__LEDGER__REQUESTS_MAX_CONCURRENT")]),
+    Setting::new("timeout", SECONDS, "Time for one request; a client's own shorter deadline wins.")
+        .or("30s")
+        .also(&[Alias::counted_in("INFERADB__LEDGER__REQUESTS_TIMEOUT_SECS", TimeUnit::Seconds)]),
+    Setting::new(
+        "queue_transactions",
+        Kind::Count { min: 1, max: 1_000_000 },
+        "Most transactions that wait for the log; more are refused with a time to retry after.",
+    )
+    .or("16384"),
+    Setting::new("queue_bytes", Kind::Bytes, "Most bytes of transactions that wait for the log.").or("64MiB"),
+    Setting::new(
+        "flush_interval",
+        MILLISECONDS,
+        "How often applied state is written to the state store; as much of the log is replayed after a crash.",
+    )
+    .or("1s"),
+    Setting::new("flush_bytes", Kind::Bytes, "Applied but unwritten bytes that start such a write early.")
+        .or("16MiB"),
+    Setting::new(
+        "overlay_bytes",
+        Kind::Bytes,
+        "Applied but unwritten bytes at which applying waits for the state store.",
+    )
+    .or("128MiB"),
+    Setting::new("gc_interval", SECONDS, "How often expired entities are looked for, at most 60s.").or("60s"),
+];
+
+/// Every setting of a ledger server.
+pub fn table() -> impl Iterator<Item = &'static Setting> + Clone {
+    LEDGER_SETTINGS.iter().chain(SERVICE_SETTINGS)
+}
+
+/// The checked settings of one ledger server.
+#[derive(Debug, Clone)]
+pub struct LedgerSettings {
+    /// Address of the gRPC API.
+    pub listen: SocketAddr,
+    /// Directory of the ledger's files; `None` = a temporary one.
+    pub data: Option<PathBuf>,
+    /// Address of probes and metrics.
+    pub metrics: SocketAddr,
+    /// How the engine works.
+    pub engine: Options,
+    /// Limits of the listener.
+    pub limits: ListenerLimits,
+    /// Limits of the work.
+    pub admission: AdmissionLimits,
+    /// Certificate, key and client authorities.
+    pub tls: Option<TlsFiles>,
+    /// Whether calls need credentials.
+    pub auth: AuthState,
+    /// Form and target of log lines.
+    pub logs: LogSettings,
+    /// Times of the drain.
+    pub drain: DrainSettings,
+}
+
+/// The settings do not work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// Some do not resolve.
+    #[error(transparent)]
+    Unresolved(#[from] ConfigurationErrors),
+    /// One does not read as what it must be.
+    #[error(transparent)]
+    Setting(#[from] ConfigurationError),
+    /// A variable of InferaDB Ledger that has no counterpart here.
+    #[error("{variable} is set, but {why}; unset it")]
+    ForeignVariable {
+        /// The variable.
+        variable: String,
+        /// Why it is not understood.
+        why: &'static str,
+    },
+    /// A cluster was asked for.
+    #[error("bootstrap is {given}: this release runs single nodes and forms no clusters; set it to 1, or leave it out")]
+    Cluster {
+        /// What was given.
+        given: u64,
+    },
+    /// Probes and metrics would be open to others.
+    #[error("refusing to serve metrics on {address}, which others can reach: probes and metrics have neither TLS nor credentials; use a loopback address, or accept that with --insecure-metrics")]
+    MetricsExposed {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The TLS files.
+    #[error(transparent)]
+    Tls(#[from] TlsSettingsError),
+    /// The engine's options.
+    #[error(transparent)]
+    Engine(#[from] OptionsError),
+    /// The listener's limits.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
+    /// An address that needs more protection.
+    #[error(transparent)]
+    UnsafeBind(#[from] UnsafeBind),
+}
+
+/// A variable of InferaDB Ledger that this release does not have, with the reason.
+#[derive(Debug, Clone, Copy)]
+pub struct AbsentSetting {
+    /// The flag.
+    pub flag: &'static str,
+    /// The variable.
+    pub variable: &'static str,
+    /// The default there.
+    pub foreign_default: &'static str,
+    /// Why it is absent.
+    pub why: &'static str,
+}
+
+const NO_CLUSTERS: &str = "this release runs single nodes, which look for no others";
+
+/// Settings of InferaDB Ledger that are refused rather than ignored.
+pub static ABSENT: &[AbsentSetting] = &[
+    AbsentSetting {
+        flag: "discovery",
+        variable: "INFERADB__LEDGER__DISCOVERY_DOMAIN",
+        foreign_default: "(disabled)",
+        why: NO_CLUSTERS,
+    },
+    AbsentSetting {
+        flag: "join",
+        variable: "INFERADB__LEDGER__DISCOVERY_CACHE_PATH",
+        foreign_default: "(disabled)",
+        why: NO_CLUSTERS,
+    },
+    AbsentSetting {
+        flag: "join-ttl",
+        variable: "INFERADB__LEDGER__DISCOVERY_CACHE_TTL_SECS",
+        foreign_default: "3600",
+        why: NO_CLUSTERS,
+    },
+    AbsentSetting {
+        flag: "bootstrap-timeout",
+        variable: "INFERADB__LEDGER__BOOTSTRAP_TIMEOUT_SECS",
+        foreign_default: "60",
+        why: "this release runs single nodes, which wait for no others",
+    },
+    AbsentSetting {
+        flag: "poll",
+        variable: "INFERADB__LEDGER__BOOTSTRAP_POLL_SECS",
+        foreign_default: "2",
+        why: "this release runs single nodes, which wait for no others",
+    },
+];
+
+/// Resolves and checks the settings from flags (names without dashes), the environment and a file.
+pub fn resolve(
+    flags: impl IntoIterator<Item = (String, String)>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    file: Option<&Path>,
+) -> Result<(Resolved, LedgerSettings), SettingsError> {
+    let environment: Vec<_> = environment.into_iter().collect();
+    refuse_unknown_foreign(environment.iter().map(|(name, _)| name))?;
+    let resolver = Resolver::new(SERVER_NAME, table()).flags(flags).environment(environment).file(file);
+    let resolved = resolver.resolve()?;
+    let settings = LedgerSettings::read(&resolved)?;
+    Ok((resolved, settings))
+}
+
+/// Other programs' variables are none of our business, but these were meant for a ledger: ignoring one would run a
+/// single node where a cluster was wanted.
+fn refuse_unknown_foreign<'a>(names: impl Iterator<Item = &'a OsString>) -> Result<(), SettingsError> {
+    let known = |name: &str| table().flat_map(|setting| setting.aliases).any(|alias| alias.variable == name);
+    let foreign = |name: &'a OsString| name.to_str().filter(|name| name.starts_with(FOREIGN_PREFIX));
+    match names.filter_map(foreign).find(|name| !known(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let absent = ABSENT.iter().find(|absent| absent.variable == name);
+            let why = absent.map_or("there is no such setting", |absent| absent.why);
+            Err(SettingsError::ForeignVariable { variable: name.to_owned(), why })
+        }
+    }
+}
+
+impl LedgerSettings {
+    /// Reads resolved settings of [`table`] and checks them against each other.
+    pub fn read(resolved: &Resolved) -> Result<Self, SettingsError> {
+        let bootstrap = resolved.count("bootstrap")?;
+        if bootstrap != 1 {
+            return Err(SettingsError::Cluster { given: bootstrap });
+        }
+        let listen = resolved.address("listen")?;
+        let auth = service_settings::auth_state(resolved)?;
+        let limits = service_settings::listener_limits(resolved)?;
+        limits.validate()?;
+        check_bind(listen, service_settings::tls_state(resolved)?, auth)?;
+        let metrics = resolved.address("metrics")?;
+        if !metrics.ip().to_canonical().is_loopback() && !resolved.switch("insecure_metrics")? {
+            return Err(SettingsError::MetricsExposed { address: metrics });
+        }
+        Ok(Self {
+            listen,
+            data: resolved.optional_path("data")?,
+            metrics,
+            engine: engine_options(resolved)?,
+            limits,
+            admission: service_settings::admission_limits(resolved)?,
+            tls: service_settings::tls_files(resolved)?,
+            auth,
+            logs: service_settings::log_settings(resolved)?,
+            drain: service_settings::drain_settings(resolved, listen)?,
+        })
+    }
+}
+
+fn engine_options(resolved: &Resolved) -> Result<Options, SettingsError> {
+    let count = |key| resolved.count(key).map(in_memory);
+    let bytes = |key| resolved.bytes(key).map(in_memory);
+    let options = Options {
+        batch_size: count("batch_size")?,
+        batch_delay: resolved.duration("batch_delay")?,
+        queue_transactions_max: count("queue_transactions")?,
+        queue_bytes_max: bytes("queue_bytes")?,
+        flush_interval: resolved.duration("flush_interval")?,
+        flush_bytes: bytes("flush_bytes")?,
+        overlay_bytes_max: bytes("overlay_bytes")?,
+        gc_interval: resolved.duration("gc_interval")?,
+        ..Options::default()
+    };
+    options.validate()?;
+    Ok(options)
+}
+
+fn in_memory(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,124 @@
+//! Listening sockets with every limit that a hostile client could test.
+//!
+//! A [`Listener`] accepts, counts connections in all and per address, speaks TLS, and hands out [`Connection`]s.
+//! All servers of the workspace get theirs here.
+
+mod accept;
+mod address_count;
+mod connection;
+mod limits;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::tls::Protocol;
+pub use connection::{Connection, PeerInfo};
+pub use limits::{LimitError, ListenerLimits};
+
+/// Connections that are ready but not yet taken by the server; beyond it, accepting waits.
+const READY_CONNECTIONS_MAX: usize = 64;
+
+/// A socket that listens but does not accept yet.
+#[derive(Debug)]
+pub struct Listener {
+    name: &'static str,
+    socket: TcpListener,
+    address: SocketAddr,
+    protocol: Protocol,
+    tls: Option<Arc<ServerConfig>>,
+    limits: ListenerLimits,
+}
+
+/// Why a listener could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The limits contradict each other.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
+    /// The operating system refused the address.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Listener {
+    /// Binds an address; port 0 takes a free one. `name` labels the listener's metrics and logs.
+    ///
+    /// # Errors
+    /// Unusable limits, or an address that is taken or not this machine's.
+    pub async fn bind(
+        name: &'static str,
+        address: SocketAddr,
+        protocol: Protocol,
+        tls: Option<Arc<ServerConfig>>,
+        limits: &ListenerLimits,
+    ) -> Result<Self, ListenError> {
+        limits.validate()?;
+        let refused = |source| ListenError::Bind { address, source };
+        let socket = TcpListener::bind(address).await.map_err(refused)?;
+        let bound = socket.local_addr().map_err(refused)?;
+        Ok(Self { name, socket, address: bound, protocol, tls, limits: limits.clone() })
+    }
+
+    /// The bound address, with the port that was chosen.
+    pub fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The listener's base URL: `http://…` or `https://…`.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Starts accepting, in a task that ends when the connections are dropped.
+    pub fn accept(self) -> Connections {
+        let (sender, receiver) = mpsc::channel(READY_CONNECTIONS_MAX);
+        let address = self.address;
+        let gate = accept::Gate::new(self.name, self.protocol, self.tls, self.limits, sender);
+        tokio::spawn(accept::run(self.socket, gate));
+        Connections { receiver, address }
+    }
+}
+
+/// Accepted connections, after their TLS handshake. Dropping it closes the listening socket.
+#[derive(Debug)]
+pub struct Connections {
+    receiver: mpsc::Receiver<Connection>,
+    address: SocketAddr,
+}
+
+impl Connections {
+    /// The listener's address.
+    pub fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next connection; `None` when accepting has ended.
+    pub async fn next(&mut self) -> Option<Connection> {
+        self.receiver.recv().await
+    }
+}
+
+impl Stream for Connections {
+    type Item = Result<Connection, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.receiver.poll_recv(cx).map(|connection| connection.map(Ok))
+    }
+}

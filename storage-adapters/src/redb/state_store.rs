@@ -1,0 +1,327 @@
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use ::redb::{ReadOnlyTable, ReadableTable, StorageBackend, Table as RedbTable, TableDefinition, WriteTransaction};
+use bytes::Bytes;
+use ledger_core::ports::{
+    AppliedState, RowChange, ScanRange, StateBatch, StateStore, StoreError, Table,
+};
+
+use super::failure::{Failure, OpenError, guarded};
+use super::file::{RedbFile, refuse_gaps};
+use super::format::{FileKind, META, RowDefinition};
+use super::log_row::{Fields, encode_log_id};
+use super::options::RedbOptions;
+use super::row::{self, RowTable};
+use super::vault_drop::VaultDrop;
+
+/// Rows of table `meta` of `state.db`.
+const APPLIED: &[u8] = b"applied";
+const DROPPING: &[u8] = b"dropping";
+
+type RowTableReader = ReadOnlyTable<&'static [u8], &'static [u8]>;
+type RowTableWriter<'txn> = RedbTable<'txn, &'static [u8], &'static [u8]>;
+
+/// A [`StateStore`] in two files: append-only tables in `blocks.db`, the others in `state.db`, which
+/// also says how far both go. `blocks.db` is made durable first, so it never lacks a block that
+/// `state.db` covers.
+///
+/// Both commit in two phases and save their free lists: opening after a crash takes no walk over the
+/// file, and a damaged newest commit is an error, never a silent step back.
+#[derive(Debug)]
+pub struct RedbStateStore {
+    state: RedbFile,
+    blocks: RedbFile,
+    writer: Mutex<Writer>,
+}
+
+#[derive(Debug, Default)]
+struct Writer {
+    /// Whether the meta row [`DROPPING`] stands in `state.db`.
+    drop_noted: bool,
+    failed: bool,
+}
+
+impl RedbStateStore {
+    /// Opens `state.db` and `blocks.db` in `dir`; makes them, readable by their owner only, when they
+    /// are missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedbLogStore::open`](super::RedbLogStore::open).
+    pub fn open(dir: &Path, options: RedbOptions) -> Result<Self, StoreError> {
+        refuse_gaps(dir, &[FileKind::Blocks, FileKind::State])?;
+        let state_is_missing = !dir.join(FileKind::State.file_name()).exists();
+        let blocks = RedbFile::open(dir, FileKind::Blocks, options)?;
+        if state_is_missing && !guarded("read blocks.db", || blocks_are_empty(&blocks))? {
+            return Err(OpenError::missing(dir, FileKind::State, FileKind::Blocks).into_store_error());
+        }
+        Self::attach(RedbFile::open(dir, FileKind::State, options)?, blocks)
+    }
+
+    /// Opens the state that two storage backends of redb hold; makes it when they are empty. For fault
+    /// injection.
+    pub fn with_backends(
+        state: impl StorageBackend,
+        blocks: impl StorageBackend,
+        options: RedbOptions,
+    ) -> Result<Self, StoreError> {
+        let blocks = RedbFile::with_backend(blocks, FileKind::Blocks, options)?;
+        let state = RedbFile::with_backend(state, FileKind::State, options)?;
+        Self::attach(state, blocks)
+    }
+
+    fn attach(state: RedbFile, blocks: RedbFile) -> Result<Self, StoreError> {
+        let store = Self { state, blocks, writer: Mutex::default() };
+        store.applied()?;
+        let unfinished = guarded("read the state's meta rows", || store.meta_row(DROPPING, VaultDrop::decode))?;
+        if let Some(unfinished) = unfinished {
+            guarded("finish the removal of a vault", || store.drop_blocks(&unfinished))?;
+            store.writer().drop_noted = true;
+        }
+        Ok(store)
+    }
+
+    /// fsyncs of both files since the store was opened, opening included.
+    pub fn syncs(&self) -> u64 {
+        self.state.syncs().saturating_add(self.blocks.syncs())
+    }
+
+    /// Bytes written to both files since the store was opened.
+    pub fn bytes_written(&self) -> u64 {
+        self.state.bytes_written().saturating_add(self.blocks.bytes_written())
+    }
+
+    fn file_of(&self, table: Table) -> &RedbFile {
+        if table.is_append_only() { &self.blocks } else { &self.state }
+    }
+
+    fn reader(&self, table: Table) -> Result<RowTableReader, Failure> {
+        Ok(self.file_of(table).begin_read()?.open_table(definition(table))?)
+    }
+
+    /// A panic under this lock was caught, so the state behind it is whole.
+    fn writer(&self) -> std::sync::MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meta_row<T>(&self, key: &[u8], decode: fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+        let meta = self.state.begin_read()?.open_table(META)?;
+        let Some(framed) = meta.get(key)? else { return Ok(None) };
+        let value = row::open(RowTable::STATE_META, key, framed.value())?;
+        Ok(Some(decode(value).ok_or_else(|| RowTable::STATE_META.corrupt(key))?))
+    }
+
+    fn write(&self, writer: &Writer, batch: &StateBatch) -> Result<Writer, Failure> {
+        batch.check_order()?;
+        let vault_drop = VaultDrop::of(batch);
+        if batch.rows.iter().any(|row| row.table.is_append_only()) {
+            let write = quick(&self.blocks)?;
+            put_rows(&write, FileKind::Blocks, &batch.rows)?;
+            write.commit()?;
+        }
+        self.write_state(writer, batch, vault_drop.as_ref())?;
+        if let Some(vault_drop) = &vault_drop {
+            self.drop_blocks(vault_drop)?;
+        }
+        Ok(Writer { drop_noted: vault_drop.is_some(), failed: false })
+    }
+
+    fn write_state(
+        &self,
+        writer: &Writer,
+        batch: &StateBatch,
+        vault_drop: Option<&VaultDrop>,
+    ) -> Result<(), Failure> {
+        let write = quick(&self.state)?;
+        if vault_drop.is_some() {
+            for table in FileKind::State.state_tables().filter(|table| table.is_per_vault()) {
+                let mut rows = write.open_table(definition(table))?;
+                for vault in &batch.dropped_vaults {
+                    drop_vault(&mut rows, *vault, |_| false)?;
+                }
+            }
+        }
+        put_rows(&write, FileKind::State, &batch.rows)?;
+        let mut meta = write.open_table(META)?;
+        put_meta(&mut meta, APPLIED, &encode_applied(&batch.applied))?;
+        match vault_drop {
+            Some(vault_drop) => put_meta(&mut meta, DROPPING, &vault_drop.encode())?,
+            None if writer.drop_noted => {
+                meta.remove(DROPPING)?;
+            }
+            None => {}
+        }
+        drop(meta);
+        write.commit()?;
+        Ok(())
+    }
+
+    fn drop_blocks(&self, vault_drop: &VaultDrop) -> Result<(), Failure> {
+        let write = quick(&self.blocks)?;
+        for table in FileKind::Blocks.state_tables() {
+            let mut rows = write.open_table(definition(table))?;
+            for vault in &vault_drop.vaults {
+                drop_vault(&mut rows, *vault, |key| vault_drop.keeps(table, key))?;
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+}
+
+impl StateStore for RedbStateStore {
+    fn applied(&self) -> Result<Option<AppliedState>, StoreError> {
+        guarded("read how far the state goes", || self.meta_row(APPLIED, decode_applied))
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        guarded("read a row", || {
+            let Some(framed) = self.reader(table)?.get(key)? else { return Ok(None) };
+            Ok(Some(Bytes::copy_from_slice(row::open(table.into(), key, framed.value())?)))
+        })
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        range: &ScanRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        // A panic of the visitor is the caller's: only redb's become errors.
+        let visitor_panic = Cell::new(None);
+        let mut visit = |key: &[u8], value: &[u8]| {
+            catch_unwind(AssertUnwindSafe(|| visit(key, value))).unwrap_or_else(|payload| {
+                visitor_panic.set(Some(payload));
+                false
+            })
+        };
+        let scanned = guarded("scan rows", || scan_rows(&self.reader(table)?, table, range, &mut visit));
+        if let Some(payload) = visitor_panic.take() {
+            resume_unwind(payload);
+        }
+        scanned
+    }
+
+    fn commit(&self, batch: &StateBatch) -> Result<(), StoreError> {
+        let mut writer = self.writer();
+        if writer.failed {
+            return Err(StoreError::Poisoned);
+        }
+        match guarded("commit the state", || self.write(&writer, batch)) {
+            Ok(after) => *writer = after,
+            Err(error) => {
+                writer.failed = true;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn blocks_are_empty(blocks: &RedbFile) -> Result<bool, Failure> {
+    let read = blocks.begin_read()?;
+    for table in FileKind::Blocks.state_tables() {
+        if read.open_table(definition(table))?.first()?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn scan_rows(
+    rows: &RowTableReader,
+    table: Table,
+    range: &ScanRange,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+) -> Result<(), Failure> {
+    let start = range.start.as_slice().max(range.prefix.as_slice());
+    let mut previous: Option<Vec<u8>> = None;
+    for entry in rows.range(start..)? {
+        let (key, framed) = entry?;
+        let key = key.value();
+        // Each row carries its own key, so rows out of order mean that a page stands in another's place.
+        if previous.as_deref().is_some_and(|previous| previous >= key) {
+            return Err(RowTable::from(table).corrupt(key).into());
+        }
+        if !key.starts_with(&range.prefix) {
+            break;
+        }
+        if !visit(key, row::open(table.into(), key, framed.value())?) {
+            break;
+        }
+        let previous = previous.get_or_insert_default();
+        previous.clear();
+        previous.extend_from_slice(key);
+    }
+    Ok(())
+}
+
+fn definition(table: Table) -> RowDefinition {
+    TableDefinition::new(table.name())
+}
+
+/// A write transaction that is durable, cannot be rolled back by damage, and reopens without a walk.
+fn quick(file: &RedbFile) -> Result<WriteTransaction, Failure> {
+    let mut write = file.begin_write()?;
+    write.set_quick_repair(true);
+    Ok(write)
+}
+
+/// Writes those of `rows` whose tables live in the file of `kind`. They come ordered by table.
+fn put_rows(write: &WriteTransaction, kind: FileKind, rows: &[RowChange]) -> Result<(), Failure> {
+    let mut framed = Vec::new();
+    for run in rows.chunk_by(|row, next| row.table == next.table) {
+        let Some(table) = run.first().map(|row| row.table) else { continue };
+        if table.is_append_only() != (kind == FileKind::Blocks) {
+            continue;
+        }
+        let mut stored = write.open_table(definition(table))?;
+        for change in run {
+            let key = change.key.as_slice();
+            match &change.value {
+                Some(value) => {
+                    row::seal(&mut framed, table.into(), key, value);
+                    stored.insert(key, framed.as_slice())?;
+                }
+                None => {
+                    stored.remove(key)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes every row whose key begins with the vault's number, save those that `keep` names.
+fn drop_vault(
+    rows: &mut RowTableWriter<'_>,
+    vault: u64,
+    keep: impl Fn(&[u8]) -> bool,
+) -> Result<(), Failure> {
+    let from = vault.to_be_bytes();
+    match vault.checked_add(1).map(u64::to_be_bytes) {
+        Some(to) => rows.retain_in(from.as_slice()..to.as_slice(), |key, _| keep(key))?,
+        None => rows.retain_in(from.as_slice().., |key, _| keep(key))?,
+    }
+    Ok(())
+}
+
+fn put_meta(meta: &mut RowTableWriter<'_>, key: &'static [u8], value: &[u8]) -> Result<(), Failure> {
+    let mut framed = Vec::new();
+    row::seal(&mut framed, RowTable::STATE_META, key, value);
+    meta.insert(key, framed.as_slice())?;
+    Ok(())
+}
+
+fn encode_applied(applied: &AppliedState) -> Vec<u8> {
+    [encode_log_id(&applied.last_applied).as_slice(), &applied.membership].concat()
+}
+
+fn decode_applied(value: &[u8]) -> Option<AppliedState> {
+    let mut fields = Fields(value);
+    let last_applied = fields.log_id()?;
+    Some(AppliedState { last_applied, membership: Bytes::copy_from_slice(fields.0) })
+}
