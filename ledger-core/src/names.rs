@@ -23,7 +23,9 @@ pub enum NameError {
         length: usize,
     },
     /// A character outside `a-z 0-9 . _ -`, or a first character outside `a-z 0-9`.
-    #[error("a name has only a-z, 0-9, '.', '_' and '-' and starts with a letter or digit; {character:?} at byte {position} is not allowed")]
+    #[error(
+        "a name has only a-z, 0-9, '.', '_' and '-' and starts with a letter or digit; {character:?} at byte {position} is not allowed"
+    )]
     Character {
         /// The offending character.
         character: char,

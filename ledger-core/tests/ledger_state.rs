@@ -330,11 +330,11 @@ fn an_expired_entity_is_hidden_stays_in_the_root_and_goes_with_garbage_collectio
     let mut f = Fixture::new();
     f.write(vec![operation(set_expiring("k", "1", T0 + 10))]).unwrap();
     let with_key = f.root();
-    assert!(f.state.entity(VAULT, &entity("k"), T0 + 9).unwrap().is_some());
-    assert_eq!(f.state.entity(VAULT, &entity("k"), T0 + 10).unwrap(), None);
-    assert_eq!(f.state.entities(VAULT, "", &all(), T0 + 10).unwrap().items, []);
-    assert_eq!(f.state.expired(T0 + 9, 10).unwrap(), []);
-    assert_eq!(f.state.expired(T0 + 10, 10).unwrap(), [(VAULT, entity("k"))]);
+    assert!(f.state.entity(VAULT, &entity("k"), T0 + 10).unwrap().is_some());
+    assert_eq!(f.state.entity(VAULT, &entity("k"), T0 + 11).unwrap(), None);
+    assert_eq!(f.state.entities(VAULT, "", &all(), T0 + 11).unwrap().items, []);
+    assert_eq!(f.state.expired(T0 + 10, 10).unwrap(), []);
+    assert_eq!(f.state.expired(T0 + 11, 10).unwrap(), [(VAULT, entity("k"))]);
     assert_eq!(f.root(), with_key);
 
     let expire = vec![operation(Action::ExpireEntity { key: entity("k") })];
@@ -342,7 +342,7 @@ fn an_expired_entity_is_hidden_stays_in_the_root_and_goes_with_garbage_collectio
     let mut collect = f.submission(expire);
     collect.actor = Actor::garbage_collector();
     assert_eq!(f.write_all(vec![collect.clone()]).remove(0).unwrap().results, [OperationResult::NotFound], "not yet");
-    f.time_ms = T0 + 10;
+    f.time_ms = T0 + 11;
     collect.transaction = Transaction::new(f.key(), collect.transaction.operations().to_vec()).unwrap();
     assert_eq!(f.write_all(vec![collect]).remove(0).unwrap().results, [OperationResult::Deleted]);
     assert_eq!(f.root(), STATE_EMPTY);
@@ -357,7 +357,7 @@ fn an_expired_entity_counts_as_absent_for_conditions_and_a_new_expiry_replaces_t
     let receipt = f.write(vec![conditional(set_expiring("k", "2", T0 + 30), Condition::MustNotExist)]).unwrap();
     assert_eq!(receipt.results, [OperationResult::Created]);
     assert_eq!(f.state.expired(T0 + 20, 10).unwrap(), []);
-    assert_eq!(f.state.expired(T0 + 30, 10).unwrap().len(), 1);
+    assert_eq!(f.state.expired(T0 + 31, 10).unwrap().len(), 1);
     f.write(vec![operation(set("k", "3"))]).unwrap();
     assert_eq!(f.state.expired(u64::MAX, 10).unwrap(), []);
 }

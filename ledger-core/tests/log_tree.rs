@@ -94,7 +94,8 @@ impl Log {
 
     fn inclusion(&self, index: u64, size: u64) -> Vec<Hash> {
         let path = self.tree.inclusion_path(index, size, &self.tiles).unwrap();
-        verify_inclusion(&self.leaves[index as usize], index, size, &path, &self.roots[size as usize]).unwrap();
+        verify_inclusion(&self.leaves[index as usize], index, size, &path, &self.roots[size as usize])
+            .unwrap();
         path
     }
 
@@ -148,7 +149,9 @@ fn a_grown_log_answers_for_every_earlier_size() {
         assert_eq!(log.consistency(size, size), Vec::<Hash>::new());
         assert_eq!(log.consistency(size, 600), consistency_path(log.prefix(600), size as usize).unwrap());
     }
-    for (old, new) in [(1, 2), (255, 257), (256, 257), (255, 512), (256, 512), (257, 511), (300, 513), (511, 599)] {
+    for (old, new) in
+        [(1, 2), (255, 257), (256, 257), (255, 512), (256, 512), (257, 511), (300, 513), (511, 599)]
+    {
         assert_eq!(log.consistency(old, new), consistency_path(log.prefix(new), old as usize).unwrap());
     }
     for size in [1, 2, 255, 256, 257, 300, 511, 512, 513] {
@@ -167,7 +170,10 @@ fn sizes_around_full_tiles_of_two_levels_agree_with_both_oracles() {
         assert_eq!(log.tree.root(), log.ct_root());
         for index in [0, 255, 256, 32_767, 65_000, 65_279, 65_535, 65_536, 65_792, size - 2, size - 1] {
             if index < size {
-                assert_eq!(log.inclusion(index, size), hashes(log.ct.prove_inclusion(index as usize).as_bytes()));
+                assert_eq!(
+                    log.inclusion(index, size),
+                    hashes(log.ct.prove_inclusion(index as usize).as_bytes())
+                );
             }
         }
         for old in [1, 255, 256, 257, 40_000, 65_279, 65_280, 65_535, 65_536, 65_537, 65_792, size - 1] {
@@ -289,14 +295,22 @@ fn restoring_refuses_a_wrong_tail_and_missing_or_short_tiles() {
     let tail = log.leaves[512..].to_vec();
     for wrong in [&tail[1..], &log.leaves[511..], &[]] {
         let error = LogTree::restore(700, &log.tiles, wrong).unwrap_err();
-        assert!(matches!(error, RestoreError::TailLength { size: 700, expected: 188, found } if found == wrong.len()));
+        assert!(
+            matches!(error, RestoreError::TailLength { size: 700, expected: 188, found } if found == wrong.len())
+        );
     }
     log.tiles.stored.get_mut(&(0, 1)).unwrap().pop();
     let error = LogTree::restore(700, &log.tiles, &tail).unwrap_err();
-    assert!(matches!(error, RestoreError::Tile(TileError::Width { level: 0, number: 1, found: 255 })), "{error}");
+    assert!(
+        matches!(error, RestoreError::Tile(TileError::Width { level: 0, number: 1, found: 255 })),
+        "{error}"
+    );
     log.tiles.stored.remove(&(0, 1));
     let error = LogTree::restore(700, &log.tiles, &tail).unwrap_err();
-    assert!(matches!(error, RestoreError::Tile(TileError::Source { level: 0, number: 1, source: Missing })), "{error}");
+    assert!(
+        matches!(error, RestoreError::Tile(TileError::Source { level: 0, number: 1, source: Missing })),
+        "{error}"
+    );
 }
 
 #[test]
@@ -322,9 +336,15 @@ fn a_missing_or_short_tile_fails_the_path_that_crosses_it_and_no_other() {
     log.tiles.stored.get_mut(&(0, 0)).unwrap().truncate(255);
     log.tiles.stored.remove(&(0, 1));
     let error = log.tree.inclusion_path(0, 700, &log.tiles).unwrap_err();
-    assert!(matches!(error, LogTreeError::Tile(TileError::Width { level: 0, number: 0, found: 255 })), "{error}");
+    assert!(
+        matches!(error, LogTreeError::Tile(TileError::Width { level: 0, number: 0, found: 255 })),
+        "{error}"
+    );
     let error = log.tree.inclusion_path(256, 700, &log.tiles).unwrap_err();
-    assert!(matches!(error, LogTreeError::Tile(TileError::Source { level: 0, number: 1, source: Missing })), "{error}");
+    assert!(
+        matches!(error, LogTreeError::Tile(TileError::Source { level: 0, number: 1, source: Missing })),
+        "{error}"
+    );
     log.inclusion(600, 700);
     log.consistency(512, 700);
 }

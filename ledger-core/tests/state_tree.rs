@@ -68,7 +68,8 @@ impl Trio {
         let (_, jmt_proof) =
             Sha256Jmt::new(&self.jmt_store).get_with_proof(KeyHash(*key_hash), self.jmt_version - 1).unwrap();
         let jmt_json = serde_json::to_value(&jmt_proof).unwrap();
-        let jmt_siblings: Vec<Hash> = jmt_json["siblings"].as_array().unwrap().iter().map(jmt_node_hash).collect();
+        let jmt_siblings: Vec<Hash> =
+            jmt_json["siblings"].as_array().unwrap().iter().map(jmt_node_hash).collect();
         assert_eq!(proof.siblings, jmt_siblings);
         let jmt_leaf = Some(&jmt_json["leaf"]).filter(|leaf| !leaf.is_null()).map(jmt_leaf);
         let own_leaf = self.model.get(key_hash).map(|value_hash| (*key_hash, *value_hash));
@@ -230,7 +231,8 @@ fn two_keys_that_share_any_number_of_bits_agree_with_jmt_and_take_that_many_sibl
 
 #[test]
 fn emptying_a_tree_returns_through_every_earlier_root() {
-    let keys: Vec<Hash> = (0..200).map(numbered).chain((0..256).map(|bit| flipped(numbered(3), bit))).collect();
+    let keys: Vec<Hash> =
+        (0..200).map(numbered).chain((0..256).map(|bit| flipped(numbered(3), bit))).collect();
     let mut tree = StateTree::new();
     let mut roots = vec![tree.root()];
     for key_hash in &keys {
@@ -293,7 +295,9 @@ fn a_large_tree_under_churn_stays_the_tree_of_its_leaves() {
     for round in 0..40u32 {
         let block: Vec<(Hash, Option<Hash>)> = (0..1_000u32)
             .map(|i| {
-                let draw = u32::from_be_bytes(sha256(&[&round.to_be_bytes(), &i.to_be_bytes()])[..4].try_into().unwrap());
+                let draw = u32::from_be_bytes(
+                    sha256(&[&round.to_be_bytes(), &i.to_be_bytes()])[..4].try_into().unwrap(),
+                );
                 let value = (!draw.is_multiple_of(3)).then(|| numbered(draw));
                 (numbered(draw % 12_000), value)
             })
@@ -305,7 +309,8 @@ fn a_large_tree_under_churn_stays_the_tree_of_its_leaves() {
             };
         }
         tree.update(block);
-        let rebuilt = StateTree::from_leaves(model.iter().map(|(key_hash, value)| (*key_hash, *value)).collect());
+        let rebuilt =
+            StateTree::from_leaves(model.iter().map(|(key_hash, value)| (*key_hash, *value)).collect());
         assert_eq!((tree.root(), tree.len()), (rebuilt.root(), model.len() as u64));
     }
     assert!(tree.len() > 5_000, "the churn must leave a tree of several chunks");

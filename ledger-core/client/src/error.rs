@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ledger_core::transaction::IdempotencyKey;
 use ledger_verify::ProofError;
 use ledger_verify::note::NoteError;
 use tonic_types::StatusExt;
@@ -26,6 +27,8 @@ pub enum ErrorCode {
     Unauthorized,
     /// The server has more work than it takes; it said when to come back.
     Overloaded,
+    /// The ledger holds as many vaults, namespaces, tokens or keys as it may.
+    LimitReached,
     /// Nobody answers, or the node does not serve now. A write may or may not have happened.
     Unavailable,
     /// No answer in time. A write may or may not have happened.
@@ -50,6 +53,7 @@ impl ErrorCode {
             Self::IdempotencyKey => "IDEMPOTENCY_KEY",
             Self::Unauthorized => "UNAUTHORIZED",
             Self::Overloaded => "OVERLOADED",
+            Self::LimitReached => "LIMIT_REACHED",
             Self::Unavailable => "UNAVAILABLE",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::VerificationFailed => "VERIFICATION_FAILED",
@@ -153,6 +157,10 @@ pub struct Refusal {
     pub current_value: Option<Vec<u8>>,
     /// The ledger's time, when the error tells it, unix milliseconds.
     pub log_time_ms: Option<u64>,
+    /// Idempotency keys with an earlier time are refused, when the error tells it, unix milliseconds.
+    pub floor_ms: Option<u64>,
+    /// The idempotency key of the write that failed: with it the write can be repeated safely.
+    pub idempotency_key: Option<IdempotencyKey>,
     /// When to try again.
     pub retry_after: Option<Duration>,
     /// Tries that were made.
@@ -172,6 +180,8 @@ impl Refusal {
             current_version: field("current_version").and_then(|text| text.parse().ok()),
             current_value: field("current_value_base64").and_then(|text| decode_base64(text)),
             log_time_ms: field("log_time_ms").and_then(|text| text.parse().ok()),
+            floor_ms: field("floor_ms").and_then(|text| text.parse().ok()),
+            idempotency_key: None,
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
             tries: 0,
             reason,
@@ -212,6 +222,7 @@ fn code_of(code: tonic::Code, reason: &str) -> ErrorCode {
         "IDEMPOTENCY_KEY_EXPIRED" | "IDEMPOTENCY_MISMATCH" | "IDEMPOTENCY_KEY_IN_FUTURE" => {
             return ErrorCode::IdempotencyKey;
         }
+        "HEIGHT_UNAVAILABLE" => return ErrorCode::NotFound,
         _ => {}
     }
     match code {
@@ -220,7 +231,9 @@ fn code_of(code: tonic::Code, reason: &str) -> ErrorCode {
         tonic::Code::AlreadyExists => ErrorCode::AlreadyExists,
         tonic::Code::FailedPrecondition | tonic::Code::Aborted => ErrorCode::ConditionFailed,
         tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => ErrorCode::Unauthorized,
-        tonic::Code::ResourceExhausted => ErrorCode::Overloaded,
+        // Without a reason it is a limit of the transport, such as too many calls at once.
+        tonic::Code::ResourceExhausted if reason.is_empty() => ErrorCode::Overloaded,
+        tonic::Code::ResourceExhausted => ErrorCode::LimitReached,
         tonic::Code::Unavailable => ErrorCode::Unavailable,
         tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => ErrorCode::DeadlineExceeded,
         _ => ErrorCode::Internal,
@@ -281,6 +294,13 @@ impl ClientError {
 
 impl Refusal {
     fn hint(&self) -> Option<String> {
+        if let (Some(key), ErrorCode::Unavailable | ErrorCode::DeadlineExceeded) =
+            (self.idempotency_key, self.code)
+        {
+            return Some(format!(
+                "the write may or may not have happened: repeat it with --idempotency-key {key}"
+            ));
+        }
         let hint = match (self.reason.as_str(), self.code) {
             ("VAULT_NOT_FOUND", _) => "create it: strongroom ledger vault create NAMESPACE/VAULT",
             ("NAMESPACE_NOT_FOUND", _) => "create it: strongroom ledger namespace create NAMESPACE",
@@ -298,7 +318,7 @@ impl Refusal {
                 "is the server running? Name it with --url or STRONGROOM_LEDGER_URL"
             }
             (_, ErrorCode::DeadlineExceeded) => {
-                "a write may have happened: repeat it with the same --idempotency-key"
+                "the server is slow or stuck: look at its log and its metrics"
             }
             (_, ErrorCode::Overloaded) => "the server has more work than it takes: try again later",
             _ => return None,

@@ -12,6 +12,9 @@ use crate::idempotency::{mint, wall_clock_ms};
 use crate::retry::Repeatable;
 use crate::wire;
 
+/// How far beyond the ledger's floor a corrected key is stamped at least: well inside of its 24 hours.
+const FLOOR_MARGIN_MS: u64 = 3_600_000;
+
 impl LedgerClient {
     /// Writes one transaction under a new idempotency key: all operations or none.
     ///
@@ -36,6 +39,18 @@ impl LedgerClient {
 
     /// A new idempotency key, stamped with the ledger's time. The first one asks the ledger for it.
     pub async fn new_key(&self) -> Result<IdempotencyKey, ClientError> {
+        self.know_the_time().await?;
+        mint(self.inner.clock.now_ms().unwrap_or_else(wall_clock_ms))
+    }
+
+    /// The time by which expiries count from now: the ledger's or this machine's, whichever is later (an idle
+    /// ledger's own time stands still). Unix milliseconds.
+    pub async fn expiry_base_ms(&self) -> Result<u64, ClientError> {
+        self.know_the_time().await?;
+        Ok(self.inner.clock.now_ms().unwrap_or_default().max(wall_clock_ms()))
+    }
+
+    async fn know_the_time(&self) -> Result<(), ClientError> {
         if self.inner.clock.now_ms().is_none() {
             // A token may be too weak to ask; then this machine's clock has to do.
             if let Err(error) = self.node_info().await
@@ -44,7 +59,7 @@ impl LedgerClient {
                 return Err(error);
             }
         }
-        mint(self.inner.clock.now_ms().unwrap_or_else(wall_clock_ms))
+        Ok(())
     }
 
     /// Writes a transaction under its own key. Sending it twice, by this call or by the caller, does it once:
@@ -68,7 +83,8 @@ impl LedgerClient {
                     .write(request)
                     .await
             })
-            .await?;
+            .await
+            .map_err(|error| with_key(error, transaction.idempotency_key()))?;
         if answer.results.len() != operation_count {
             return Err(ClientError::Answer {
                 what: "it has another number of results than operations were sent",
@@ -88,9 +104,22 @@ impl LedgerClient {
             return None;
         }
         match refusal.reason.as_str() {
-            "IDEMPOTENCY_KEY_EXPIRED" => Some(refusal.log_time_ms.unwrap_or_else(wall_clock_ms)),
+            "IDEMPOTENCY_KEY_EXPIRED" => {
+                let after_floor_ms = refusal.floor_ms.unwrap_or_default().saturating_add(FLOOR_MARGIN_MS);
+                Some(wall_clock_ms().max(after_floor_ms))
+            }
             "IDEMPOTENCY_KEY_IN_FUTURE" => refusal.log_time_ms,
             _ => None,
         }
+    }
+}
+
+fn with_key(error: ClientError, key: IdempotencyKey) -> ClientError {
+    match error {
+        ClientError::Refused(mut refusal) => {
+            refusal.idempotency_key = Some(key);
+            ClientError::Refused(refusal)
+        }
+        other => other,
     }
 }

@@ -1,6 +1,6 @@
 //! The state that a node has applied, shared between the one task that applies and many readers.
 
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ledger_core::ledger_state::LedgerState;
 use tokio::sync::watch;
@@ -29,6 +29,11 @@ impl AppliedLedger {
 
     pub fn write(&self) -> Result<RwLockWriteGuard<'_, LedgerState>, HalfApplied> {
         self.state.write().map_err(|_| HalfApplied)
+    }
+
+    /// For names, times and sizes, which are whole at every moment.
+    pub fn read_directory(&self) -> RwLockReadGuard<'_, LedgerState> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells those who wait that this entry is applied.

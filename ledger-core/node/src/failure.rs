@@ -36,7 +36,9 @@ impl fmt::Display for FailedPart {
 
 /// Why a node stopped by itself. What reached the disk is unknown: end the process and start it again.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the node stopped because {part} failed: {source}. Restart it; if it fails again, restore it from a backup")]
+#[error(
+    "the node stopped because {part} failed: {source}. Restart it; if it fails again, restore it from a backup"
+)]
 pub struct NodeFailure {
     /// What failed.
     pub part: FailedPart,

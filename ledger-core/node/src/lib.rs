@@ -1,10 +1,53 @@
 //! The replicated ledger engine that an embedder opens: consensus, apply, checkpoints, reads.
+//!
+//! # Concepts
+//!
+//! A [`Ledger`] is one node of a replicated ledger, opened in this process on a [`DataDirectory`] and two
+//! [`Stores`]. A write waits in a bounded queue, becomes part of one log entry with all others that wait,
+//! is made durable by one `fsync` of the log, applied, and answered with a receipt. Applied state is
+//! written to the state store in the background; until then it is in memory and, for a crash, in the log.
+//!
+//! # Guarantees
+//!
+//! - A receipt means: committed, durable and applied. A repeated idempotency key is answered with the
+//!   first receipt, also after a restart.
+//! - A linearizable read sees every write that was acknowledged before it began.
+//! - A checkpoint is signed only over what is committed and applied, and only after its size and root are
+//!   durable; a data directory that went back in time behind one is refused.
+//! - The first fault of a store stops the node ([`Ledger::failure`]); nothing is acknowledged after it.
+//!
+//! # It is not
+//!
+//! A cluster yet: a ledger has a single voter. The path of a write is the one that a cluster runs; sending
+//! snapshots to other nodes comes with peers.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod applied_state;
+mod batcher;
+mod checkpoint_signer;
 mod clock;
 mod counters;
+mod directory;
+mod errors;
 mod failure;
 mod flusher;
+mod garbage_collection;
+mod ledger;
 mod log_writer;
+mod node_thread;
 mod options;
 mod raft;
+mod read_barrier;
+mod reads;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use counters::Counters;
+pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT};
+pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
+pub use failure::{FailedPart, NodeFailure};
+pub use ledger::{Ledger, NodeStatus, Stores};
+pub use options::{BATCH_DELAY_MAX, Bootstrap, GC_INTERVAL_MAX, Options, OptionsError, QUEUE_BYTES_MIN};
+pub use reads::{
+    ANSWER_BYTES_MAX, BATCH_KEYS_MAX, BatchGet, CheckpointAnswer, Consistency, ListRequest, Listing,
+    PAGE_SIZE_DEFAULT, Read, VerifiedRead, VerifiedSubject,
+};

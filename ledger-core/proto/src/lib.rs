@@ -5,7 +5,14 @@
 
 /// Version 1 of the ledger's API.
 pub mod v1 {
-    #![expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated from the commented .proto file")]
+    #![expect(
+        missing_docs,
+        clippy::all,
+        clippy::pedantic,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        reason = "generated from the commented .proto file"
+    )]
     tonic::include_proto!("strongroom.ledger.v1");
 }
 

@@ -22,10 +22,20 @@ pub mod state_store;
 #[macro_export]
 macro_rules! log_store_conformance {
     ($opener:expr) => {
-        $crate::conformance_tests!(log_store, $opener, [
-            g1_atomic, g2_durable, g3_visible, g4_contiguous, g5_truncate_and_purge, g6_faithful,
-            g7_fail_stop, g8_bounded,
-        ]);
+        $crate::conformance_tests!(
+            log_store,
+            $opener,
+            [
+                g1_atomic,
+                g2_durable,
+                g3_visible,
+                g4_contiguous,
+                g5_truncate_and_purge,
+                g6_faithful,
+                g7_fail_stop,
+                g8_bounded,
+            ]
+        );
     };
 }
 
@@ -34,9 +44,11 @@ macro_rules! log_store_conformance {
 #[macro_export]
 macro_rules! state_store_conformance {
     ($opener:expr) => {
-        $crate::conformance_tests!(state_store, $opener, [
-            g1_atomic, g2_durable, g3_visible, g4_ordered, g5_faithful, g6_drop_first, g7_fail_stop,
-        ]);
+        $crate::conformance_tests!(
+            state_store,
+            $opener,
+            [g1_atomic, g2_durable, g3_visible, g4_ordered, g5_faithful, g6_drop_first, g7_fail_stop,]
+        );
     };
 }
 

@@ -123,11 +123,18 @@ pub fn g3_visible<S: StateStore>(open: impl Fn() -> S) {
     let key = vault_key(1, b"name");
     for index in 1..=20 {
         let value = format!("value {index}");
-        commit(&store, &batch(index, vec![put(Table::Blocks, &key, &value), put(Table::Entities, &key, &value)]));
+        commit(
+            &store,
+            &batch(index, vec![put(Table::Blocks, &key, &value), put(Table::Entities, &key, &value)]),
+        );
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for table in [Table::Blocks, Table::Entities] {
-                    assert_eq!(get(&store, table, &key).as_deref(), Some(value.as_bytes()), "the row is seen");
+                    assert_eq!(
+                        get(&store, table, &key).as_deref(),
+                        Some(value.as_bytes()),
+                        "the row is seen"
+                    );
                     let scanned = scan(&store, table, &[], &[]);
                     assert_eq!(scanned, [(key.clone(), value.clone().into_bytes())], "a scan sees it");
                 }
@@ -198,8 +205,10 @@ pub fn g5_faithful<S: StateStore>(open: impl Fn() -> S) {
     ascending.sort();
     let tables = [Table::Ledger, Table::Expiries, Table::Blocks];
     let changes = tables.iter().flat_map(|table| {
-        rows.iter().map(|(key, value)| {
-            RowChange { table: *table, key: key.clone(), value: Some(Bytes::from(value.clone())) }
+        rows.iter().map(|(key, value)| RowChange {
+            table: *table,
+            key: key.clone(),
+            value: Some(Bytes::from(value.clone())),
         })
     });
     let store = open();
@@ -218,7 +227,8 @@ pub fn g5_faithful<S: StateStore>(open: impl Fn() -> S) {
     let store = open();
     faithful(&store);
     let membership = Bytes::from(every_byte);
-    let applied = AppliedState { last_applied: LogId { term: u64::MAX, node: 0, index: u64::MAX }, membership };
+    let applied =
+        AppliedState { last_applied: LogId { term: u64::MAX, node: 0, index: u64::MAX }, membership };
     commit(&store, &StateBatch { applied: applied.clone(), ..batch(2, Vec::new()) });
     assert_eq!(how_far(&store), Some(applied), "the applied mark comes back as it was written");
 }
@@ -248,7 +258,12 @@ pub fn g6_drop_first<S: StateStore>(open: impl Fn() -> S) {
     };
     let exact = |store: &S| {
         for table in Table::ALL {
-            assert_eq!(keys(scan(store, table, &[], &[])), expected(table), "{} keeps the rest", table.name());
+            assert_eq!(
+                keys(scan(store, table, &[], &[])),
+                expected(table),
+                "{} keeps the rest",
+                table.name()
+            );
         }
     };
     exact(&store);
@@ -278,5 +293,9 @@ pub fn g7_fail_stop<S: StateStore>(open: impl Fn() -> S) {
 
     let store = open();
     commit(&store, &batch(2, vec![put(Table::Entities, &key, "second")]));
-    assert_eq!(get(&store, Table::Entities, &key).as_deref(), Some(&b"second"[..]), "opened again, it goes on");
+    assert_eq!(
+        get(&store, Table::Entities, &key).as_deref(),
+        Some(&b"second"[..]),
+        "opened again, it goes on"
+    );
 }

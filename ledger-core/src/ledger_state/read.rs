@@ -169,13 +169,13 @@ impl LedgerState {
         Ok(Some((receipt, row.idempotency_key)))
     }
 
-    /// Entities whose expiry is at or before `time_ms`, for garbage collection, at most `limit`.
+    /// Entities whose expiry is before `time_ms`, for garbage collection, at most `limit`.
     pub fn expired(&self, time_ms: u64, limit: usize) -> Result<Vec<(VaultId, EntityKey)>, ReadError> {
         let mut found = Vec::new();
         for (id, vault) in &self.vaults {
             let range = ScanRange { prefix: rows::vault_prefix(vault.number), start: Vec::new() };
             self.overlay.scan(Table::Expiries, &range, &mut |key, _| match rows::expiry_of(key) {
-                Some((expires_at_ms, entity)) if expires_at_ms <= time_ms && found.len() < limit => {
+                Some((expires_at_ms, entity)) if expires_at_ms < time_ms && found.len() < limit => {
                     found.push((*id, entity));
                     true
                 }
@@ -189,7 +189,7 @@ impl LedgerState {
     }
 
     fn is_visible(&self, entity: &Entity, now_ms: u64) -> bool {
-        entity.expires_at_ms == 0 || entity.expires_at_ms > self.log_time_ms().max(now_ms)
+        entity.expires_at_ms == 0 || entity.expires_at_ms >= self.log_time_ms().max(now_ms)
     }
 
     fn page<T>(

@@ -396,7 +396,7 @@ impl<'a> Evaluation<'a> {
     /// The leaf, unless it has expired.
     fn visible<'b>(&self, leaf: Option<&'b [u8]>) -> Result<Option<LeafValue<'b>>, StateError> {
         let leaf = leaf.map(decode_leaf).transpose()?;
-        Ok(leaf.filter(|leaf| leaf.expires_at_ms == 0 || leaf.expires_at_ms > self.time_ms))
+        Ok(leaf.filter(|leaf| leaf.expires_at_ms == 0 || leaf.expires_at_ms >= self.time_ms))
     }
 
     fn leaf(&self, kind: LeafKind, expires_at_ms: u64, value: &[u8]) -> Bytes {

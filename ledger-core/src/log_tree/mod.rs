@@ -67,7 +67,9 @@ pub enum TileError<E> {
         source: E,
     },
     /// The source returned something that is not a full tile.
-    #[error("log tile {number} of level {level} has {found} hashes instead of {TILE_WIDTH}: restore it from a backup")]
+    #[error(
+        "log tile {number} of level {level} has {found} hashes instead of {TILE_WIDTH}: restore it from a backup"
+    )]
     Width {
         /// Level of the tile.
         level: u8,
@@ -83,7 +85,9 @@ pub enum TileError<E> {
 #[non_exhaustive]
 pub enum RestoreError<E> {
     /// The number of tail leaves does not fit the size.
-    #[error("a log of {size} leaves ends with {expected} leaves after its last full tile, {found} were given")]
+    #[error(
+        "a log of {size} leaves ends with {expected} leaves after its last full tile, {found} were given"
+    )]
     TailLength {
         /// Size of the log.
         size: u64,
@@ -214,5 +218,9 @@ impl fmt::Debug for LogTree {
 /// Reads a tile and checks its width.
 fn read_tile<S: TileSource>(source: &S, level: u8, number: u64) -> Result<Vec<Hash>, TileError<S::Error>> {
     let hashes = source.tile(level, number).map_err(|source| TileError::Source { level, number, source })?;
-    if hashes.len() == TILE_WIDTH { Ok(hashes) } else { Err(TileError::Width { level, number, found: hashes.len() }) }
+    if hashes.len() == TILE_WIDTH {
+        Ok(hashes)
+    } else {
+        Err(TileError::Width { level, number, found: hashes.len() })
+    }
 }

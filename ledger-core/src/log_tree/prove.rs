@@ -129,7 +129,10 @@ impl<'a, S: TileSource> Nodes<'a, S> {
 
         let in_memory = self.tree.levels.get(usize::from(level)).into_iter();
         let read = self.read.iter().filter(|(read_level, _)| *read_level == level).map(|(_, tile)| tile);
-        let known = in_memory.chain(read).find(|tile| tile.number() == number).and_then(|tile| tile.node(row, offset));
+        let known = in_memory
+            .chain(read)
+            .find(|tile| tile.number() == number)
+            .and_then(|tile| tile.node(row, offset));
         if let Some(hash) = known {
             return Ok(hash);
         }

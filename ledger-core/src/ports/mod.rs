@@ -23,7 +23,9 @@ pub enum StoreError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A row's checksum does not match: the disk returned something that was never written.
-    #[error("{table} row {key} is corrupt: its checksum does not match. Restore this node from a backup or a peer")]
+    #[error(
+        "{table} row {key} is corrupt: its checksum does not match. Restore this node from a backup or a peer"
+    )]
     Corrupt {
         /// The table.
         table: &'static str,
@@ -31,7 +33,9 @@ pub enum StoreError {
         key: String,
     },
     /// A stored row or file has a format that this program does not know.
-    #[error("{what} has format version {found}; this program reads version {known}. Use the release that wrote it")]
+    #[error(
+        "{what} has format version {found}; this program reads version {known}. Use the release that wrote it"
+    )]
     Format {
         /// What was opened.
         what: String,

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
-use super::{BatchRefused, StoreError};
 use super::log_store::LogId;
+use super::{BatchRefused, StoreError};
 
 /// The tables of the state store. Keys sort bytewise; layouts stand in `docs/formats.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -30,8 +30,11 @@ impl StateTree {
         let mut node = self.root;
         while let Place::Inner(index) = node.place() {
             let inner = self.inners.at(index);
-            let (next, sibling) =
-                if bit(key_hash, siblings.len()) { (inner.right, inner.left) } else { (inner.left, inner.right) };
+            let (next, sibling) = if bit(key_hash, siblings.len()) {
+                (inner.right, inner.left)
+            } else {
+                (inner.left, inner.right)
+            };
             siblings.push(self.hash_of(sibling));
             node = next;
         }

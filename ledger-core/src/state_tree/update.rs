@@ -1,7 +1,7 @@
 //! Building a state tree and applying one block's changes to it.
 
 use ledger_verify::Hash;
-use ledger_verify::hash::{state_leaf, state_node};
+use ledger_verify::hash::{STATE_EMPTY, state_leaf, state_node};
 
 use super::arena::{Inner, Leaf, NodeRef, Place};
 use super::{StateTree, bit};
@@ -15,16 +15,13 @@ type Change = Entry<Option<Hash>>;
 /// A subtree after an update.
 struct Subtree {
     node: NodeRef,
-    /// The hash, where the update computed it. `None`: the subtree under `node` is as it was before the update.
-    hash: Option<Hash>,
+    hash: Hash,
+    /// Whether the update wrote a node of this subtree.
+    is_changed: bool,
 }
 
 impl Subtree {
-    const EMPTY: Self = Self::unchanged(NodeRef::EMPTY);
-
-    const fn unchanged(node: NodeRef) -> Self {
-        Self { node, hash: None }
-    }
+    const EMPTY: Self = Self { node: NodeRef::EMPTY, hash: STATE_EMPTY, is_changed: false };
 }
 
 impl StateTree {
@@ -40,18 +37,21 @@ impl StateTree {
     /// changes would be to one key.
     fn apply(&mut self, node: NodeRef, depth: usize, changes: &[Change]) -> Subtree {
         if changes.is_empty() {
-            return Subtree::unchanged(node);
+            return self.unchanged(node);
         }
         let (slot, left, right) = match (node.place(), changes) {
             (Place::Empty, [(key_hash, value_hash)]) => {
-                return value_hash.map_or(Subtree::EMPTY, |value_hash| self.insert_leaf(*key_hash, value_hash));
+                return value_hash
+                    .map_or(Subtree::EMPTY, |value_hash| self.insert_leaf(*key_hash, value_hash));
             }
             (Place::Empty, _) => (None, NodeRef::EMPTY, NodeRef::EMPTY),
             (Place::Leaf(index), _) => {
                 let leaf_key = self.leaves.at(index).key_hash;
                 match changes {
-                    [(key_hash, value_hash)] if *key_hash == leaf_key => return self.change_leaf(index, *value_hash),
-                    [(_, None)] => return Subtree::unchanged(node),
+                    [(key_hash, value_hash)] if *key_hash == leaf_key => {
+                        return self.change_leaf(index, *value_hash);
+                    }
+                    [(_, None)] => return self.unchanged(node),
                     _ if bit(&leaf_key, depth) => (None, NodeRef::EMPTY, node),
                     _ => (None, node, NodeRef::EMPTY),
                 }
@@ -62,14 +62,25 @@ impl StateTree {
             }
         };
         let (left_changes, right_changes) = split(changes, depth);
+        if right_changes.is_empty() {
+            // Read before the descent, so that the processor fetches it while it walks on: saves a quarter of the
+            // time in a tree that is larger than the caches.
+            let right = self.unchanged(right);
+            let left = self.apply(left, depth + 1, left_changes);
+            return self.join(slot, left, right);
+        }
         let left = self.apply(left, depth + 1, left_changes);
         let right = self.apply(right, depth + 1, right_changes);
         self.join(slot, left, right)
     }
 
+    fn unchanged(&self, node: NodeRef) -> Subtree {
+        Subtree { node, hash: self.hash_of(node), is_changed: false }
+    }
+
     fn insert_leaf(&mut self, key_hash: Hash, value_hash: Hash) -> Subtree {
         let index = self.leaves.insert(Leaf { key_hash, value_hash });
-        Subtree { node: NodeRef::leaf(index), hash: Some(state_leaf(&key_hash, &value_hash)) }
+        Subtree { node: NodeRef::leaf(index), hash: state_leaf(&key_hash, &value_hash), is_changed: true }
     }
 
     fn change_leaf(&mut self, index: u32, value_hash: Option<Hash>) -> Subtree {
@@ -79,11 +90,11 @@ impl StateTree {
         };
         let leaf = self.leaves.at_mut(index);
         if leaf.value_hash == value_hash {
-            return Subtree::unchanged(NodeRef::leaf(index));
+            return self.unchanged(NodeRef::leaf(index));
         }
         leaf.value_hash = value_hash;
         let hash = state_leaf(&leaf.key_hash, &value_hash);
-        Subtree { node: NodeRef::leaf(index), hash: Some(hash) }
+        Subtree { node: NodeRef::leaf(index), hash, is_changed: true }
     }
 
     /// The subtree over two halves; `slot` is the inner node that stood here before, if one did.
@@ -97,18 +108,16 @@ impl StateTree {
             return if left_alone { left } else { right };
         }
         if let Some(index) = slot
-            && left.hash.is_none()
-            && right.hash.is_none()
+            && !left.is_changed
+            && !right.is_changed
         {
-            // A half whose hash was not computed may still be another node than before (a leaf that moved up).
+            // An unchanged half may still be another node than before: a leaf that moved up.
             let inner = self.inners.at(index);
             if inner.left == left.node && inner.right == right.node {
-                return Subtree::unchanged(NodeRef::inner(index));
+                return Subtree { node: NodeRef::inner(index), hash: inner.hash, is_changed: false };
             }
         }
-        let left_hash = left.hash.unwrap_or_else(|| self.hash_of(left.node));
-        let right_hash = right.hash.unwrap_or_else(|| self.hash_of(right.node));
-        let hash = state_node(&left_hash, &right_hash);
+        let hash = state_node(&left.hash, &right.hash);
         let inner = Inner { left: left.node, right: right.node, hash };
         let index = match slot {
             Some(index) => {
@@ -117,7 +126,7 @@ impl StateTree {
             }
             None => self.inners.insert(inner),
         };
-        Subtree { node: NodeRef::inner(index), hash: Some(hash) }
+        Subtree { node: NodeRef::inner(index), hash, is_changed: true }
     }
 
     fn grow(&mut self, depth: usize, leaves: &[Entry<Hash>]) -> Subtree {

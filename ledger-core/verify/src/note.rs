@@ -91,6 +91,11 @@ impl VerifierKey {
         check_key_name(name)?;
         let key = ed25519_dalek::VerifyingKey::from_bytes(public_key)
             .map_err(|_| NoteError::Key { reason: "the public key is not a point of the curve" })?;
+        if key.to_edwards().compress().to_bytes() != *public_key {
+            return Err(NoteError::Key {
+                reason: "the public key is not the canonical encoding of its point",
+            });
+        }
         if key.is_weak() {
             return Err(NoteError::Key {
                 reason: "the public key has small order: anyone could sign for it",

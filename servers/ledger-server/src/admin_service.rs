@@ -171,7 +171,7 @@ impl AdminService for LedgerAdminService {
         request: Request<v1::CreateTokenRequest>,
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let new = token::new_token(request.get_ref(), unix_ms())?;
-        let (created, text) = self.change_tokens(|tokens| tokens.create(new)).await?;
+        let (created, text) = self.change_tokens(move |tokens| tokens.create(&new)).await?;
         let token = Some(token::token_answer(&created));
         Ok(Response::new(v1::CreateTokenResponse { token, secret: text.expose().to_owned() }))
     }

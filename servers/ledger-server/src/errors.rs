@@ -3,12 +3,12 @@
 //! No status carries a secret. What is not the caller's business (a failed disk, a defect) is logged under a random
 //! id, and the status has only the id.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ledger_core::command::{AdminRefusal, ConditionFailure, WriteRefusal};
-use ledger_core::ledger_state::ReadError;
 use ledger_core::names::{NamespaceName, VaultRef};
 use ledger_core::page_token::PageTokenError;
 use ledger_node::{AdminError, ReadFailure, WriteError};
@@ -38,7 +38,7 @@ impl Metadata {
         Self::default()
     }
 
-    fn with(mut self, key: &str, value: impl ToString) -> Self {
+    fn with(mut self, key: &str, value: impl Display) -> Self {
         self.0.insert(key.to_owned(), value.to_string());
         self
     }
@@ -186,20 +186,10 @@ pub(crate) fn vault_not_found(vault: VaultRef) -> Status {
 }
 
 /// A block above the newest one.
-fn height_unavailable(height: u64, tip: u64) -> Status {
+pub(crate) fn height_unavailable(height: u64, tip: u64) -> Status {
     let message = format!("there is no block at height {height}: the newest is {tip}");
     let metadata = Metadata::none().with("height", height).with("tip_height", tip);
     status(Code::OutOfRange, Reason::HeightUnavailable, message, metadata)
-}
-
-/// A checkpoint that this ledger cannot have signed, or not in this state: the caller knows more than the ledger.
-fn trusted_size_ahead(trusted_size: u64, tip: u64) -> Status {
-    let message = format!(
-        "trusted_size {trusted_size} is more than the vault has: its newest block is {tip}. \
-         If the checkpoint was signed by this ledger, the ledger has lost blocks"
-    );
-    let metadata = Metadata::none().with("trusted_size", trusted_size).with("tip_height", tip);
-    status(Code::OutOfRange, Reason::TrustedSizeAhead, message, metadata)
 }
 
 /// A token that was not made or not revoked.
@@ -231,9 +221,50 @@ fn unavailable(error: &dyn std::error::Error) -> Status {
 }
 
 /// The node is going down.
-fn stopping() -> Status {
-    let message = "the node is stopping: try again when it is back, or another node";
-    status(Code::Unavailable, Reason::Stopping, message, Metadata::none())
+fn stopping(error: &dyn std::error::Error) -> Status {
+    status(Code::Unavailable, Reason::Stopping, error.to_string(), Metadata::none())
+}
+
+/// A write that was not answered with a receipt.
+pub(crate) fn write_failed(failure: WriteError) -> Status {
+    match failure {
+        WriteError::Refused(refusal) => write_refused(&refusal),
+        WriteError::ReservedActor { .. } => {
+            status(Code::PermissionDenied, Reason::PermissionDenied, failure.to_string(), Metadata::none())
+        }
+        WriteError::Overloaded { retry_after } => overloaded(retry_after),
+        WriteError::Unavailable { .. } => unavailable(&failure),
+        WriteError::Stopped => stopping(&failure),
+        other => internal(&other),
+    }
+}
+
+/// An administrative command that was not carried out.
+pub(crate) fn admin_failed(failure: AdminError) -> Status {
+    match failure {
+        AdminError::Refused(refusal) => admin_refused(&refusal),
+        AdminError::Overloaded { retry_after } => overloaded(retry_after),
+        AdminError::Unavailable { .. } => unavailable(&failure),
+        AdminError::Stopped => stopping(&failure),
+        other => internal(&other),
+    }
+}
+
+/// A read that was not answered.
+pub(crate) fn read_failed(failure: ReadFailure) -> Status {
+    match failure {
+        ReadFailure::VaultNotFound { vault } => vault_not_found(vault),
+        ReadFailure::HeightUnavailable { asked, height } => height_unavailable(asked, height),
+        ReadFailure::TrustedSizeAhead { trusted_size, size } => {
+            let metadata = Metadata::none().with("trusted_size", trusted_size).with("size", size);
+            status(Code::OutOfRange, Reason::TrustedSizeAhead, failure.to_string(), metadata)
+        }
+        ReadFailure::PageToken(error) => page_token(&error),
+        ReadFailure::Overloaded { retry_after } => overloaded(retry_after),
+        ReadFailure::Unavailable { .. } => unavailable(&failure),
+        ReadFailure::Stopped => stopping(&failure),
+        other => internal(&other),
+    }
 }
 
 /// Something that is not the caller's business: logged under an id that the status names.
@@ -259,47 +290,5 @@ impl std::fmt::Display for Chain<'_> {
             source = cause.source();
         }
         Ok(())
-    }
-}
-
-/// A write that was not answered with a receipt.
-pub(crate) fn write_failed(failure: WriteError) -> Status {
-    match failure {
-        WriteError::Refused(refusal) => write_refused(&refusal),
-        WriteError::Overloaded { retry_after } => overloaded(retry_after),
-        WriteError::Stopped => stopping(),
-        other => unavailable(&other),
-    }
-}
-
-/// An administrative command that was not carried out.
-pub(crate) fn admin_failed(failure: AdminError) -> Status {
-    match failure {
-        AdminError::Refused(refusal) => admin_refused(&refusal),
-        AdminError::Overloaded { retry_after } => overloaded(retry_after),
-        AdminError::Stopped => stopping(),
-        other => unavailable(&other),
-    }
-}
-
-/// A read that was not answered.
-pub(crate) fn read_failed(failure: ReadFailure) -> Status {
-    match failure {
-        ReadFailure::Read(ReadError::VaultNotFound) => {
-            let message = "there is no such vault";
-            status(Code::NotFound, Reason::VaultNotFound, message, Metadata::none())
-        }
-        ReadFailure::Read(ReadError::HeightUnavailable { asked, height }) => height_unavailable(asked, height),
-        ReadFailure::PageToken(error) => page_token(&error),
-        ReadFailure::Stopped => stopping(),
-        other => internal(&other),
-    }
-}
-
-/// A proof that was not made. The only height that a caller names there is the size it trusts.
-pub(crate) fn proof_failed(failure: ReadFailure) -> Status {
-    match failure {
-        ReadFailure::Read(ReadError::HeightUnavailable { asked, height }) => trusted_size_ahead(asked, height),
-        other => read_failed(other),
     }
 }

@@ -130,6 +130,10 @@ impl ReadService for LedgerReadService {
         let request = request.into_inner();
         let vault = caller.vault(request.vault)?;
         let block = self.ledger.block(&vault, request.height).map_err(errors::read_failed)?;
+        let Some(block) = block else {
+            let tip = self.ledger.vault(&vault).map_or(0, |vault| vault.height);
+            return Err(errors::height_unavailable(request.height, tip));
+        };
         Ok(Response::new(read::block_answer(&block, request.first_transaction)?))
     }
 
@@ -145,7 +149,7 @@ impl ReadService for LedgerReadService {
             .ledger
             .verified_read(&vault, subject, request.trusted_size)
             .await
-            .map_err(errors::proof_failed)?;
+            .map_err(errors::read_failed)?;
         Ok(Response::new(read::verified_answer(proved.evidence, &proved.consistency, proved.log_time_ms)))
     }
 
@@ -160,7 +164,7 @@ impl ReadService for LedgerReadService {
             .ledger
             .checkpoint(&vault, request.trusted_size)
             .await
-            .map_err(errors::proof_failed)?;
+            .map_err(errors::read_failed)?;
         Ok(Response::new(v1::GetCheckpointResponse {
             checkpoint: signed.note,
             consistency: read::hashes_answer(&signed.consistency),

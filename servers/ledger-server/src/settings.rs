@@ -92,6 +92,8 @@ pub static LEDGER_SETTINGS: &[Setting] = &[
         "Applied but unwritten bytes at which applying waits for the state store.",
     )
     .or("128MiB"),
+    Setting::new("state_cache", Kind::Bytes, "Page cache of the state store: the one cache in front of random reads.")
+        .or("256MiB"),
     Setting::new("gc_interval", SECONDS, "How often expired entities are looked for, at most 60s.").or("60s"),
 ];
 
@@ -111,6 +113,8 @@ pub struct LedgerSettings {
     pub metrics: SocketAddr,
     /// How the engine works.
     pub engine: Options,
+    /// Page cache of the state store, in bytes.
+    pub state_cache_bytes: usize,
     /// Limits of the listener.
     pub limits: ListenerLimits,
     /// Limits of the work.
@@ -268,6 +272,7 @@ impl LedgerSettings {
             data: resolved.optional_path("data")?,
             metrics,
             engine: engine_options(resolved)?,
+            state_cache_bytes: in_memory(resolved.bytes("state_cache")?),
             limits,
             admission: service_settings::admission_limits(resolved)?,
             tls: service_settings::tls_files(resolved)?,

@@ -21,12 +21,14 @@ pub const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// The `domain` of error details (google.rpc.ErrorInfo).
 pub const ERROR_DOMAIN: &str = "strongroom";
 
-/// Services whose calls count as streams whatever the server: they watch, or they are how one sees an overload.
-const ALWAYS_APART: &[&str] = &[
+/// Services by which one sees how the server does. They have places of their own, so that a full server still answers.
+const PROBE_SERVICES: &[&str] = &[
     "/grpc.health.v1.Health/",
     "/grpc.reflection.v1.ServerReflection/",
     "/grpc.reflection.v1alpha.ServerReflection/",
 ];
+/// Calls to them at once: each watcher of the server's health keeps one open.
+const PROBES_MAX: usize = 1_024;
 
 /// Bounds of the work of one server, over all its connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +67,7 @@ pub struct AdmissionLayer {
 struct Shared {
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    probes: Arc<Semaphore>,
     request_timeout: Duration,
     streaming_paths: HashSet<String>,
 }
@@ -77,6 +80,7 @@ impl AdmissionLayer {
             shared: Arc::new(Shared {
                 requests: permits(limits.requests_max),
                 streams: permits(limits.streams_max),
+                probes: permits(PROBES_MAX),
                 request_timeout: limits.request_timeout,
                 streaming_paths: limits.streaming_paths.iter().cloned().collect(),
             }),
@@ -85,8 +89,32 @@ impl AdmissionLayer {
 }
 
 impl Shared {
-    fn is_stream(&self, path: &str) -> bool {
-        self.streaming_paths.contains(path) || ALWAYS_APART.iter().any(|service| path.starts_with(service))
+    fn class_of(&self, path: &str) -> (Class, &Arc<Semaphore>) {
+        if PROBE_SERVICES.iter().any(|service| path.starts_with(service)) {
+            (Class::Probe, &self.probes)
+        } else if self.streaming_paths.contains(path) {
+            (Class::Stream, &self.streams)
+        } else {
+            (Class::Request, &self.requests)
+        }
+    }
+}
+
+/// Calls that are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Request,
+    Stream,
+    Probe,
+}
+
+impl Class {
+    fn name(self) -> &'static str {
+        match self {
+            Class::Request => "request",
+            Class::Stream => "stream",
+            Class::Probe => "probe",
+        }
     }
 }
 
@@ -119,14 +147,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let is_stream = self.shared.is_stream(request.uri().path());
-        let (kind, permits) =
-            if is_stream { ("stream", &self.shared.streams) } else { ("request", &self.shared.requests) };
+        let (class, permits) = self.shared.class_of(request.uri().path());
         let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
-            metrics::counter!("strongroom_requests_shed_total", "kind" => kind).increment(1);
+            metrics::counter!("strongroom_requests_shed_total", "kind" => class.name()).increment(1);
             return AdmissionFuture { admitted: Admitted::Shed };
         };
-        if is_stream {
+        if class != Class::Request {
             let admitted = Admitted::Stream { inner: self.inner.call(request), permit: Some(permit) };
             return AdmissionFuture { admitted };
         }

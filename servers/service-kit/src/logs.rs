@@ -97,7 +97,7 @@ fn parse_filter(text: &str) -> Result<EnvFilter, LogError> {
     let refused = || LogError::Filter { filter: text.to_owned() };
     // `EnvFilter` reads a word that is no level as a target to log everything of: a slip such as "inof" would
     // silence the program instead of failing.
-    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
     let understood = |directive: &str| match directive.rsplit_once('=') {
         Some((target, level)) => !target.is_empty() && is_level(level),
         None => is_level(directive),

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
+use opentelemetry::KeyValue;
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
@@ -104,21 +105,20 @@ impl Traces {
         if let Some(endpoint) = endpoint {
             exporter = exporter.with_endpoint(endpoint);
         }
-        Ok(Some(Self::exporting(service_name, exporter.build()?, lookup("OTEL_SERVICE_NAME"))))
-    }
-
-    fn exporting(service_name: &'static str, exporter: SpanExporter, named: Option<String>) -> Self {
-        let version = opentelemetry::KeyValue::new("service.version", BUILD.version);
-        let mut resource = Resource::builder().with_attribute(version);
-        // The builder's own detectors read OTEL_SERVICE_NAME; only without it the server's name applies.
-        if named.is_none() {
+        let mut resource =
+            Resource::builder().with_attribute(KeyValue::new("service.version", BUILD.version));
+        // The builder's own detectors read the name that the environment gives; without one, the server's applies.
+        let named = lookup("OTEL_SERVICE_NAME").is_some()
+            || lookup("OTEL_RESOURCE_ATTRIBUTES")
+                .is_some_and(|attributes| attributes.contains("service.name="));
+        if !named {
             resource = resource.with_service_name(service_name);
         }
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
+            .with_batch_exporter(exporter.build()?)
             .with_resource(resource.build())
             .build();
-        Self { provider }
+        Ok(Some(Self { provider }))
     }
 
     /// The layer that turns spans into traces, for [`logs::install`](crate::logs::install).

@@ -9,6 +9,7 @@ use ::redb::{BackendError, StorageBackend};
 #[derive(Debug, Default)]
 pub(super) struct IoCounters {
     syncs: AtomicU64,
+    growths: AtomicU64,
     bytes_written: AtomicU64,
 }
 
@@ -16,6 +17,11 @@ impl IoCounters {
     /// Calls of `fdatasync`.
     pub(super) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
+    }
+
+    /// How often the file grew: redb makes the new length durable with an fsync of its own.
+    pub(super) fn growths(&self) -> u64 {
+        self.growths.load(Ordering::Relaxed)
     }
 
     /// Bytes handed to the operating system.
@@ -48,6 +54,9 @@ impl<B: StorageBackend> StorageBackend for CountingBackend<B> {
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        if len > self.inner.len()? {
+            self.counters.growths.fetch_add(1, Ordering::Relaxed);
+        }
         self.inner.set_len(len)
     }
 

@@ -79,7 +79,9 @@ impl OpenError {
 
 /// redb panicked, as it may on a damaged file: the source of a [`StoreError::Engine`].
 #[derive(Debug, thiserror::Error)]
-#[error("the storage engine panicked: {message}. The file may be damaged: restore this node from a backup or a peer")]
+#[error(
+    "the storage engine panicked: {message}. The file may be damaged: restore this node from a backup or a peer"
+)]
 struct EnginePanic {
     message: String,
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::redb::backends::FileBackend;
-use ::redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition};
+use ::redb::{
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition,
+};
 use ledger_core::ports::StoreError;
 
 use super::backend::{CountingBackend, IoCounters};
@@ -19,8 +21,18 @@ use super::options::RedbOptions;
 /// An open database file.
 #[derive(Debug)]
 pub(super) struct RedbFile {
-    db: Database,
+    /// Taken only by `drop`.
+    db: Option<Database>,
     counters: Arc<IoCounters>,
+}
+
+/// Closing writes to the file, and so it may fail, or panic, on a damaged one. Nothing is lost by that:
+/// the next opening repairs what was not closed.
+impl Drop for RedbFile {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+    }
 }
 
 impl RedbFile {
@@ -54,15 +66,17 @@ impl RedbFile {
         let counters = Arc::new(IoCounters::default());
         let fresh = backend.len().map_err(|source| io_error("read", path, source))? == 0;
         let backend = CountingBackend::new(backend, Arc::clone(&counters));
-        let file = Self { db: open_database(backend, kind, options, path)?, counters };
+        let file = Self { db: Some(open_database(backend, kind, options, path)?), counters };
         if fresh {
             file.initialise(kind)?;
         }
-        let read = file.db.begin_read()?;
+        let read = file.begin_read()?;
         match read.open_table(META) {
             Ok(meta) => format::check(&meta, kind, path)?,
             Err(::redb::TableError::Storage(error)) => return Err(error.into()),
-            Err(_) => return Err(OpenError::Foreign { path: path.to_owned(), expected: kind.file_name() }.into()),
+            Err(_) => {
+                return Err(OpenError::Foreign { path: path.to_owned(), expected: kind.file_name() }.into());
+            }
         }
         drop(read);
         Ok(file)
@@ -70,7 +84,7 @@ impl RedbFile {
 
     /// Makes every table, so that no later read finds one missing in a whole file.
     fn initialise(&self, kind: FileKind) -> Result<(), Failure> {
-        let mut write = self.db.begin_write()?;
+        let mut write = self.db()?.begin_write()?;
         write.set_quick_repair(true);
         if kind == FileKind::Raft {
             write.open_table(LOG)?;
@@ -87,18 +101,26 @@ impl RedbFile {
         Ok(())
     }
 
+    fn db(&self) -> Result<&Database, Failure> {
+        self.db.as_ref().ok_or(Failure::Store(StoreError::Poisoned))
+    }
+
     pub(super) fn begin_read(&self) -> Result<ReadTransaction, Failure> {
-        Ok(self.db.begin_read()?)
+        Ok(self.db()?.begin_read()?)
     }
 
     pub(super) fn begin_write(&self) -> Result<::redb::WriteTransaction, Failure> {
-        let mut write = self.db.begin_write()?;
+        let mut write = self.db()?.begin_write()?;
         write.set_durability(::redb::Durability::Immediate)?;
         Ok(write)
     }
 
     pub(super) fn syncs(&self) -> u64 {
         self.counters.syncs()
+    }
+
+    pub(super) fn growths(&self) -> u64 {
+        self.counters.growths()
     }
 
     pub(super) fn bytes_written(&self) -> u64 {

@@ -72,7 +72,8 @@ pub(super) fn check(
     let foreign = || OpenError::Foreign { path: path.to_owned(), expected: kind.file_name() };
     let stored = meta.get(FORMAT_KEY)?.ok_or_else(foreign)?;
     let value = row::open(RowTable::FORMAT, FORMAT_KEY, stored.value())?;
-    let (version, name) = value.split_first_chunk::<4>().ok_or_else(|| RowTable::FORMAT.corrupt(FORMAT_KEY))?;
+    let (version, name) =
+        value.split_first_chunk::<4>().ok_or_else(|| RowTable::FORMAT.corrupt(FORMAT_KEY))?;
     let found = u32::from_be_bytes(*version);
     if found != FORMAT_VERSION {
         let what = path.display().to_string();

@@ -165,6 +165,10 @@ impl Fields<'_> {
         let id = LogId { term: self.u64()?, node: self.u64()?, index };
         self.take::<SALT_BYTES>()?;
         let length = self.u32()?;
-        (u64::from(length) == self.0.len() as u64).then(|| LogRecord { id, kind, payload: Bytes::copy_from_slice(self.0) })
+        (u64::from(length) == self.0.len() as u64).then(|| LogRecord {
+            id,
+            kind,
+            payload: Bytes::copy_from_slice(self.0),
+        })
     }
 }

@@ -1,7 +1,9 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use ::redb::{ReadOnlyTable, ReadableTable, StorageBackend, Table as RedbTable, TableDefinition, WriteTransaction};
+use ::redb::{
+    ReadOnlyTable, ReadableTable, StorageBackend, Table as RedbTable, TableDefinition, WriteTransaction,
+};
 use ledger_core::ports::{
     LogChange, LogExtent, LogId, LogKind, LogRecord, LogSnapshot, LogStore, SignedMark, StoreError,
 };
@@ -78,9 +80,16 @@ impl RedbLogStore {
         Ok(Self { file, writer: Mutex::new(Writer { purged, bounds, failed: false }) })
     }
 
-    /// fsyncs since the store was opened, opening included.
+    /// fsyncs since the store was opened, opening included: one a batch (two with a vote or a
+    /// membership in it) and one for each of [`growths`](Self::growths).
     pub fn syncs(&self) -> u64 {
         self.file.syncs()
+    }
+
+    /// How often the file grew since the store was opened. It doubles up to 4 GiB, then grows by
+    /// 4 GiB: this is rare.
+    pub fn growths(&self) -> u64 {
+        self.file.growths()
     }
 
     /// Bytes written to the file since the store was opened.
@@ -189,7 +198,11 @@ struct MetaRows {
 impl MetaRows {
     fn of(file: &RedbFile) -> Result<Self, Failure> {
         let read = file.begin_read()?;
-        Ok(Self { log: read.open_table(LOG)?, meta: read.open_table(META)?, signed: read.open_table(SIGNED)? })
+        Ok(Self {
+            log: read.open_table(LOG)?,
+            meta: read.open_table(META)?,
+            signed: read.open_table(SIGNED)?,
+        })
     }
 
     fn snapshot(&self) -> Result<LogSnapshot, Failure> {
@@ -317,10 +330,10 @@ impl<'txn> Batch<'txn> {
             return Ok(());
         }
         self.log.retain_in(..=id.index, |_, _| false)?;
-        self.bounds = self.bounds.filter(|bounds| bounds.last.index > id.index).map(|bounds| LogBounds {
-            first: bounds.first.max(id.index.saturating_add(1)),
-            ..bounds
-        });
+        self.bounds = self
+            .bounds
+            .filter(|bounds| bounds.last.index > id.index)
+            .map(|bounds| LogBounds { first: bounds.first.max(id.index.saturating_add(1)), ..bounds });
         self.purged = Some(id);
         self.put_meta(PURGED, &log_row::encode_log_id(&id))
     }

@@ -3,11 +3,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use ::redb::{ReadOnlyTable, ReadableTable, StorageBackend, Table as RedbTable, TableDefinition, WriteTransaction};
-use bytes::Bytes;
-use ledger_core::ports::{
-    AppliedState, RowChange, ScanRange, StateBatch, StateStore, StoreError, Table,
+use ::redb::{
+    ReadOnlyTable, ReadableTable, StorageBackend, Table as RedbTable, TableDefinition, WriteTransaction,
 };
+use bytes::Bytes;
+use ledger_core::ports::{AppliedState, RowChange, ScanRange, StateBatch, StateStore, StoreError, Table};
 
 use super::failure::{Failure, OpenError, guarded};
 use super::file::{RedbFile, refuse_gaps};
@@ -76,7 +76,8 @@ impl RedbStateStore {
     fn attach(state: RedbFile, blocks: RedbFile) -> Result<Self, StoreError> {
         let store = Self { state, blocks, writer: Mutex::default() };
         store.applied()?;
-        let unfinished = guarded("read the state's meta rows", || store.meta_row(DROPPING, VaultDrop::decode))?;
+        let unfinished =
+            guarded("read the state's meta rows", || store.meta_row(DROPPING, VaultDrop::decode))?;
         if let Some(unfinished) = unfinished {
             guarded("finish the removal of a vault", || store.drop_blocks(&unfinished))?;
             store.writer().drop_noted = true;

@@ -21,9 +21,8 @@ impl VaultDrop {
         if batch.dropped_vaults.is_empty() {
             return None;
         }
-        let dropped = |key: &[u8]| {
-            batch.dropped_vaults.iter().any(|vault| key.starts_with(&vault.to_be_bytes()))
-        };
+        let dropped =
+            |key: &[u8]| batch.dropped_vaults.iter().any(|vault| key.starts_with(&vault.to_be_bytes()));
         let kept = batch.rows.iter().filter(|row| row.table.is_append_only() && row.value.is_some());
         let kept = kept.filter(|row| dropped(&row.key)).map(|row| (row.table as u8, row.key.clone()));
         Some(Self { vaults: batch.dropped_vaults.clone(), kept: kept.collect() })

@@ -59,7 +59,9 @@ pub(crate) enum ConsensusError {
     #[error(transparent)]
     Encode(#[from] CodecError),
     /// The stored log belongs to other members.
-    #[error("the data directory belongs to another node: its members are {members:?}, this node is {node_id}")]
+    #[error(
+        "the data directory belongs to another node: its members are {members:?}, this node is {node_id}"
+    )]
     ForeignMembership { node_id: NodeId, members: Vec<NodeId> },
     /// The engine refused to start on what is stored.
     #[error("the log cannot be continued: {reason}")]
@@ -71,7 +73,6 @@ pub(crate) enum ConsensusError {
 pub(crate) struct ConsensusStatus {
     pub term: u64,
     pub is_leader: bool,
-    pub leader: Option<NodeId>,
     pub last_log_index: Option<u64>,
     pub purged_index: Option<u64>,
 }
@@ -185,7 +186,6 @@ impl Consensus {
         ConsensusStatus {
             term: metrics.current_term,
             is_leader: metrics.current_leader == Some(self.node_id),
-            leader: metrics.current_leader,
             last_log_index: metrics.last_log_index,
             purged_index: metrics.purged.map(|id| id.index),
         }

@@ -12,8 +12,7 @@ use futures::{Stream, StreamExt, stream};
 use ledger_core::ports::{LogChange, LogStore, StoreError};
 use openraft::errors::LeaderChanged;
 use openraft::storage::{
-    IOFlushed, LeaderBoundedStreamError, LeaderBoundedStreamResult, RaftLogReader,
-    RaftLogStorage,
+    IOFlushed, LeaderBoundedStreamError, LeaderBoundedStreamResult, RaftLogReader, RaftLogStorage,
 };
 use openraft::{LogState, OptionalSend};
 
@@ -37,8 +36,10 @@ impl Log {
     /// Reads what the store remembers.
     pub fn open(store: Arc<dyn LogStore>, writer: LogWriter) -> Result<Self, StoreError> {
         let snapshot = store.snapshot()?;
-        let mut index =
-            LogIndex::new(snapshot.purged.map(record::engine_log_id), snapshot.last.map(record::engine_log_id));
+        let mut index = LogIndex::new(
+            snapshot.purged.map(record::engine_log_id),
+            snapshot.last.map(record::engine_log_id),
+        );
         index.vote = snapshot.vote.and_then(record::engine_vote);
         index.committed = snapshot.committed.map(record::engine_log_id);
         Ok(Self { index: Arc::new(Mutex::new(index)), store, writer })
@@ -50,11 +51,6 @@ impl Log {
         Box::new(move |change| log.lock().set_durable(change))
     }
 
-    /// Index of the last entry.
-    pub fn last_index(&self) -> Option<u64> {
-        self.lock().last().map(|id| id.index)
-    }
-
     /// At least one entry of a range that has any, from its start.
     fn read_some(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
         let plan = self.lock().plan(from, to, READ_BYTES_MAX);
@@ -62,9 +58,13 @@ impl Log {
             return Ok(plan.held);
         };
         let records = self.store.read(from, stored_to, READ_BYTES_MAX).map_err(io::Error::other)?;
-        let complete = records.last().is_some_and(|record| record.id.index + 1 == stored_to);
-        let mut entries =
-            records.into_iter().map(record::entry).collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
+        // A range without any record lies before the log's beginning.
+        let complete = records.last().is_none_or(|record| record.id.index + 1 == stored_to);
+        let mut entries = records
+            .into_iter()
+            .map(record::entry)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(io::Error::other)?;
         if complete {
             entries.extend(plan.held);
         }
@@ -229,10 +229,8 @@ impl RaftLogStorage<LedgerRaft> for Log {
         let mut index = self.lock();
         index.check_append(&entries).map_err(io::Error::other)?;
         // Under the index's lock: an entry is in the index before its change can be reported durable.
-        let change = self
-            .writer
-            .enqueue(changes, Urgency::Now, Some(completion))
-            .map_err(io::Error::other)?;
+        let change =
+            self.writer.enqueue(changes, Urgency::Now, Some(completion)).map_err(io::Error::other)?;
         index.append(entries, change);
         Ok(())
     }

@@ -90,9 +90,12 @@ impl LogIndex {
         }
     }
 
-    /// Drops entries after `last`.
+    /// Drops entries after `last`; a log that ends before it stays as it is.
     pub fn truncate_after(&mut self, last: Option<EngineLogId>) {
         let end = last.map_or(0, |id| id.index + 1);
+        if self.last.is_none_or(|last| last.index < end) {
+            return;
+        }
         while self.held.back().is_some_and(|held| held.entry.log_id.index >= end) {
             self.held_bytes -= self.held.pop_back().map_or(0, |held| held.bytes);
         }

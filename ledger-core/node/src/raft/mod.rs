@@ -10,8 +10,10 @@ mod network;
 mod proposal_data;
 mod record;
 mod state_machine;
+#[cfg(test)]
+mod storage_suite;
 
-pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts, ConsensusStatus};
+pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
 
 use ledger_core::command::Outcome;
 use openraft::impls::leader_id_std;

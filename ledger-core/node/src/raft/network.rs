@@ -2,12 +2,12 @@
 
 use std::future::Future;
 
+use openraft::OptionalSend;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
-use openraft::OptionalSend;
 
 use super::record::EngineVote;
 use super::state_machine::DurablePosition;

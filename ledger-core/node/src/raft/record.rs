@@ -10,7 +10,7 @@ use openraft::{EntryPayload, Membership, StoredMembership, Vote};
 use serde::{Deserialize, Serialize};
 
 use super::proposal_data::ProposalData;
-use super::{Clid, Entry, EngineLogId, Member, NodeId, StoredMembershipOf};
+use super::{Clid, EngineLogId, Entry, Member, NodeId, StoredMembershipOf};
 
 /// Format byte of encoded memberships.
 const MEMBERSHIP_FORMAT: u8 = 1;
@@ -41,11 +41,7 @@ pub(crate) fn engine_log_id(id: LogId) -> EngineLogId {
 }
 
 pub(crate) fn port_vote(vote: &EngineVote) -> StoredVote {
-    StoredVote {
-        term: vote.leader_id.term,
-        node: Some(vote.leader_id.voted_for),
-        committed: vote.committed,
-    }
+    StoredVote { term: vote.leader_id.term, node: Some(vote.leader_id.voted_for), committed: vote.committed }
 }
 
 /// `None` when the stored vote names nobody: then there is no vote for the engine.
@@ -72,7 +68,9 @@ pub(crate) fn entry(record: LogRecord) -> Result<Entry, RecordError> {
         LogKind::Proposal => EntryPayload::Normal(
             ProposalData::decode(record.payload).map_err(|source| RecordError::Proposal { index, source })?,
         ),
-        LogKind::Membership => EntryPayload::Membership(decode_membership(&record.payload)?.membership().clone()),
+        LogKind::Membership => {
+            EntryPayload::Membership(decode_membership(&record.payload)?.membership().clone())
+        }
     };
     Ok(Entry { log_id: engine_log_id(record.id), payload })
 }
@@ -117,8 +115,8 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> Result<StoredMembershipOf, Reco
         record.voters.into_iter().map(|set| set.into_iter().collect()).collect();
     let members: BTreeMap<NodeId, Member> =
         record.members.into_iter().map(|(id, member)| (id, Member { address: member.address })).collect();
-    let membership =
-        Membership::new(voters, members).map_err(|error| RecordError::MembershipContent(error.to_string()))?;
+    let membership = Membership::new(voters, members)
+        .map_err(|error| RecordError::MembershipContent(error.to_string()))?;
     let at = record.at.map(|(term, index)| EngineLogId::new(Clid::new(term), index));
     Ok(StoredMembership::new(at, membership))
 }

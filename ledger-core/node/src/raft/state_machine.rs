@@ -39,21 +39,30 @@ pub(crate) struct StateMachine {
 #[error("the overlay is full and the flusher has ended")]
 struct FlusherEnded;
 
+/// An entry is missing in the log: applying the next one would make another history.
+#[derive(Debug, thiserror::Error)]
+#[error("the log has entry {found} where entry {expected} belongs: entries are missing")]
+struct NotNext {
+    expected: u64,
+    found: u64,
+}
+
 impl StateMachine {
     fn apply_entry(&self, entry: &Entry) -> Result<(Option<Outcome>, usize), SharedError> {
         let at = record::port_log_id(&entry.log_id);
         let mut state = self.ledger.write().map_err(shared)?;
+        let expected = state.last_applied().map_or(0, |id| id.index + 1);
+        if at.index != expected {
+            return Err(shared(NotNext { expected, found: at.index }));
+        }
         let outcome = match &entry.payload {
             EntryPayload::Blank => {
                 state.apply_blank(at);
                 None
             }
-            EntryPayload::Normal(data) => {
-                Some(state.apply(at, data.proposal()).map_err(shared)?)
-            }
+            EntryPayload::Normal(data) => Some(state.apply(at, data.proposal()).map_err(shared)?),
             EntryPayload::Membership(membership) => {
-                let encoded =
-                    record::encode_membership(Some(&entry.log_id), membership).map_err(shared)?;
+                let encoded = record::encode_membership(Some(&entry.log_id), membership).map_err(shared)?;
                 state.apply_membership(at, encoded);
                 None
             }
@@ -135,7 +144,11 @@ impl RaftStateMachine<LedgerRaft> for StateMachine {
         self.clone()
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, _snapshot: DurablePosition) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta,
+        _snapshot: DurablePosition,
+    ) -> Result<(), io::Error> {
         Err(io::Error::new(io::ErrorKind::Unsupported, SingleVoter))
     }
 

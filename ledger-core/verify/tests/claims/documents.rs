@@ -65,8 +65,8 @@ fn absence_is_proved_through_an_empty_place_and_through_another_leaf() {
         let evidence = vault.evidence(&subject);
         assert_eq!(evidence.state_proof.other_leaf.is_some(), ends_at_leaf);
         let claim = check(to_json(&subject, &evidence).as_bytes()).unwrap();
-        assert_eq!((claim.present, claim.value, claim.version, claim.expires_at_ms), (false, None, 0, 0));
         assert!(!claim.expired_at(u64::MAX));
+        assert_eq!((claim.present, claim.value, claim.version, claim.expires_at_ms), (false, None, 0, 0));
     }
     // What was expired and what was deleted is absent, too.
     assert!(!check(document(&entity("session/9")).as_bytes()).unwrap().present);
@@ -84,8 +84,9 @@ fn a_record_is_expired_once_its_time_lies_before_now() {
 
 #[test]
 fn every_flipped_bit_of_a_presence_document_is_refused() {
-    for subject in [entity("config/limit"), relationship(&VIEWER)] {
-        let document = document(&subject).into_bytes();
+    let vault = Vault::five_blocks();
+    for (subject, height) in [(entity("config/limit"), 3), (relationship(&VIEWER), 4)] {
+        let document = to_json(&subject, &vault.evidence_at(&subject, height)).into_bytes();
         assert!(check(&document).is_ok());
         for bit in 0..8 * document.len() {
             let mut changed = document.clone();

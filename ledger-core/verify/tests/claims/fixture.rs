@@ -25,9 +25,10 @@ pub const GENESIS_TIME_MS: u64 = 1_763_700_000_000;
 pub const VIEWER: RelationshipRef<'static> =
     RelationshipRef { resource: "document:42", relation: "viewer", subject: "user:ada" };
 
+/// Flips one bit, counted from the most significant bit of the first byte as the state tree counts.
 pub fn flip(hash: &Hash, bit: usize) -> Hash {
     let mut hash = *hash;
-    hash[bit / 8] ^= 1 << (bit % 8);
+    hash[bit / 8] ^= 0x80 >> (bit % 8);
     hash
 }
 
@@ -44,18 +45,17 @@ pub fn log_key() -> SigningKey {
     SigningKey::from_seed(&log_key_name(&LEDGER_ID), &SEED).unwrap()
 }
 
-pub fn operation(action: ActionRef<'_>, condition: Option<ConditionRef<'_>>, result: u8) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    encode_operation(&mut bytes, &OperationRef { action, condition, result });
-    bytes
-}
+/// Encoded leaf values by key bytes.
+type Leaves = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The vault: its headers, its final state and what a signer would hand out.
 pub struct Vault {
     pub headers: Vec<BlockHeader>,
     pub transactions: Vec<Vec<Vec<u8>>>,
+    /// The last state: its tree, and its encoded leaves by key bytes.
     pub tree: StateTree,
-    pub leaves: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub leaves: Leaves,
+    states: Vec<(StateTree, Leaves)>,
     next_sequence: u64,
 }
 
@@ -67,6 +67,7 @@ impl Vault {
             transactions: Vec::new(),
             tree: StateTree::default(),
             leaves: BTreeMap::new(),
+            states: Vec::new(),
             next_sequence: 1,
         };
         vault.seal(&[]);
@@ -119,6 +120,7 @@ impl Vault {
             last_sequence: self.next_sequence - 1,
         });
         self.transactions.push(encoded);
+        self.states.push((self.tree.clone(), self.leaves.clone()));
     }
 
     fn apply(&mut self, operation: &OperationRef<'_>, height: u64, sequence: u64) {
@@ -168,13 +170,18 @@ impl Vault {
 
     /// What a reader gets for a subject at the last block.
     pub fn evidence(&self, subject: &Subject) -> Evidence {
+        self.evidence_at(subject, self.headers.len() - 1)
+    }
+
+    /// What a reader gets for a subject at an older block, under the newest checkpoint.
+    pub fn evidence_at(&self, subject: &Subject, height: usize) -> Evidence {
         let key = subject.state_key();
-        let tip = self.headers.len() - 1;
+        let (tree, leaves) = &self.states[height];
         Evidence {
-            leaf: self.leaves.get(&key.encode()).cloned(),
-            state_proof: self.tree.prove(&key.hash()),
-            header: self.headers[tip].encode().to_vec(),
-            inclusion_path: inclusion_path(&self.log(), tip).unwrap(),
+            leaf: leaves.get(&key.encode()).cloned(),
+            state_proof: tree.prove(&key.hash()),
+            header: self.headers[height].encode().to_vec(),
+            inclusion_path: inclusion_path(&self.log(), height).unwrap(),
             checkpoint: SignedCheckpoint::sign(&self.checkpoint(), &log_key()),
         }
     }

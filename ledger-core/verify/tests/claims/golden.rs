@@ -31,13 +31,13 @@ pub fn folder() -> PathBuf {
 pub fn documents() -> Vec<(&'static str, Subject, String)> {
     let vault = Vault::five_blocks();
     [
-        ("entity.proof.json", entity("config/limit")),
-        ("relationship.proof.json", relationship(&VIEWER)),
-        ("absent-empty.proof.json", vault.absent(false)),
-        ("absent-other-leaf.proof.json", vault.absent(true)),
+        ("entity.proof.json", entity("config/limit"), 3),
+        ("relationship.proof.json", relationship(&VIEWER), 2),
+        ("absent-empty.proof.json", vault.absent(false), 4),
+        ("absent-other-leaf.proof.json", vault.absent(true), 4),
     ]
-    .map(|(file, subject)| {
-        let document = to_json(&subject, &vault.evidence(&subject));
+    .map(|(file, subject, height)| {
+        let document = to_json(&subject, &vault.evidence_at(&subject, height));
         (file, subject, document)
     })
     .into()
@@ -339,7 +339,7 @@ fn state_trees() -> Vec<(String, StateTree)> {
         .map(|size| (format!("{size} leaves"), StateTree { leaves: (0..size).map(leaf).collect() }))
         .into();
     let (key_hash, value_hash) = leaf(0);
-    let twin = (flip(&key_hash, 248), leaf(1).1);
+    let twin = (flip(&key_hash, 255), leaf(1).1);
     let twins = StateTree { leaves: [(key_hash, value_hash), twin].into_iter().collect() };
     trees.push(("two keys that differ in the last bit only".to_owned(), twins));
     trees
@@ -454,7 +454,7 @@ fn proof_vectors() -> Json {
 pub fn refused_documents() -> Vec<(&'static str, String)> {
     let vault = Vault::five_blocks();
     let subject = entity("config/limit");
-    let evidence = vault.evidence(&subject);
+    let evidence = vault.evidence_at(&subject, 3);
     let document = to_json(&subject, &evidence);
     let with = |change: &dyn Fn(&mut ledger_verify::proof::Evidence)| {
         let mut evidence = evidence.clone();
@@ -484,14 +484,29 @@ pub fn refused_documents() -> Vec<(&'static str, String)> {
         ("the leaf says relationship", with(&|evidence| evidence.leaf.as_mut().unwrap()[1] = 2)),
         ("the leaf was withheld", with(&|evidence| evidence.leaf = None)),
         ("a sibling was changed", with(&|evidence| evidence.state_proof.siblings[0][31] ^= 1)),
-        ("a sibling is missing", with(&|evidence| drop(evidence.state_proof.siblings.pop()))),
+        (
+            "a sibling is missing",
+            with(&|evidence| {
+                evidence.state_proof.siblings.pop();
+            }),
+        ),
         ("presence names another leaf", with(&|evidence| evidence.state_proof.other_leaf = Some(other))),
         ("the state root was changed", with(&|evidence| evidence.header[116] ^= 1)),
         ("the header's term was changed", with(&|evidence| evidence.header[163] ^= 1)),
-        ("the header is one byte short", with(&|evidence| drop(evidence.header.pop()))),
+        (
+            "the header is one byte short",
+            with(&|evidence| {
+                evidence.header.pop();
+            }),
+        ),
         ("a path hash was changed", with(&|evidence| evidence.inclusion_path[0][0] ^= 0x80)),
         ("the path is one hash too long", with(&|evidence| evidence.inclusion_path.push([0; 32]))),
-        ("the path is one hash too short", with(&|evidence| drop(evidence.inclusion_path.pop()))),
+        (
+            "the path is one hash too short",
+            with(&|evidence| {
+                evidence.inclusion_path.pop();
+            }),
+        ),
         ("the checkpoint is for another vault", resigned(origin.replace("a1b2", "a1b3"), &log_key())),
         ("the checkpoint was signed by another key of the same name", resigned(origin, &impostor)),
         ("the checkpoint's size was changed", document.replacen("\\n5\\n", "\\n6\\n", 1)),

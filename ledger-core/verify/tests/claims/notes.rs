@@ -145,10 +145,19 @@ fn damaged_key_texts_are_refused() {
 }
 
 #[test]
-fn a_public_key_of_small_order_is_refused() {
+fn a_public_key_of_small_order_or_in_another_encoding_is_refused() {
     let mut identity = [0; 32];
     identity[0] = 1;
-    assert!(matches!(VerifierKey::from_public_key("name", &identity), Err(NoteError::Key { .. })));
+    // The field's prime plus 3: the same point as y = 3, written a second way.
+    let mut second_form = [0xff; 32];
+    (second_form[0], second_form[31]) = (0xf0, 0x7f);
+    let mut first_form = [0; 32];
+    first_form[0] = 3;
+    assert!(VerifierKey::from_public_key("name", &first_form).is_ok());
+    for (bytes, expected) in [(identity, "small order"), (second_form, "canonical encoding")] {
+        let error = VerifierKey::from_public_key("name", &bytes).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]

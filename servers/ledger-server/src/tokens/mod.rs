@@ -183,7 +183,7 @@ impl TokenRegistry {
         if let Some(tokens) = file::read_tokens(&directory.join(TOKENS_FILE))? {
             return Ok(registry(tokens));
         }
-        let (token, text) = mint(NewToken {
+        let (token, text) = mint(&NewToken {
             role: Role::Admin,
             scope: Scope::Everything,
             actor: Actor::new(FIRST_ADMIN_ACTOR).ok(),
@@ -218,7 +218,7 @@ impl TokenRegistry {
     }
 
     /// Makes a token. It is on disk when this returns; the text is in this answer only. Waits for the disk.
-    pub fn create(&self, new: NewToken) -> Result<(TokenInfo, TokenText), TokenError> {
+    pub fn create(&self, new: &NewToken) -> Result<(TokenInfo, TokenText), TokenError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut tokens = self.snapshot();
         if tokens.len() >= TOKENS_MAX {
@@ -226,7 +226,7 @@ impl TokenRegistry {
         }
         // 64 random bits: among 10,000 tokens two ids meet once in 10^11 ledgers. Look all the same.
         let (token, text) = loop {
-            let (token, text) = mint(new.clone())?;
+            let (token, text) = mint(new)?;
             if !tokens.contains_key(&token.id) {
                 break (token, text);
             }
@@ -266,15 +266,15 @@ impl TokenRegistry {
     }
 }
 
-fn mint(new: NewToken) -> Result<(StoredToken, TokenText), TokenFileError> {
+fn mint(new: &NewToken) -> Result<(StoredToken, TokenText), TokenFileError> {
     let (id, text) = TokenText::mint().map_err(TokenFileError::Randomness)?;
-    let actor = new.actor.unwrap_or_else(|| actor_of(id));
+    let actor = new.actor.clone().unwrap_or_else(|| actor_of(id));
     let sha256 = secret::digest(text.expose());
     let token = StoredToken {
         id,
         sha256,
         role: new.role,
-        scope: new.scope,
+        scope: new.scope.clone(),
         actor,
         created_at_ms: new.created_at_ms,
     };
@@ -317,8 +317,8 @@ mod tests {
     fn tokens_survive_a_restart_and_revoked_ones_do_not_come_back() {
         let directory = tempfile::tempdir().unwrap();
         let registry = TokenRegistry::open(directory.path(), 1).unwrap();
-        let (kept, kept_text) = registry.create(reader_on("acme")).unwrap();
-        let (gone, gone_text) = registry.create(reader_on("acme/main")).unwrap();
+        let (kept, kept_text) = registry.create(&reader_on("acme")).unwrap();
+        let (gone, gone_text) = registry.create(&reader_on("acme/main")).unwrap();
         assert_eq!(kept.actor.as_str(), format!("client:{}", kept.id));
         registry.revoke(gone.id).unwrap();
         assert!(registry.authenticate(gone_text.expose()).is_none());
@@ -335,7 +335,7 @@ mod tests {
     fn any_other_secret_under_a_known_id_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let registry = TokenRegistry::open(directory.path(), 1).unwrap();
-        let (_, text) = registry.create(reader_on("*")).unwrap();
+        let (_, text) = registry.create(&reader_on("*")).unwrap();
         let text = text.expose();
         for position in 20..text.len() {
             let mut altered = text.as_bytes().to_vec();
@@ -351,9 +351,9 @@ mod tests {
         let registry = TokenRegistry::open(directory.path(), 1).unwrap();
         let first = registry.list()[0].id;
         let admin = |scope: &str| NewToken { role: Role::Admin, ..reader_on(scope) };
-        registry.create(admin("acme")).unwrap();
+        registry.create(&admin("acme")).unwrap();
         assert!(matches!(registry.revoke(first), Err(TokenError::LastAdmin(_))));
-        let (second, _) = registry.create(admin("*")).unwrap();
+        let (second, _) = registry.create(&admin("*")).unwrap();
         registry.revoke(first).unwrap();
         assert!(registry.admin_token_file().is_none(), "a revoked token is not offered");
         assert!(matches!(registry.revoke(second.id), Err(TokenError::LastAdmin(_))));
@@ -381,10 +381,10 @@ mod tests {
     fn a_change_that_cannot_be_stored_does_not_count() {
         let directory = tempfile::tempdir().unwrap();
         let registry = TokenRegistry::open(directory.path(), 1).unwrap();
-        let (token, text) = registry.create(reader_on("*")).unwrap();
+        let (token, text) = registry.create(&reader_on("*")).unwrap();
         // A directory in the place of the temporary file cannot be removed or opened as a file.
         std::fs::create_dir_all(directory.path().join("tokens.tmp/full")).unwrap();
-        assert!(registry.create(reader_on("*")).is_err());
+        assert!(registry.create(&reader_on("*")).is_err());
         assert!(registry.revoke(token.id).is_err());
         assert!(registry.authenticate(text.expose()).is_some());
         assert_eq!(registry.list().len(), 2);

@@ -74,7 +74,7 @@ impl TokenText {
         text.push_str(PREFIX);
         text.push_str(&id.to_string());
         text.push('_');
-        URL_SAFE_NO_PAD.encode_string(&*secret, &mut text);
+        URL_SAFE_NO_PAD.encode_string(secret.as_slice(), &mut text);
         Ok((id, Self(text)))
     }
 

@@ -1,7 +1,7 @@
 //! Layered configuration from one table per server.
 //!
 //! A server declares its settings once, as [`Setting`]s. That table feeds the command line ([`flags_of`]), the
-//! environment, the TOML file, the documentation ([`reference`]) and the sample file ([`template`]).
+//! environment, the TOML file, the documentation ([`reference()`]) and the sample file ([`template`]).
 //!
 //! Layers, the first that has the key wins: flags · `STRONGROOM__<SERVER>__<KEY>` · documented aliases of foreign
 //! variables · the TOML file's table `[<server>]` · the default of the table. A key that no table declares is an

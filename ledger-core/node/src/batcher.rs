@@ -1,0 +1,254 @@
+//! Writes wait here until a batch has room for them: one batch is one entry of the log.
+//!
+//! A batch takes all that waits, with no tick: an idle ledger answers at the speed of one `fsync`, a
+//! loaded one pays an `fsync` for as many transactions as came in during the last one.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ledger_core::command::{Command, Outcome, Receipt, Submission, WriteRefusal};
+use ledger_core::names::{VaultId, VaultRef};
+use ledger_core::transaction::{Actor, Transaction};
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use crate::applied_state::AppliedLedger;
+use crate::counters::{CounterCells, add};
+use crate::errors::WriteError;
+use crate::options::Options;
+use crate::raft::{Consensus, ConsensusError};
+
+/// Entries with writes that may be on their way at once: while one waits for its `fsync`, the next fills.
+const BATCHES_IN_FLIGHT_MAX: u32 = 2;
+/// Most bytes of transactions in one entry (8 MiB), a single larger one excepted.
+const BATCH_BYTES_MAX: usize = 8 * 1_048_576;
+/// A refused write may try again after this: by then several batches have left the queue.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// Where a write goes to: a name that the batcher looks up, or a vault that is known.
+#[derive(Debug, Clone)]
+pub(crate) enum WriteTarget {
+    Named(VaultRef),
+    Known(VaultId),
+}
+
+/// A write on its way into the queue.
+pub(crate) struct Write {
+    pub target: WriteTarget,
+    pub actor: Actor,
+    pub transaction: Transaction,
+}
+
+type Answer = Result<Receipt, WriteError>;
+
+struct Queued {
+    write: Write,
+    bytes: usize,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The bounded queue in front of the batcher. Clones share it.
+#[derive(Clone)]
+pub(crate) struct WriteQueue(Arc<Inner>);
+
+struct Inner {
+    waiting: Mutex<Waiting>,
+    changed: Notify,
+    transactions_max: usize,
+    bytes_max: usize,
+    batch_size: usize,
+    counters: Arc<CounterCells>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    writes: VecDeque<Queued>,
+    bytes: usize,
+    closed: bool,
+}
+
+impl WriteQueue {
+    pub fn new(options: &Options, counters: Arc<CounterCells>) -> Self {
+        Self(Arc::new(Inner {
+            waiting: Mutex::new(Waiting::default()),
+            changed: Notify::new(),
+            transactions_max: options.queue_transactions_max,
+            bytes_max: options.queue_bytes_max,
+            batch_size: options.batch_size,
+            counters,
+        }))
+    }
+
+    /// Queues a write and waits for its answer.
+    pub async fn write(&self, write: Write) -> Answer {
+        let answer = self.push(write)?;
+        answer.await.unwrap_or(Err(WriteError::Stopped))
+    }
+
+    /// Takes no more; what waits is still written.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.0.changed.notify_one();
+    }
+
+    /// Takes no more, and answers what waits that the node has stopped.
+    pub fn fail(&self) {
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        waiting.bytes = 0;
+        // Dropping the senders answers `Stopped`.
+        let dropped = std::mem::take(&mut waiting.writes);
+        drop(waiting);
+        drop(dropped);
+        self.0.changed.notify_one();
+    }
+
+    fn push(&self, write: Write) -> Result<oneshot::Receiver<Answer>, WriteError> {
+        let bytes = write.transaction.encoded_bytes_max();
+        let (sender, answer) = oneshot::channel();
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(WriteError::Stopped);
+        }
+        if waiting.writes.len() >= self.0.transactions_max || waiting.bytes + bytes > self.0.bytes_max {
+            drop(waiting);
+            add(&self.0.counters.overloads, 1);
+            return Err(WriteError::Overloaded { retry_after: RETRY_AFTER });
+        }
+        waiting.bytes += bytes;
+        waiting.writes.push_back(Queued { write, bytes, answer: sender });
+        let count = waiting.writes.len();
+        drop(waiting);
+        if count == 1 || count == self.0.batch_size {
+            self.0.changed.notify_one();
+        }
+        Ok(answer)
+    }
+
+    /// Waits until at least `count` writes wait or the queue is closed; returns how many wait.
+    async fn wait_for(&self, count: usize) -> usize {
+        loop {
+            let changed = self.0.changed.notified();
+            let (waiting, closed) = {
+                let waiting = self.lock();
+                (waiting.writes.len(), waiting.closed)
+            };
+            if waiting >= count || closed {
+                return waiting;
+            }
+            changed.await;
+        }
+    }
+
+    fn take_batch(&self) -> Vec<Queued> {
+        let mut waiting = self.lock();
+        let mut batch = Vec::with_capacity(waiting.writes.len().min(self.0.batch_size));
+        let mut bytes = 0;
+        while let Some(next) = waiting.writes.front() {
+            let fits = batch.is_empty() || bytes + next.bytes <= BATCH_BYTES_MAX;
+            if !fits || batch.len() >= self.0.batch_size {
+                break;
+            }
+            bytes += next.bytes;
+            batch.extend(waiting.writes.pop_front());
+        }
+        waiting.bytes -= bytes;
+        batch
+    }
+
+    /// No code panics while it holds this lock, so a poisoned one guards no broken invariant.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Turns what waits into log entries.
+pub(crate) struct Batcher {
+    pub queue: WriteQueue,
+    pub consensus: Consensus,
+    pub ledger: Arc<AppliedLedger>,
+    pub counters: Arc<CounterCells>,
+    pub batch_delay: Duration,
+}
+
+impl Batcher {
+    /// Runs until the queue is closed and empty and every batch is answered.
+    pub async fn run(self) {
+        let batcher = Arc::new(self);
+        let in_flight = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT_MAX as usize));
+        while batcher.queue.wait_for(1).await > 0 {
+            // The semaphore is never closed, so both calls to `acquire` succeed.
+            let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
+            if !batcher.batch_delay.is_zero() {
+                let full = batcher.queue.wait_for(batcher.queue.0.batch_size);
+                let _ = tokio::time::timeout(batcher.batch_delay, full).await;
+            }
+            let batch = batcher.queue.take_batch();
+            let batcher = Arc::clone(&batcher);
+            tokio::spawn(async move {
+                batcher.propose(batch).await;
+                drop(permit);
+            });
+        }
+        let _ = in_flight.acquire_many(BATCHES_IN_FLIGHT_MAX).await;
+    }
+
+    async fn propose(&self, batch: Vec<Queued>) {
+        let (submissions, answers) = self.resolve(batch);
+        if submissions.is_empty() {
+            return;
+        }
+        add(&self.counters.write_entries, 1);
+        match self.consensus.propose(Command::Write { submissions }).await {
+            Ok(Some(Outcome::Writes(outcomes))) => {
+                for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                    self.count(&outcome);
+                    // Whoever went away learns the outcome by repeating the idempotency key.
+                    let _ = answer.send(outcome.map_err(WriteError::Refused));
+                }
+            }
+            Ok(_) => fail(answers, &ConsensusError::Stopped),
+            Err(error) => fail(answers, &error),
+        }
+    }
+
+    /// Looks up the vaults; a write to an unknown one is answered at once and costs no log entry.
+    fn resolve(&self, batch: Vec<Queued>) -> (Vec<Submission>, Vec<oneshot::Sender<Answer>>) {
+        let Ok(state) = self.ledger.read() else { return (Vec::new(), Vec::new()) };
+        let mut submissions = Vec::with_capacity(batch.len());
+        let mut answers = Vec::with_capacity(batch.len());
+        for Queued { write, answer, .. } in batch {
+            let vault = match &write.target {
+                WriteTarget::Named(name) => state.vault_id(name),
+                WriteTarget::Known(id) => Some(*id),
+            };
+            match vault {
+                Some(vault) => {
+                    submissions.push(Submission {
+                        vault,
+                        actor: write.actor,
+                        transaction: write.transaction,
+                    });
+                    answers.push(answer);
+                }
+                None => drop(answer.send(Err(WriteRefusal::VaultNotFound.into()))),
+            }
+        }
+        (submissions, answers)
+    }
+
+    fn count(&self, outcome: &Result<Receipt, WriteRefusal>) {
+        let counter = match outcome {
+            Ok(receipt) if receipt.replayed => &self.counters.writes_replayed,
+            Ok(_) => &self.counters.writes,
+            Err(_) => &self.counters.writes_refused,
+        };
+        add(counter, 1);
+    }
+}
+
+fn fail(answers: Vec<oneshot::Sender<Answer>>, error: &ConsensusError) {
+    for answer in answers {
+        let _ = answer.send(Err(error.into()));
+    }
+}

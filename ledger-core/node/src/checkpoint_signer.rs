@@ -1,0 +1,201 @@
+//! Signs checkpoints of vaults for those who wait for one.
+//!
+//! Equivocation is what a signature must never allow: so a checkpoint is taken from the applied state
+//! only, and its size and root are durable in the log store before the key is used.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ledger_core::ledger_state::{ReadError, StateError, Tip};
+use ledger_core::names::VaultId;
+use ledger_core::ports::{LogChange, SignedMark};
+use ledger_verify::Hash;
+use ledger_verify::note::{Checkpoint, SignedCheckpoint, SigningKey};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::applied_state::AppliedLedger;
+use crate::counters::{CounterCells, add};
+use crate::log_writer::LogWriter;
+
+/// Rounds start at most this often, so that many waiters share a signature. With the `fsync` of a round
+/// that leaves a checkpoint at least every 10 ms while someone waits.
+const ROUND_INTERVAL: Duration = Duration::from_millis(5);
+/// Most callers that wait at once; more are refused.
+const WAITERS_MAX: usize = 16_384;
+
+/// A checkpoint that was signed.
+#[derive(Debug)]
+pub(crate) struct SignedTip {
+    pub size: u64,
+    pub note: String,
+}
+
+/// No checkpoint was signed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum SignError {
+    #[error("there is no such vault")]
+    VaultNotFound,
+    #[error("too many callers wait for a checkpoint")]
+    Overloaded,
+    #[error("the state cannot be read: {0}")]
+    State(Arc<StateError>),
+    #[error("the node stops")]
+    Stopped,
+}
+
+type Answer = Result<Arc<SignedTip>, SignError>;
+
+struct Waiter {
+    size_min: u64,
+    answer: oneshot::Sender<Answer>,
+}
+
+#[derive(Default)]
+struct Desk {
+    /// The newest checkpoint of each vault.
+    newest: HashMap<VaultId, Arc<SignedTip>>,
+    waiting: HashMap<VaultId, Vec<Waiter>>,
+    waiters: usize,
+    closed: bool,
+}
+
+/// What the signer works with.
+pub(crate) struct SignerParts {
+    pub key: SigningKey,
+    pub ledger: Arc<AppliedLedger>,
+    pub log_writer: LogWriter,
+    pub counters: Arc<CounterCells>,
+}
+
+/// The signer's desk. Clones share it.
+#[derive(Clone)]
+pub(crate) struct CheckpointSigner(Arc<Inner>);
+
+struct Inner {
+    desk: Mutex<Desk>,
+    arrived: Notify,
+    parts: SignerParts,
+}
+
+impl CheckpointSigner {
+    pub fn new(parts: SignerParts) -> Self {
+        Self(Arc::new(Inner { desk: Mutex::new(Desk::default()), arrived: Notify::new(), parts }))
+    }
+
+    /// The origin of a vault's checkpoints: `<key name>/<vault uuid>`.
+    pub fn origin(&self, vault: VaultId) -> String {
+        format!("{}/{vault}", self.0.parts.key.name())
+    }
+
+    /// A signed checkpoint over at least `size_min` blocks; the tree must have that many.
+    pub async fn checkpoint(&self, vault: VaultId, size_min: u64) -> Answer {
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut desk = self.lock();
+            if let Some(newest) = desk.newest.get(&vault).filter(|newest| newest.size >= size_min) {
+                return Ok(Arc::clone(newest));
+            }
+            if desk.closed {
+                return Err(SignError::Stopped);
+            }
+            if desk.waiters >= WAITERS_MAX {
+                return Err(SignError::Overloaded);
+            }
+            desk.waiters += 1;
+            desk.waiting.entry(vault).or_default().push(Waiter { size_min, answer: sender });
+        }
+        self.0.arrived.notify_one();
+        answer.await.unwrap_or(Err(SignError::Stopped))
+    }
+
+    /// Forgets the checkpoint of a vault that was deleted.
+    pub fn forget(&self, vault: VaultId) {
+        self.lock().newest.remove(&vault);
+    }
+
+    /// Signs in rounds, for ever.
+    pub async fn run(self) {
+        let mut last_round: Option<Instant> = None;
+        loop {
+            self.0.arrived.notified().await;
+            if let Some(last) = last_round {
+                tokio::time::sleep_until(last + ROUND_INTERVAL).await;
+            }
+            last_round = Some(Instant::now());
+            self.round().await;
+        }
+    }
+
+    /// Turns away those who wait and those who come.
+    pub fn close(&self) {
+        let mut desk = self.lock();
+        desk.closed = true;
+        desk.waiters = 0;
+        desk.waiting.clear();
+    }
+
+    async fn round(&self) {
+        let tips = self.tips();
+        let marks = tips.iter().filter_map(|(vault, tip)| {
+            let tip = tip.as_ref().ok()?;
+            Some(LogChange::SaveSigned(SignedMark { vault: *vault, size: tip.size, root: tip.log_root }))
+        });
+        let marks: Vec<LogChange> = marks.collect();
+        if !marks.is_empty() && self.0.parts.log_writer.write(marks).await.is_err() {
+            return self.close();
+        }
+        for (vault, tip) in tips {
+            let answer = tip.map(|tip| self.sign(vault, tip.size, tip.log_root));
+            self.answer(vault, &answer);
+        }
+    }
+
+    /// The newest block of every vault that someone waits for.
+    fn tips(&self) -> Vec<(VaultId, Result<Tip, SignError>)> {
+        let vaults: Vec<VaultId> = self.lock().waiting.keys().copied().collect();
+        let Ok(state) = self.0.parts.ledger.read() else {
+            return vaults.into_iter().map(|vault| (vault, Err(SignError::Stopped))).collect();
+        };
+        let tip = |vault| match state.tip(vault) {
+            Ok(tip) => Ok(tip),
+            Err(ReadError::VaultNotFound) => Err(SignError::VaultNotFound),
+            Err(ReadError::State(error)) => Err(SignError::State(Arc::new(error))),
+            Err(_) => Err(SignError::Stopped),
+        };
+        vaults.into_iter().map(|vault| (vault, tip(vault))).collect()
+    }
+
+    fn sign(&self, vault: VaultId, size: u64, root: Hash) -> Arc<SignedTip> {
+        let checkpoint = Checkpoint { origin: self.origin(vault), size, root };
+        add(&self.0.parts.counters.checkpoints_signed, 1);
+        Arc::new(SignedTip { size, note: SignedCheckpoint::sign(&checkpoint, &self.0.parts.key) })
+    }
+
+    /// Answers those whom the outcome serves; whoever came later and asks for more waits on.
+    fn answer(&self, vault: VaultId, answer: &Answer) {
+        let mut desk = self.lock();
+        match answer {
+            Ok(tip) => drop(desk.newest.insert(vault, Arc::clone(tip))),
+            Err(_) => drop(desk.newest.remove(&vault)),
+        }
+        let waiting = desk.waiting.remove(&vault).unwrap_or_default();
+        let is_served = |waiter: &Waiter| answer.as_ref().map_or(true, |tip| tip.size >= waiter.size_min);
+        let (served, later): (Vec<Waiter>, Vec<Waiter>) = waiting.into_iter().partition(is_served);
+        desk.waiters = desk.waiters.saturating_sub(served.len());
+        if !later.is_empty() {
+            desk.waiting.insert(vault, later);
+            self.0.arrived.notify_one();
+        }
+        drop(desk);
+        for waiter in served {
+            let _ = waiter.answer.send(answer.clone());
+        }
+    }
+
+    /// No code panics while it holds this lock, so a poisoned one guards no broken invariant.
+    fn lock(&self) -> MutexGuard<'_, Desk> {
+        self.0.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

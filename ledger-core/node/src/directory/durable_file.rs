@@ -1,0 +1,33 @@
+//! Small files that are there whole or not at all, also after a power cut.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::{DirectoryError, not_writable};
+
+/// Writes a file: temporary file, `fsync`, rename, `fsync` of the directory.
+pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), DirectoryError> {
+    write_steps(path, content, mode).map_err(|source| not_writable(path, source, "write"))
+}
+
+fn write_steps(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let mut file = match OpenOptions::new().create_new(true).write(true).mode(mode).open(&temporary) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Left by a crash; this process holds the directory's lock.
+            std::fs::remove_file(&temporary)?;
+            OpenOptions::new().create_new(true).write(true).mode(mode).open(&temporary)?
+        }
+        other => other?,
+    };
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}

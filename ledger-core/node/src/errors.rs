@@ -1,0 +1,242 @@
+//! What the calls of a [`Ledger`](crate::Ledger) answer when they do not do what was asked.
+
+use std::time::Duration;
+
+use ledger_core::command::{AdminRefusal, WriteRefusal};
+use ledger_core::ledger_state::{ReadError, StateError};
+use ledger_core::names::{LedgerId, VaultId, VaultRef};
+use ledger_core::page_token::PageTokenError;
+use ledger_core::ports::StoreError;
+
+use crate::applied_state::HalfApplied;
+use crate::directory::DirectoryError;
+use crate::failure::NodeFailure;
+use crate::options::OptionsError;
+use crate::raft::ConsensusError;
+
+/// A ledger could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting that the node cannot work with.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The data directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The log store cannot be read.
+    #[error("the log store cannot be read: {0}")]
+    LogStore(#[source] StoreError),
+    /// The state store cannot be read, or contradicts itself.
+    #[error("the state store cannot be read: {0}")]
+    StateStore(#[source] StateError),
+    /// The log key is another ledger's.
+    #[error(
+        "log.key belongs to ledger {key}, the data to ledger {data}: put the right key back, or open another data directory"
+    )]
+    KeyOfAnotherLedger {
+        /// Identity in the key's name.
+        key: LedgerId,
+        /// Identity in the state.
+        data: LedgerId,
+    },
+    /// A checkpoint was signed that the recovered log does not contain: the data went back in time.
+    #[error(
+        "vault {vault} has {recovered_size} blocks, but a checkpoint over {signed_size} blocks was signed here{}: \
+         the data directory was restored from an older copy or lost its end. Signing on would contradict what was \
+         published. Put the newest copy back, or export what is here and import it into a new ledger",
+        if *recovered_size >= *signed_size { " with other content" } else { "" }
+    )]
+    SignedCheckpointLost {
+        /// The vault, by its name or, when the name is unknown, its id.
+        vault: String,
+        /// Its identity.
+        vault_id: VaultId,
+        /// Size of the checkpoint that was signed.
+        signed_size: u64,
+        /// Size of the recovered log.
+        recovered_size: u64,
+    },
+    /// The consensus engine refused to start.
+    #[error("consensus cannot start: {reason}")]
+    Consensus {
+        /// Why.
+        reason: String,
+    },
+    /// The node failed while it recovered.
+    #[error(transparent)]
+    Failed(#[from] NodeFailure),
+    /// A thread could not be started, or ended while the ledger opened.
+    #[error("a thread of the node could not be started: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// A write was not accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The transaction was decided: it changed nothing.
+    #[error(transparent)]
+    Refused(#[from] WriteRefusal),
+    /// Only the ledger itself writes as `system:`.
+    #[error("{actor} is reserved for the ledger itself: write as user:ID or client:ID")]
+    ReservedActor {
+        /// The actor given.
+        actor: String,
+    },
+    /// Too many writes wait. Nothing was done.
+    #[error("too many writes wait: try again in {retry_after:?}")]
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// This node does not lead, or no quorum answers. The write may or may not happen: repeat it with
+    /// the same idempotency key.
+    #[error("the ledger is not available here ({reason}): repeat the write with the same idempotency key")]
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+    /// The node stops. The write may or may not have happened: repeat it with the same idempotency key.
+    #[error("the node stops: repeat the write with the same idempotency key once it is back")]
+    Stopped,
+}
+
+/// An administrative command was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// The command was decided: it changed nothing.
+    #[error(transparent)]
+    Refused(#[from] AdminRefusal),
+    /// Too many commands wait. Nothing was done.
+    #[error("too many commands wait: try again in {retry_after:?}")]
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// This node does not lead, or no quorum answers. The command may or may not happen.
+    #[error(
+        "the ledger is not available here ({reason}): look whether the command took effect, then repeat it"
+    )]
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+    /// The node stops. The command may or may not have happened.
+    #[error("the node stops: look whether the command took effect once it is back")]
+    Stopped,
+}
+
+/// A read gave no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadFailure {
+    /// There is no such vault.
+    #[error("there is no vault {vault}")]
+    VaultNotFound {
+        /// The vault.
+        vault: VaultRef,
+    },
+    /// The log is not that long.
+    #[error("height or size {asked} is not available: the newest block of the vault is {height}")]
+    HeightUnavailable {
+        /// What was asked for.
+        asked: u64,
+        /// The newest height.
+        height: u64,
+    },
+    /// The caller trusts a longer log than this one: it was cut, or the checkpoint is another ledger's.
+    #[error(
+        "you trust a checkpoint over {trusted_size} blocks, this log has {size}: it was restored from an older copy, \
+         or the checkpoint belongs to another ledger. Do not trust its answers before you know which"
+    )]
+    TrustedSizeAhead {
+        /// Size that the caller trusts.
+        trusted_size: u64,
+        /// Size of the log.
+        size: u64,
+    },
+    /// The page token was refused.
+    #[error(transparent)]
+    PageToken(#[from] PageTokenError),
+    /// More keys than one call may ask for.
+    #[error("a batch has at most {max} keys, this one has {count}")]
+    TooManyKeys {
+        /// Keys given.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Too many reads wait. Nothing was done.
+    #[error("too many reads wait: try again in {retry_after:?}")]
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// This node does not lead, or no quorum answers.
+    #[error("the ledger is not available here ({reason}): try again, or read with eventual consistency")]
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+    /// The state cannot be read.
+    #[error(transparent)]
+    State(StateError),
+    /// The node stops.
+    #[error("the node stops")]
+    Stopped,
+}
+
+/// A node did not stop in order.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// The node had failed before.
+    #[error(transparent)]
+    Failed(#[from] NodeFailure),
+}
+
+impl ReadFailure {
+    pub(crate) fn of(error: ReadError, vault: &VaultRef) -> Self {
+        match error {
+            ReadError::VaultNotFound => Self::VaultNotFound { vault: vault.clone() },
+            ReadError::HeightUnavailable { asked, height } => Self::HeightUnavailable { asked, height },
+            ReadError::State(error) => Self::State(error),
+            other => Self::Unavailable { reason: other.to_string() },
+        }
+    }
+}
+
+impl From<HalfApplied> for ReadFailure {
+    fn from(_: HalfApplied) -> Self {
+        Self::Stopped
+    }
+}
+
+impl From<&ConsensusError> for ReadFailure {
+    fn from(error: &ConsensusError) -> Self {
+        match error {
+            ConsensusError::Stopped => Self::Stopped,
+            other => Self::Unavailable { reason: other.to_string() },
+        }
+    }
+}
+
+impl From<&ConsensusError> for WriteError {
+    fn from(error: &ConsensusError) -> Self {
+        match error {
+            ConsensusError::Stopped => Self::Stopped,
+            other => Self::Unavailable { reason: other.to_string() },
+        }
+    }
+}
+
+impl From<&ConsensusError> for AdminError {
+    fn from(error: &ConsensusError) -> Self {
+        match error {
+            ConsensusError::Stopped => Self::Stopped,
+            other => Self::Unavailable { reason: other.to_string() },
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The façade: one ledger, opened in this process.
+
+use std::fmt;
+use std::sync::{Arc, RwLockReadGuard};
+use std::time::Duration;
+
+use ledger_core::command::{Command, NamespaceInfo, Outcome, Receipt, VaultInfo};
+use ledger_core::ledger_state::LedgerState;
+use ledger_core::names::{LedgerId, NamespaceName, VaultId, VaultRef};
+use ledger_core::ports::{LogStore, StateStore};
+use ledger_core::transaction::{Actor, Transaction};
+use ledger_verify::note::VerifierKey;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::batcher::{Write, WriteTarget};
+use crate::counters::{CounterCells, Counters, add};
+use crate::directory::DataDirectory;
+use crate::errors::{AdminError, OpenError, ShutdownError, WriteError};
+use crate::failure::{FailureCell, NodeFailure};
+use crate::node_thread::{self, NodeHandles, NodeParts, NodeThread};
+use crate::options::Options;
+
+/// Administrative commands on their way at once; more are refused with a retry time.
+const ADMIN_COMMANDS_MAX: usize = 64;
+const ADMIN_RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Actors of the ledger itself.
+const RESERVED_ACTORS: &str = "system:";
+
+/// The storage of one node.
+#[derive(Clone)]
+pub struct Stores {
+    /// The replicated log.
+    pub log: Arc<dyn LogStore>,
+    /// The materialised state.
+    pub state: Arc<dyn StateStore>,
+}
+
+/// What a node knows about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// Identity of the node.
+    pub node_id: u64,
+    /// Raft term.
+    pub term: u64,
+    /// Whether it leads.
+    pub is_leader: bool,
+    /// Index of the last log entry.
+    pub last_log_index: u64,
+    /// Index of the last entry that is applied.
+    pub last_applied: u64,
+    /// Index of the last entry whose effects are durable in the state store; 0 also when there is none.
+    pub durable_applied: u64,
+    /// Index of the last entry that was purged from the log; `None` = none was.
+    pub purged: Option<u64>,
+    /// Applied bytes that are not in the state store yet.
+    pub overlay_bytes: u64,
+    /// Namespaces.
+    pub namespace_count: u64,
+    /// Vaults.
+    pub vault_count: u64,
+}
+
+/// A ledger that is open in this process. Clones share it; the last one that goes stops the node.
+#[derive(Clone)]
+pub struct Ledger {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub handles: NodeHandles,
+    pub counters: Arc<CounterCells>,
+    pub failure: FailureCell,
+    pub options: Options,
+    node_id: u64,
+    ledger_id: LedgerId,
+    verifier_key: VerifierKey,
+    admin: Semaphore,
+    thread: NodeThread,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("ledger_id", &self.shared.ledger_id)
+            .field("node_id", &self.shared.node_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger of a data directory, or makes a new one. Returns once this node leads and
+    /// everything that was ever acknowledged is applied.
+    pub async fn open(directory: DataDirectory, stores: Stores, options: Options) -> Result<Self, OpenError> {
+        options.validate()?;
+        let counters = Arc::new(CounterCells::default());
+        let failure = FailureCell::default();
+        let (node_id, ledger_id) = (directory.node_id(), directory.ledger_id());
+        let verifier_key = directory.signing_key().verifier_key();
+        let parts = NodeParts {
+            directory,
+            stores,
+            options: options.clone(),
+            counters: Arc::clone(&counters),
+            failure: failure.clone(),
+        };
+        let (handles, thread) = node_thread::start(parts).await?;
+        let admin = Semaphore::new(ADMIN_COMMANDS_MAX);
+        let shared =
+            Shared { handles, counters, failure, options, node_id, ledger_id, verifier_key, admin, thread };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Identity of the ledger.
+    pub fn ledger_id(&self) -> LedgerId {
+        self.shared.ledger_id
+    }
+
+    /// The public key of the ledger's checkpoints.
+    pub fn verifier_key(&self) -> VerifierKey {
+        self.shared.verifier_key.clone()
+    }
+
+    /// The origin line of a vault's checkpoints.
+    pub fn origin(&self, vault: VaultId) -> String {
+        self.shared.handles.signer.origin(vault)
+    }
+
+    /// Time of the newest log entry, unix milliseconds.
+    pub fn log_time_ms(&self) -> u64 {
+        self.directory().log_time_ms()
+    }
+
+    /// What the node knows about itself.
+    pub fn node_info(&self) -> NodeStatus {
+        let handles = &self.shared.handles;
+        let consensus = handles.consensus.status();
+        let state = self.directory();
+        NodeStatus {
+            node_id: self.shared.node_id,
+            term: consensus.term,
+            is_leader: consensus.is_leader,
+            last_log_index: consensus.last_log_index.unwrap_or(0),
+            last_applied: handles.ledger.applied_index().unwrap_or(0),
+            durable_applied: handles.flusher.durable_index().unwrap_or(0),
+            purged: consensus.purged_index,
+            overlay_bytes: state.overlay_bytes() as u64,
+            namespace_count: state.namespace_count(),
+            vault_count: state.vault_count(),
+        }
+    }
+
+    /// What the node has done since it opened.
+    pub fn counters(&self) -> Counters {
+        self.shared.counters.read()
+    }
+
+    /// Creates a namespace.
+    pub async fn create_namespace(&self, name: NamespaceName) -> Result<NamespaceInfo, AdminError> {
+        self.namespace_command(Command::CreateNamespace { name }).await
+    }
+
+    /// Deletes an empty namespace; answers what it was.
+    pub async fn delete_namespace(&self, name: NamespaceName) -> Result<NamespaceInfo, AdminError> {
+        self.namespace_command(Command::DeleteNamespace { name }).await
+    }
+
+    /// Creates a vault with its genesis block.
+    pub async fn create_vault(&self, vault: VaultRef) -> Result<VaultInfo, AdminError> {
+        let id = VaultId(Uuid::now_v7().into_bytes());
+        self.vault_command(Command::CreateVault { vault, id }).await
+    }
+
+    /// Deletes a vault with all that it holds; answers what it was.
+    pub async fn delete_vault(&self, vault: VaultRef) -> Result<VaultInfo, AdminError> {
+        let info = self.vault_command(Command::DeleteVault { vault }).await?;
+        self.shared.handles.signer.forget(info.id);
+        Ok(info)
+    }
+
+    /// One namespace.
+    pub fn namespace(&self, name: &NamespaceName) -> Option<NamespaceInfo> {
+        self.directory().namespace(name)
+    }
+
+    /// Namespaces in name order, at most `limit` of them, after a name.
+    pub fn namespaces(&self, after: Option<&NamespaceName>, limit: usize) -> Vec<NamespaceInfo> {
+        self.directory().namespaces(after, limit)
+    }
+
+    /// One vault.
+    pub fn vault(&self, vault: &VaultRef) -> Option<VaultInfo> {
+        self.directory().vault(vault)
+    }
+
+    /// Vaults of one namespace or of all, in name order, at most `limit` of them, after a name.
+    pub fn vaults(
+        &self,
+        namespace: Option<&NamespaceName>,
+        after: Option<&VaultRef>,
+        limit: usize,
+    ) -> Vec<VaultInfo> {
+        self.directory().vaults(namespace, after, limit)
+    }
+
+    /// Writes a transaction. The receipt means: committed, durable, applied. After an error without a
+    /// decision, write again with the same idempotency key: the transaction happens once.
+    pub async fn write(
+        &self,
+        vault: &VaultRef,
+        actor: &Actor,
+        transaction: Transaction,
+    ) -> Result<Receipt, WriteError> {
+        if actor.as_str().starts_with(RESERVED_ACTORS) {
+            return Err(WriteError::ReservedActor { actor: actor.as_str().to_owned() });
+        }
+        let target = WriteTarget::Named(vault.clone());
+        self.shared.handles.queue.write(Write { target, actor: actor.clone(), transaction }).await
+    }
+
+    /// Resolves when the node has stopped by itself because a store or the engine failed: end the
+    /// process then.
+    pub async fn failure(&self) -> NodeFailure {
+        self.shared.failure.wait().await
+    }
+
+    /// Takes no more writes, finishes those that wait, flushes, and releases the data directory.
+    pub async fn shutdown(&self) -> Result<(), ShutdownError> {
+        // The thread may have ended before, or stop already: both are what is asked for.
+        let _ = self.shared.thread.stop.try_send(());
+        let mut ended = self.shared.thread.ended.clone();
+        while ended.changed().await.is_ok() {}
+        match self.shared.failure.get() {
+            Some(failure) => Err(failure.clone().into()),
+            None => Ok(()),
+        }
+    }
+
+    fn directory(&self) -> RwLockReadGuard<'_, LedgerState> {
+        self.shared.handles.ledger.read_directory()
+    }
+
+    async fn namespace_command(&self, command: Command) -> Result<NamespaceInfo, AdminError> {
+        match self.admin_command(command).await? {
+            Some(Outcome::Namespace(outcome)) => Ok(outcome?),
+            other => Err(unexpected(other.as_ref())),
+        }
+    }
+
+    async fn vault_command(&self, command: Command) -> Result<VaultInfo, AdminError> {
+        match self.admin_command(command).await? {
+            Some(Outcome::Vault(outcome)) => Ok(outcome?),
+            other => Err(unexpected(other.as_ref())),
+        }
+    }
+
+    async fn admin_command(&self, command: Command) -> Result<Option<Outcome>, AdminError> {
+        let Ok(_permit) = self.shared.admin.try_acquire() else {
+            add(&self.shared.counters.overloads, 1);
+            return Err(AdminError::Overloaded { retry_after: ADMIN_RETRY_AFTER });
+        };
+        self.shared.handles.consensus.propose(command).await.map_err(|error| (&error).into())
+    }
+}
+
+/// Cannot happen while outcomes match their commands; an error is still better than a wrong answer.
+fn unexpected(outcome: Option<&Outcome>) -> AdminError {
+    AdminError::Unavailable { reason: format!("the command was answered with {outcome:?}") }
+}

@@ -1,0 +1,377 @@
+//! The thread of a node: engine, batches and applying run on a runtime of their own, so that it does not
+//! matter which runtime the callers use.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use ledger_core::command::{Command, Outcome};
+use ledger_core::ledger_state::{LedgerState, ReadError};
+use ledger_core::ports::SignedMark;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::applied_state::AppliedLedger;
+use crate::batcher::{Batcher, WriteQueue};
+use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
+use crate::counters::CounterCells;
+use crate::directory::{DataDirectory, random_bytes};
+use crate::errors::OpenError;
+use crate::failure::{FailedPart, FailureCell, Fault};
+use crate::flusher::{Flusher, FlusherParts};
+use crate::garbage_collection::GarbageCollector;
+use crate::ledger::Stores;
+use crate::log_writer::{LogWriter, LogWriterParts};
+use crate::options::{Bootstrap, Options};
+use crate::raft::{Consensus, ConsensusError, ConsensusParts};
+use crate::read_barrier::ReadBarrier;
+
+/// What callers hold of a running node.
+pub(crate) struct NodeHandles {
+    pub ledger: Arc<AppliedLedger>,
+    pub consensus: Consensus,
+    pub queue: WriteQueue,
+    pub barrier: ReadBarrier,
+    pub signer: CheckpointSigner,
+    pub flusher: Flusher,
+}
+
+/// What a node is opened with.
+pub(crate) struct NodeParts {
+    pub directory: DataDirectory,
+    pub stores: Stores,
+    pub options: Options,
+    pub counters: Arc<CounterCells>,
+    pub failure: FailureCell,
+}
+
+/// The way back to the thread.
+pub(crate) struct NodeThread {
+    /// A message, or the end of all senders, stops the node in order.
+    pub stop: mpsc::Sender<()>,
+    /// Closed when the thread has ended.
+    pub ended: watch::Receiver<()>,
+}
+
+/// Starts the thread and waits until the node has recovered and leads.
+pub(crate) async fn start(parts: NodeParts) -> Result<(NodeHandles, NodeThread), OpenError> {
+    let (stop, stopped) = mpsc::channel(1);
+    let (alive, ended) = watch::channel(());
+    let (opened, outcome) = oneshot::channel();
+    let body = move || {
+        let _alive = alive;
+        let _report = PanicReport(parts.failure.clone());
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(opened.send(Err(OpenError::Thread(error)))),
+        };
+        runtime.block_on(run(parts, opened, stopped));
+    };
+    spawn("ledger-raft", body).map_err(OpenError::Thread)?;
+    let ended_early = || OpenError::Thread(io::Error::other("it ended while the ledger opened"));
+    let handles = outcome.await.map_err(|_| ended_early())??;
+    Ok((handles, NodeThread { stop, ended }))
+}
+
+/// Reports a panic of the thread that holds it.
+pub(crate) struct PanicReport(pub FailureCell);
+
+impl Drop for PanicReport {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.report(FailedPart::Thread, Fault::shared("it panicked"));
+        }
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body)
+}
+
+/// The storage threads, to be stopped last.
+struct StorageThreads {
+    log_writer: LogWriter,
+    flusher: Flusher,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl StorageThreads {
+    /// Flushes what is applied, commits what waits for the log, and waits for both threads.
+    fn finish(self) {
+        self.flusher.finish();
+        self.log_writer.finish();
+        for thread in self.threads {
+            // A panic was reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn run(
+    parts: NodeParts,
+    opened: oneshot::Sender<Result<NodeHandles, OpenError>>,
+    stopped: mpsc::Receiver<()>,
+) {
+    let mut storage =
+        StorageThreads { log_writer: LogWriter::new(), flusher: Flusher::new(None), threads: Vec::new() };
+    match open(&parts, &mut storage).await {
+        Ok(handles) => {
+            let tasks = spawn_tasks(&parts, &handles);
+            let parted = Handles::part(&handles);
+            if opened.send(Ok(handles)).is_ok() {
+                parted.serve(&parts.failure, stopped, tasks).await;
+            } else {
+                parted.consensus.shutdown().await;
+            }
+            storage.finish();
+        }
+        Err(error) => {
+            storage.finish();
+            drop(opened.send(Err(error)));
+        }
+    }
+    // The lock goes last: nobody else opens the directory before everything is written.
+    drop(parts);
+}
+
+async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHandles, OpenError> {
+    let directory = &parts.directory;
+    let stored_marks = parts.stores.log.snapshot().map_err(OpenError::LogStore)?.signed;
+    let state = LedgerState::load(Arc::clone(&parts.stores.state)).map_err(OpenError::StateStore)?;
+    check_identity(directory, &state)?;
+    let durable = parts.stores.state.applied().map_err(|error| OpenError::StateStore(error.into()))?;
+    storage.flusher = Flusher::new(durable);
+    let ledger = Arc::new(AppliedLedger::new(state));
+    let consensus = start_consensus(parts, storage, &ledger).await?;
+    let recovered = recover(parts, &consensus, &ledger, &stored_marks);
+    if let Err(error) = guarded(&parts.failure, &consensus, recovered).await {
+        consensus.shutdown().await;
+        return Err(error);
+    }
+    let signer = CheckpointSigner::new(SignerParts {
+        key: directory.signing_key().clone(),
+        ledger: Arc::clone(&ledger),
+        log_writer: storage.log_writer.clone(),
+        counters: Arc::clone(&parts.counters),
+    });
+    Ok(NodeHandles {
+        ledger,
+        consensus,
+        queue: WriteQueue::new(&parts.options, Arc::clone(&parts.counters)),
+        barrier: ReadBarrier::new(Arc::clone(&parts.counters)),
+        signer,
+        flusher: storage.flusher.clone(),
+    })
+}
+
+fn check_identity(directory: &DataDirectory, state: &LedgerState) -> Result<(), OpenError> {
+    match state.ledger_id() {
+        Some(data) if data != directory.ledger_id() => {
+            Err(OpenError::KeyOfAnotherLedger { key: directory.ledger_id(), data })
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn start_consensus(
+    parts: &NodeParts,
+    storage: &mut StorageThreads,
+    ledger: &Arc<AppliedLedger>,
+) -> Result<Consensus, OpenError> {
+    let consensus_parts = ConsensusParts {
+        node_id: parts.directory.node_id(),
+        log_store: Arc::clone(&parts.stores.log),
+        log_writer: storage.log_writer.clone(),
+        ledger: Arc::clone(ledger),
+        flusher: storage.flusher.clone(),
+        flush_bytes: parts.options.flush_bytes,
+        overlay_bytes_max: parts.options.overlay_bytes_max,
+        clock: Arc::clone(&parts.options.clock),
+        counters: Arc::clone(&parts.counters),
+        failure: parts.failure.clone(),
+    };
+    let (log, on_durable) = Consensus::open_log(&consensus_parts).map_err(OpenError::LogStore)?;
+    let log_parts = LogWriterParts {
+        store: Arc::clone(&parts.stores.log),
+        counters: Arc::clone(&parts.counters),
+        failure: parts.failure.clone(),
+        on_durable,
+    };
+    storage.threads.push(storage.log_writer.start(log_parts).map_err(OpenError::Thread)?);
+    let flusher_parts = FlusherParts {
+        store: Arc::clone(&parts.stores.state),
+        ledger: Arc::clone(ledger),
+        interval: parts.options.flush_interval,
+        counters: Arc::clone(&parts.counters),
+        failure: parts.failure.clone(),
+    };
+    storage.threads.push(storage.flusher.start(flusher_parts).map_err(OpenError::Thread)?);
+    Consensus::start(consensus_parts, log).await.map_err(|error| start_error(&parts.failure, &error))
+}
+
+/// A storage failure says more than the engine's answer to it.
+fn start_error(failure: &FailureCell, error: &ConsensusError) -> OpenError {
+    match failure.get() {
+        Some(failure) => OpenError::Failed(failure.clone()),
+        None => OpenError::Consensus { reason: error.to_string() },
+    }
+}
+
+/// Ends a wait when the node fails meanwhile.
+async fn guarded(
+    failure: &FailureCell,
+    consensus: &Consensus,
+    wait: impl Future<Output = Result<(), OpenError>>,
+) -> Result<(), OpenError> {
+    tokio::select! {
+        biased;
+        failure = failure.wait() => Err(failure.into()),
+        outcome = wait => outcome,
+        reason = consensus.stopped() => Err(OpenError::Consensus { reason }),
+    }
+}
+
+/// Leads, applies everything that was committed before, and checks that the log is what it was.
+async fn recover(
+    parts: &NodeParts,
+    consensus: &Consensus,
+    ledger: &AppliedLedger,
+    marks: &[SignedMark],
+) -> Result<(), OpenError> {
+    let refused = |error: ConsensusError| start_error(&parts.failure, &error);
+    match parts.options.bootstrap {
+        Bootstrap::Single => consensus.bootstrap_single_voter().await.map_err(refused)?,
+    }
+    consensus.wait_until_recovered().await.map_err(refused)?;
+    let has_identity = read(ledger)?.ledger_id().is_some();
+    if !has_identity {
+        let page_key = random_bytes()?;
+        let initialise = Command::Initialise { ledger_id: parts.directory.ledger_id(), page_key };
+        match consensus.propose(initialise).await.map_err(refused)? {
+            Some(Outcome::Initialised(_)) => {}
+            _ => return Err(OpenError::Consensus { reason: "the ledger took no identity".to_owned() }),
+        }
+    }
+    let state = read(ledger)?;
+    check_identity(&parts.directory, &state)?;
+    marks.iter().try_for_each(|mark| check_mark(&state, mark))
+}
+
+fn read(ledger: &AppliedLedger) -> Result<std::sync::RwLockReadGuard<'_, LedgerState>, OpenError> {
+    ledger.read().map_err(|error| OpenError::Consensus { reason: error.to_string() })
+}
+
+/// What was signed must still be there. The id of a vault that is gone is never used again, so nothing
+/// can be signed against its old checkpoints.
+fn check_mark(state: &LedgerState, mark: &SignedMark) -> Result<(), OpenError> {
+    let broken = |error| match error {
+        ReadError::State(error) => OpenError::StateStore(error),
+        other => OpenError::Consensus { reason: other.to_string() },
+    };
+    let recovered_size = match state.tip(mark.vault) {
+        Ok(tip) => tip.size,
+        Err(ReadError::VaultNotFound) => return Ok(()),
+        Err(error) => return Err(broken(error)),
+    };
+    let agrees =
+        mark.size <= recovered_size && state.log_root_at(mark.vault, mark.size).map_err(broken)? == mark.root;
+    if agrees {
+        return Ok(());
+    }
+    let named = state.vaults(None, None, usize::MAX).into_iter().find(|info| info.id == mark.vault);
+    Err(OpenError::SignedCheckpointLost {
+        vault: named
+            .map_or_else(|| mark.vault.to_string(), |info| format!("{}/{}", info.namespace, info.name)),
+        vault_id: mark.vault,
+        signed_size: mark.size,
+        recovered_size,
+    })
+}
+
+/// The tasks that run for as long as the node does, and the batcher, which ends when it has drained.
+struct Tasks {
+    forever: JoinSet<()>,
+    batcher: tokio::task::JoinHandle<()>,
+}
+
+fn spawn_tasks(parts: &NodeParts, handles: &NodeHandles) -> Tasks {
+    let batcher = Batcher {
+        queue: handles.queue.clone(),
+        consensus: handles.consensus.clone(),
+        ledger: Arc::clone(&handles.ledger),
+        counters: Arc::clone(&parts.counters),
+        batch_delay: parts.options.batch_delay,
+    };
+    let collector = GarbageCollector {
+        consensus: handles.consensus.clone(),
+        ledger: Arc::clone(&handles.ledger),
+        queue: handles.queue.clone(),
+        clock: Arc::clone(&parts.options.clock),
+        interval: parts.options.gc_interval,
+        counters: Arc::clone(&parts.counters),
+    };
+    let mut forever = JoinSet::new();
+    forever.spawn(handles.barrier.clone().run(handles.consensus.clone()));
+    forever.spawn(handles.signer.clone().run());
+    forever.spawn(collector.run());
+    forever.spawn(release_log(handles.flusher.clone(), handles.consensus.clone()));
+    Tasks { forever, batcher: tokio::spawn(batcher.run()) }
+}
+
+/// After each flush the log may be purged as far as the state store is durable.
+async fn release_log(flusher: Flusher, consensus: Consensus) {
+    let mut rounds = flusher.rounds();
+    while rounds.changed().await.is_ok() {
+        let behind = flusher.durable_index() > consensus.status().purged_index;
+        if behind && consensus.release_log().await.is_err() {
+            break;
+        }
+    }
+    // The engine has stopped: whoever watches it ends the node.
+    std::future::pending().await
+}
+
+/// The thread's share of the handles.
+struct Handles {
+    consensus: Consensus,
+    queue: WriteQueue,
+    barrier: ReadBarrier,
+    signer: CheckpointSigner,
+}
+
+impl Handles {
+    fn part(handles: &NodeHandles) -> Self {
+        Self {
+            consensus: handles.consensus.clone(),
+            queue: handles.queue.clone(),
+            barrier: handles.barrier.clone(),
+            signer: handles.signer.clone(),
+        }
+    }
+
+    /// Waits for an order to stop or for a failure, then stops accordingly.
+    async fn serve(self, failure: &FailureCell, mut stopped: mpsc::Receiver<()>, mut tasks: Tasks) {
+        tokio::select! {
+            biased;
+            _ = failure.wait() => {}
+            _ = stopped.recv() => {}
+            reason = self.consensus.stopped() => failure.report(FailedPart::Consensus, Fault::shared(reason)),
+            _ = tasks.forever.join_next() => failure.report(FailedPart::Thread, Fault::shared("a task ended")),
+            _ = &mut tasks.batcher => failure.report(FailedPart::Thread, Fault::shared("the batcher ended")),
+        }
+        self.queue.close();
+        if failure.get().is_none() && !tasks.batcher.is_finished() {
+            tokio::select! {
+                _ = failure.wait() => {}
+                _ = &mut tasks.batcher => {}
+            }
+        }
+        self.queue.fail();
+        tasks.batcher.abort();
+        self.barrier.close();
+        self.signer.close();
+        tasks.forever.shutdown().await;
+        self.consensus.shutdown().await;
+    }
+}

@@ -1,0 +1,94 @@
+//! Linearizable reads: all readers that wait share one confirmation of leadership.
+//!
+//! A reader that arrives while a round runs waits for the next one: the round may have fixed its read
+//! index before the reader came.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::counters::{CounterCells, add};
+use crate::errors::ReadFailure;
+use crate::raft::{Consensus, ConsensusError};
+
+/// Most readers that wait at once; more are refused with a retry time.
+const READERS_MAX: usize = 65_536;
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+
+type Passed = Result<(), Arc<ConsensusError>>;
+
+/// The barrier. Clones share it.
+#[derive(Clone)]
+pub(crate) struct ReadBarrier(Arc<Inner>);
+
+struct Inner {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+    counters: Arc<CounterCells>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    readers: Vec<oneshot::Sender<Passed>>,
+    closed: bool,
+}
+
+impl ReadBarrier {
+    pub fn new(counters: Arc<CounterCells>) -> Self {
+        Self(Arc::new(Inner { waiting: Mutex::new(Waiting::default()), arrived: Notify::new(), counters }))
+    }
+
+    /// Returns once everything that was committed before the call is applied here.
+    pub async fn pass(&self) -> Result<(), ReadFailure> {
+        let (sender, passed) = oneshot::channel();
+        let first = {
+            let mut waiting = self.lock();
+            if waiting.closed {
+                return Err(ReadFailure::Stopped);
+            }
+            if waiting.readers.len() >= READERS_MAX {
+                return Err(ReadFailure::Overloaded { retry_after: RETRY_AFTER });
+            }
+            waiting.readers.push(sender);
+            waiting.readers.len() == 1
+        };
+        if first {
+            self.0.arrived.notify_one();
+        }
+        match passed.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.as_ref().into()),
+            Err(_) => Err(ReadFailure::Stopped),
+        }
+    }
+
+    /// Lets readers through in rounds, for ever.
+    pub async fn run(self, consensus: Consensus) {
+        loop {
+            self.0.arrived.notified().await;
+            let readers = std::mem::take(&mut self.lock().readers);
+            if readers.is_empty() {
+                continue;
+            }
+            add(&self.0.counters.barrier_reads, readers.len() as u64);
+            add(&self.0.counters.barrier_rounds, 1);
+            let passed = consensus.confirm_leadership().await.map_err(Arc::new);
+            for reader in readers {
+                let _ = reader.send(passed.clone());
+            }
+        }
+    }
+
+    /// Turns away those who wait and those who come.
+    pub fn close(&self) {
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        waiting.readers.clear();
+    }
+
+    /// No code panics while it holds this lock, so a poisoned one guards no broken invariant.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

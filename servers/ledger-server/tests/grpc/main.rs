@@ -1,0 +1,12 @@
+//! The server through its own protocol: a real listener, real clients, a real store.
+
+mod access;
+mod bad_input;
+mod calls;
+mod documentation;
+mod limits;
+mod metrics;
+mod paging;
+mod settings;
+mod support;
+mod transport;

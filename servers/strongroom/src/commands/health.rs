@@ -1,0 +1,99 @@
+//! `strongroom health`
+
+use std::time::Duration;
+
+use clap::Args;
+use http::Uri;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::json;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
+use crate::ttl;
+
+/// Most bytes of an answer that are read.
+const ANSWER_BYTES_MAX: usize = 65_536;
+
+/// Ask a server whether it is ready. Exit code 7 when it is not.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    strongroom health http://127.0.0.1:9090          the probes: /readyz\n  \
+    strongroom health http://127.0.0.1:9090/livez    another probe\n  \
+    strongroom health http://127.0.0.1:50051 --grpc  the ledger: grpc.health.v1")]
+pub struct Health {
+    /// URL of the server's probes, or with --grpc of a gRPC service. http only: probes have no TLS.
+    url: Uri,
+    /// Ask with grpc.health.v1.
+    #[arg(long)]
+    grpc: bool,
+    /// Longest time to wait.
+    #[arg(long, default_value = "5s", value_parser = ttl::parse, value_name = "DURATION")]
+    timeout: Duration,
+}
+
+impl Health {
+    /// Runs the command.
+    pub async fn run(self, output: Output) -> Result<(), Failure> {
+        if self.url.scheme_str() != Some("http") || self.url.host().is_none() {
+            return Err(Failure::usage(format!("{} is not a URL of the form http://HOST:PORT", self.url)));
+        }
+        let ask = async { if self.grpc { ask_grpc(&self.url).await } else { ask_probe(&self.url).await } };
+        let late = || unavailable(&self.url, &format!("no answer within {} ms", self.timeout.as_millis()));
+        let (ready, said) = tokio::time::timeout(self.timeout, ask).await.map_err(|_| late())??;
+        if !ready {
+            return Err(Failure::new(
+                Exit::Unavailable,
+                "NOT_READY",
+                format!("{} is not ready: {said}", self.url),
+            ));
+        }
+        let document = json!({ "url": self.url.to_string(), "ready": true, "answer": said });
+        output.result(&document, || format!("ready  {}", self.url))
+    }
+}
+
+async fn ask_probe(url: &Uri) -> Result<(bool, String), Failure> {
+    let path = match url.path() {
+        "" | "/" => "/readyz",
+        path => path,
+    };
+    let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    let asked = Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
+    let asked = asked.map_err(|error| Failure::usage(error.to_string()))?;
+    let client: Client<_, Empty<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let answer = client.get(asked).await.map_err(|error| unavailable(url, &causes(&error)))?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| unavailable(url, &error.to_string()))?.to_bytes();
+    let said = String::from_utf8_lossy(&body).trim().to_owned();
+    Ok((status.is_success(), format!("{} {said}", status.as_u16()).trim().to_owned()))
+}
+
+async fn ask_grpc(url: &Uri) -> Result<(bool, String), Failure> {
+    let channel = tonic::transport::Channel::builder(url.clone()).connect().await;
+    let channel = channel.map_err(|error| unavailable(url, &causes(&error)))?;
+    let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
+    let answer = answer.map_err(|status| unavailable(url, status.message()))?.into_inner();
+    let status = ServingStatus::try_from(answer.status).unwrap_or(ServingStatus::Unknown);
+    Ok((status == ServingStatus::Serving, status.as_str_name().to_owned()))
+}
+
+fn unavailable(url: &Uri, reason: &str) -> Failure {
+    Failure::new(Exit::Unavailable, "UNAVAILABLE", format!("{url} does not answer: {reason}"))
+        .with_hint("is the server running, and is this its address?")
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,82 @@
+//! `strongroom ledger put`
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use ledger_core::entity::{EntityKey, EntityValue, VALUE_BYTES_MAX};
+use ledger_core::names::VaultRef;
+use ledger_core::transaction::{Action, Operation};
+
+use super::condition::ConditionArgs;
+use super::submit::{self, IdempotencyArgs};
+use crate::discovery::ServerArgs;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::ttl;
+
+/// Write one entity.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    strongroom ledger put acme/prod door:front '{\"state\":\"locked\"}'\n  \
+    strongroom ledger put acme/prod session:1 ok --ttl 60s --if-absent\n  \
+    strongroom ledger put acme/prod image --file photo.jpg")]
+pub struct Put {
+    /// NAMESPACE/VAULT.
+    vault: VaultRef,
+    /// The key, 1 to 1,024 bytes.
+    #[arg(value_parser = super::entity_key)]
+    key: EntityKey,
+    /// The value, at most 1 MiB. `-` reads standard input.
+    #[arg(required_unless_present = "file", conflicts_with = "file", allow_hyphen_values = true)]
+    value: Option<String>,
+    /// File with the value.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Hide the entity after this time, such as 60s, 5m, 12h, 30d.
+    #[arg(long, value_name = "DURATION", value_parser = ttl::parse)]
+    ttl: Option<Duration>,
+    #[command(flatten)]
+    condition: ConditionArgs,
+    #[command(flatten)]
+    idempotency: IdempotencyArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+impl Put {
+    /// Runs the command.
+    pub async fn run(self, output: Output) -> Result<(), Failure> {
+        let value = read_value(self.value, self.file)?;
+        let value = EntityValue::new(value).map_err(|error| Failure::usage(error.to_string()))?;
+        let condition = self.condition.condition()?;
+        let client = self.server.client()?;
+        let expires_at_ms = match self.ttl {
+            None => 0,
+            Some(ttl) => ttl::expires_at_ms(client.expiry_base_ms().await?, ttl),
+        };
+        let action = Action::SetEntity { key: self.key.clone(), value, expires_at_ms };
+        let operations = vec![Operation { action, condition }];
+        let receipt = submit::submit(&client, &self.vault, operations, &self.idempotency).await?;
+        submit::print(output, &receipt, self.key.as_str())
+    }
+}
+
+fn read_value(value: Option<String>, file: Option<PathBuf>) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    // One byte more than allowed is read, so that the limit speaks.
+    let limit = VALUE_BYTES_MAX as u64 + 1;
+    match (value, file) {
+        (Some(value), _) if value != "-" => bytes = value.into_bytes(),
+        (_, Some(path)) => {
+            let read = std::fs::File::open(&path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+            read.map_err(|error| Failure::file("read", &path, &error))?;
+        }
+        _ => {
+            let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
+            read.map_err(|error| Failure::error(format!("cannot read standard input: {error}")))?;
+        }
+    }
+    Ok(bytes)
+}

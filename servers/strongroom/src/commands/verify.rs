@@ -1,0 +1,153 @@
+//! `strongroom verify`
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use ledger_core::names::VaultId;
+use ledger_verify::note::VerifierKey;
+use ledger_verify::proof::{self, Claim, DOCUMENT_BYTES_MAX, Subject};
+use serde_json::json;
+
+use crate::commands::ledger::get::extend;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::{clock, record, table};
+
+/// Check a proof document offline and print what it shows. Exit code 5 when it is refused.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    strongroom verify door.proof.json --vkey 'strongroom/…+1a2b3c4d+AQ…'\n  \
+    strongroom verify door.proof.json --vkey KEY --expect-key door:front --expect-value locked")]
+pub struct Verify {
+    /// The document that `strongroom ledger proof` wrote; `-` reads standard input.
+    file: PathBuf,
+    /// Key that must have signed the checkpoint; may repeat while a key is rotated.
+    #[arg(long = "vkey", value_name = "KEY", required = true)]
+    verifier_keys: Vec<VerifierKey>,
+    /// Refuse a proof about another vault: its UUID, as `ledger vault show` prints it.
+    #[arg(long, value_name = "UUID")]
+    expect_vault: Option<String>,
+    /// Refuse a proof about anything but this key.
+    #[arg(long, value_name = "KEY", conflicts_with = "expect_relationship")]
+    expect_key: Option<String>,
+    /// Refuse a proof about anything but this relationship.
+    #[arg(long, num_args = 3, value_names = ["RESOURCE", "RELATION", "SUBJECT"])]
+    expect_relationship: Option<Vec<String>>,
+    /// Refuse a proof of another value.
+    #[arg(long, value_name = "TEXT")]
+    expect_value: Option<String>,
+    /// Refuse a proof of absence.
+    #[arg(long, conflicts_with = "expect_absent")]
+    expect_present: bool,
+    /// Refuse a proof of presence.
+    #[arg(long)]
+    expect_absent: bool,
+}
+
+impl Verify {
+    /// Runs the command.
+    pub fn run(self, output: Output) -> Result<(), Failure> {
+        let bytes = read(&self.file)?;
+        let refused = |error: ledger_verify::ProofError| {
+            Failure::verification(format!("the proof is refused: {error}"))
+        };
+        let (subject, evidence) = proof::from_json(&bytes).map_err(refused)?;
+        let claim = proof::verify(&subject, &evidence, &self.verifier_keys).map_err(refused)?;
+        self.require_expected(&claim)?;
+        let now_ms = clock::now_ms();
+        let mut document = record::claim(&claim, now_ms);
+        extend(&mut document, json!({ "verified": true, "trust": "vkey" }));
+        output.result(&document, || render(&claim, now_ms))
+    }
+
+    fn require_expected(&self, claim: &Claim) -> Result<(), Failure> {
+        let differs = |what: &str, found: &str| {
+            Err(Failure::verification(format!("the proof is sound, but it is about {what} {found}")))
+        };
+        let vault = VaultId(claim.vault_id).to_string();
+        if self.expect_vault.as_ref().is_some_and(|expected| !expected.eq_ignore_ascii_case(&vault)) {
+            return differs("the vault", &vault);
+        }
+        let expected = match (&self.expect_key, self.expect_relationship.as_deref()) {
+            (Some(key), _) => Some(Subject::Entity { key: key.clone() }),
+            (None, Some([resource, relation, subject])) => Some(Subject::Relationship {
+                resource: resource.clone(),
+                relation: relation.clone(),
+                subject: subject.clone(),
+            }),
+            _ => None,
+        };
+        if expected.is_some_and(|expected| expected != claim.subject) {
+            return differs("the record", &shown(&claim.subject));
+        }
+        if self
+            .expect_value
+            .as_ref()
+            .is_some_and(|expected| claim.value.as_deref() != Some(expected.as_bytes()))
+        {
+            return differs("another value of", &shown(&claim.subject));
+        }
+        match claim.present {
+            true if self.expect_absent => differs("the presence of", &shown(&claim.subject)),
+            false if self.expect_present => differs("the absence of", &shown(&claim.subject)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn shown(subject: &Subject) -> String {
+    match subject {
+        Subject::Entity { key } => table::cell(key),
+        Subject::Relationship { resource, relation, subject } => {
+            table::cell(&format!("{resource} {relation} {subject}"))
+        }
+    }
+}
+
+fn render(claim: &Claim, now_ms: u64) -> String {
+    let what = match &claim.subject {
+        Subject::Entity { .. } => "key",
+        Subject::Relationship { .. } => "relationship",
+    };
+    let mut facts = vec![
+        ("verified", if claim.present { "present" } else { "absent" }.to_owned()),
+        (what, shown(&claim.subject)),
+    ];
+    if let Some(value) = &claim.value {
+        facts.push(("value", table::value_cell(value)));
+    }
+    if claim.present {
+        facts.push(("version", claim.version.to_string()));
+        facts.push(("written in block", claim.modified_height.to_string()));
+    }
+    if claim.expires_at_ms != 0 {
+        let state = if claim.expired_at(now_ms) { "EXPIRED" } else { "valid until" };
+        facts.push((state, table::time(claim.expires_at_ms)));
+    }
+    facts.extend([
+        ("as of block", format!("{} at {}", claim.height, table::time(claim.time_ms))),
+        ("vault", VaultId(claim.vault_id).to_string()),
+        ("block hash", hex::encode(claim.block_hash)),
+        ("state root", hex::encode(claim.state_root)),
+        (
+            "checkpoint",
+            format!("size {}, root {}", claim.checkpoint_size, hex::encode(claim.checkpoint_root)),
+        ),
+        ("signed by", claim.key_name.clone()),
+    ]);
+    table::facts(&facts)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    // One byte more than allowed is read, so that the limit speaks.
+    let limit = DOCUMENT_BYTES_MAX as u64 + 1;
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| Failure::file("read", path, &error))?;
+    Ok(bytes)
+}

@@ -1,0 +1,247 @@
+//! A ledger server put together: settings → directory → stores → engine → services → probes → drain.
+//! `dev` and `ledger serve` both run this.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger_node::{DataDirectory, Ledger, Stores};
+use ledger_server::access::Authentication;
+use ledger_server::settings::LedgerSettings;
+use ledger_server::tokens::TokenRegistry;
+use ledger_server::{LedgerServer, ServerSettings};
+use service_kit::disk::{DiskGuard, DiskState};
+use service_kit::listener::ListenError;
+use service_kit::metrics::MetricsHandle;
+use service_kit::probes::Probes;
+use service_kit::ready_line::ReadyNode;
+use service_kit::tls::{Protocol, ServerTls};
+use service_kit::traces::Traces;
+use service_kit::{AuthState, Drain, DrainOutcome, Listener, Phase, Readiness, ReadyLine, logs};
+use storage_adapters::redb::{RedbOptions, RedbStores};
+use tokio::sync::oneshot;
+
+use crate::clock;
+
+/// How often the file system of the data directory is measured.
+const DISK_INTERVAL: Duration = Duration::from_secs(10);
+/// Kept back from the drain for the last spans.
+const TRACES_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What happens when a port is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BusyPort {
+    /// The start fails and names the flag.
+    Fail,
+    /// Another one is taken.
+    TakeFree,
+}
+
+/// A server could not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address is taken or not this machine's.
+    #[error("{source}: free it, or choose another with --{flag}")]
+    Listen {
+        /// The flag that names the address.
+        flag: &'static str,
+        /// Why.
+        source: ListenError,
+    },
+    /// A part did not start.
+    #[error("{0}")]
+    Start(Box<dyn std::error::Error + Send + Sync>),
+    /// The storage failed while the server ran: what reached the disk is unknown, so it ended at once.
+    #[error("the node stopped itself: {0}")]
+    Node(String),
+    /// Time was up, or a second signal came, before everything was done.
+    #[error("the server ended before everything was finished ({0:?})")]
+    Unfinished(DrainOutcome),
+}
+
+fn start_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ServeError {
+    ServeError::Start(error.into())
+}
+
+/// A server that is ready.
+pub struct Running {
+    /// What runs where.
+    pub ready: ReadyLine,
+    /// Whether the data goes with the process.
+    pub ephemeral: bool,
+    ledger: Ledger,
+    server: LedgerServer,
+    listener: Listener,
+    readiness: Readiness,
+    drain: Drain,
+    /// Dropped last: probes answer until everything else is done.
+    stop_probes: oneshot::Sender<()>,
+    probes: tokio::task::JoinHandle<()>,
+}
+
+/// Starts everything. Must run inside a tokio runtime.
+pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, ServeError> {
+    let traces = Traces::from_environment("strongroom-ledger", |name| std::env::var(name).ok())
+        .map_err(start_error)?;
+    logs::install(&settings.logs, traces.as_ref().map(Traces::layer)).map_err(start_error)?;
+    let metrics = MetricsHandle::install().map_err(start_error)?;
+    tokio::spawn(metrics.clone().upkeep());
+    let readiness = Readiness::starting();
+    let drain = Drain::new(settings.drain.clone(), readiness.clone());
+    drain.listen_to_signals().map_err(start_error)?;
+    if let Some(traces) = traces {
+        // Added first, so run last: spans of the drain are sent too.
+        drain.before_exit("traces", move || async move {
+            if let Err(error) = traces.shutdown(TRACES_TIMEOUT).await {
+                tracing::warn!(%error, "spans were lost");
+            }
+        });
+    }
+
+    let tls =
+        settings.tls.as_ref().map(|files| files.load(Protocol::Http2)).transpose().map_err(start_error)?;
+    // Both ports before the data: a start that cannot serve must not recover first.
+    let metrics_listener = bind("metrics", settings.metrics, Protocol::Http1, None, &settings, busy).await?;
+    let listener = bind("listen", settings.listen, Protocol::Http2, tls.as_ref(), &settings, busy).await?;
+    if let Some(tls) = &tls {
+        metrics.watch_certificate("listen", tls.not_after_s);
+    }
+    let metrics_url = metrics_listener.url();
+    let (stop_probes, stopped) = oneshot::channel::<()>();
+    let probes = Probes { readiness: readiness.clone(), metrics: metrics.clone() };
+    let limits = settings.limits.clone();
+    let probes = tokio::spawn(async move {
+        let stop = async {
+            // A dropped sender means stop as well.
+            let _ = stopped.await;
+        };
+        probes.serve(metrics_listener.accept(), &limits, stop).await;
+    });
+
+    let opened = open(&settings).await?;
+    metrics.watch_directory(opened.path.clone());
+    tokio::spawn(watch_disk(DiskGuard::new(opened.path.clone()), readiness.clone()));
+    let ledger = opened.ledger;
+    let shutdown = ledger.clone();
+    drain.before_exit("ledger", move || async move {
+        if let Err(error) = shutdown.shutdown().await {
+            tracing::error!(%error, "the ledger did not shut down cleanly");
+        }
+    });
+    let authentication = match settings.auth {
+        AuthState::WaivedByFlag => Authentication::Off,
+        _ => Authentication::Tokens(Arc::clone(&opened.tokens)),
+    };
+    let server_settings = ServerSettings {
+        authentication,
+        limits: settings.limits.clone(),
+        admission: settings.admission.clone(),
+    };
+    let server = LedgerServer::new(ledger.clone(), Arc::clone(&opened.tokens), server_settings);
+    let mut ready = ReadyLine::new();
+    ready.data_dir = Some(opened.path);
+    ready.ledger_url = Some(listener.url());
+    ready.token_file = opened.tokens.admin_token_file();
+    ready.vkey = Some(ledger.verifier_key().to_string());
+    ready.metrics_url = Some(metrics_url);
+    ready.nodes = vec![ReadyNode {
+        id: ledger.node_info().node_id.to_string(),
+        url: listener.url(),
+        peer_addr: None,
+        pid: std::process::id(),
+    }];
+    let ephemeral = settings.data.is_none();
+    Ok(Running { ready, ephemeral, ledger, server, listener, readiness, drain, stop_probes, probes })
+}
+
+impl Running {
+    /// Serves until a signal asks for the end, then drains.
+    pub async fn serve(self) -> Result<(), ServeError> {
+        let Self { ledger, server, listener, readiness, drain, stop_probes, probes, .. } = self;
+        readiness.advance(Phase::Ready);
+        let serving = server.serve(listener, readiness, drain.stop_accepting());
+        let outcome = tokio::select! {
+            outcome = drain.supervise(serving) => outcome.map_err(start_error)?,
+            failure = ledger.failure() => {
+                tracing::error!(%failure, "the node stopped itself");
+                return Err(ServeError::Node(failure.to_string()));
+            }
+        };
+        drop(stop_probes);
+        // The probes end by themselves within their own limit.
+        let _ = probes.await;
+        match outcome {
+            DrainOutcome::Clean => Ok(()),
+            other => Err(ServeError::Unfinished(other)),
+        }
+    }
+}
+
+async fn bind(
+    flag: &'static str,
+    address: SocketAddr,
+    protocol: Protocol,
+    tls: Option<&ServerTls>,
+    settings: &LedgerSettings,
+    busy: BusyPort,
+) -> Result<Listener, ServeError> {
+    let config = || tls.map(|tls| Arc::clone(&tls.config));
+    let refused = |source| ServeError::Listen { flag, source };
+    match Listener::bind(flag, address, protocol, config(), &settings.limits).await {
+        Err(ListenError::Bind { source, .. })
+            if busy == BusyPort::TakeFree && source.kind() == io::ErrorKind::AddrInUse =>
+        {
+            let free = SocketAddr::new(address.ip(), 0);
+            Listener::bind(flag, free, protocol, config(), &settings.limits).await.map_err(refused)
+        }
+        bound => bound.map_err(refused),
+    }
+}
+
+struct Opened {
+    path: PathBuf,
+    tokens: Arc<TokenRegistry>,
+    ledger: Ledger,
+}
+
+/// Opens directory, tokens, stores and engine; waits for disks on a thread of its own.
+async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
+    let data = settings.data.clone();
+    let opened = tokio::task::spawn_blocking(move || -> Result<_, ServeError> {
+        let directory = match data {
+            Some(path) => DataDirectory::open(path),
+            None => DataDirectory::ephemeral(),
+        };
+        let directory = directory.map_err(start_error)?;
+        // What runs elsewhere, such as clients that are told the path, has another working directory.
+        let path = std::path::absolute(directory.path()).map_err(start_error)?;
+        let tokens = TokenRegistry::open(&path, clock::now_ms()).map_err(start_error)?;
+        let stores = RedbStores::open(&path, RedbOptions::default()).map_err(start_error)?;
+        Ok((directory, path, tokens, stores))
+    });
+    let (directory, path, tokens, stores) = opened.await.map_err(start_error)??;
+    let stores = Stores { log: stores.log, state: stores.state };
+    let ledger = Ledger::open(directory, stores, settings.engine.clone()).await.map_err(start_error)?;
+    Ok(Opened { path, tokens: Arc::new(tokens), ledger })
+}
+
+/// A disk without room makes the node unready before it makes it fail.
+async fn watch_disk(mut guard: DiskGuard, readiness: Readiness) {
+    const OBSTACLE: &str = "disk";
+    let mut interval = tokio::time::interval(DISK_INTERVAL);
+    loop {
+        interval.tick().await;
+        match guard.observe() {
+            Ok(DiskState::ReadOnly) => readiness.report_obstacle(OBSTACLE, "the disk is nearly full"),
+            Ok(_) => readiness.clear_obstacle(OBSTACLE),
+            Err(error) => tracing::warn!(%error, "cannot measure the disk"),
+        }
+    }
+}
+
+/// Whether an address is reachable from this machine only.
+pub fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback() || address.ip() == Ipv4Addr::LOCALHOST
+}

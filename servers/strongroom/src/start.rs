@@ -1,0 +1,72 @@
+//! Running a server from a command: one line for programs, a few for people, and the end of the process.
+
+use service_kit::ReadyLine;
+use service_kit::logs::LogTarget;
+use service_kit::ready_line::print_failed_start;
+
+use ledger_server::settings::LedgerSettings;
+
+use crate::compose::{self, BusyPort};
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
+
+/// What the command does once the server is ready; kept until the server has ended.
+pub trait WhenReady {
+    /// What to keep.
+    type Kept;
+
+    /// Called once.
+    fn ready(self, ready: &ReadyLine, ephemeral: bool) -> Result<Self::Kept, Failure>;
+}
+
+/// Starts a server, says so, and serves until a signal.
+pub fn run(
+    output: Output,
+    settings: Result<LedgerSettings, Failure>,
+    busy: BusyPort,
+    when_ready: impl WhenReady,
+) -> Result<(), Failure> {
+    let started = settings.and_then(|settings| {
+        if output.is_json() && settings.logs.target == LogTarget::Stdout {
+            return Err(Failure::usage(
+                "--json keeps standard output for one line: leave out --log-to stdout",
+            ));
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime =
+            runtime.map_err(|error| Failure::error(format!("cannot start the runtime: {error}")))?;
+        let running = runtime.block_on(compose::start(settings, busy)).map_err(|error| failed(&error))?;
+        Ok((runtime, running))
+    });
+    let (runtime, running) = match started {
+        Ok(started) => started,
+        Err(failure) => {
+            if output.is_json() {
+                // Whoever reads the line may be gone; the exit code says it too.
+                let _ = print_failed_start(&mut std::io::stdout().lock(), &failure.message);
+            }
+            return Err(failure);
+        }
+    };
+    let kept = when_ready.ready(&running.ready, running.ephemeral)?;
+    if output.is_json() {
+        let printed = running.ready.print(&mut std::io::stdout().lock());
+        printed.map_err(|error| Failure::error(format!("cannot print the ready line: {error}")))?;
+    }
+    let served = runtime.block_on(running.serve()).map_err(|error| failed(&error));
+    drop(kept);
+    served
+}
+
+fn failed(error: &compose::ServeError) -> Failure {
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        source = cause.source();
+    }
+    Failure::new(Exit::Error, "SERVER", message)
+}

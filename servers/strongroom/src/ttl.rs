@@ -1,0 +1,48 @@
+//! Durations on the command line and in files: `500ms`, `60s`, `5m`, `12h`, `30d`.
+
+use std::time::Duration;
+
+/// Longest time to live, in days: a hundred years.
+const TTL_DAYS_MAX: u64 = 36_525;
+
+/// Parses a time to live longer than zero.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let malformed = || format!("{text:?} is not a duration: write 500ms, 60s, 5m, 12h or 30d");
+    let number: u64 = number.parse().map_err(|_| malformed())?;
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(malformed()),
+    };
+    let total_ms = number.checked_mul(unit_ms).filter(|ms| *ms <= TTL_DAYS_MAX * 86_400_000);
+    match total_ms {
+        Some(0) => Err("the duration must be longer than zero".to_owned()),
+        Some(ms) => Ok(Duration::from_millis(ms)),
+        None => Err(format!("the duration must be at most {TTL_DAYS_MAX} days")),
+    }
+}
+
+/// When something that lives for `ttl` from now expires, unix milliseconds.
+pub fn expires_at_ms(now_ms: u64, ttl: Duration) -> u64 {
+    now_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_number_and_a_unit() {
+        assert_eq!(parse("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse("1ms"), Ok(Duration::from_millis(1)));
+        assert_eq!(parse("30d"), Ok(Duration::from_secs(2_592_000)));
+        for bad in ["", "60", "s", "-1s", "1.5s", "1w", "0s", "99999999999999999999s", "36526d"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}
