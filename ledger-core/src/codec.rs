@@ -47,7 +47,9 @@ pub fn decode_proposal(bytes: &[u8]) -> Result<Proposal, CodecError> {
 
 /// Format byte, then postcard.
 pub(crate) fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Bytes, CodecError> {
-    postcard::to_extend(value, vec![FORMAT]).map(Bytes::from).map_err(|source| CodecError::Malformed { what, source })
+    postcard::to_extend(value, vec![FORMAT])
+        .map(Bytes::from)
+        .map_err(|source| CodecError::Malformed { what, source })
 }
 
 /// The reverse of [`encode`]; trailing bytes are refused.

@@ -214,13 +214,17 @@ pub enum WriteRefusal {
         current_value: Option<Bytes>,
     },
     /// The idempotency key is older than the floor of what is remembered.
-    #[error("the idempotency key is older than what the ledger remembers ({floor_ms} ms): read the state, then write with a new key")]
+    #[error(
+        "the idempotency key is older than what the ledger remembers ({floor_ms} ms): read the state, then write with a new key"
+    )]
     IdempotencyKeyExpired {
         /// Keys with an earlier time are refused, unix milliseconds.
         floor_ms: u64,
     },
     /// The idempotency key lies more than five minutes ahead of log time.
-    #[error("the idempotency key is more than 5 minutes ahead of the ledger's time ({log_time_ms} ms): check the clock")]
+    #[error(
+        "the idempotency key is more than 5 minutes ahead of the ledger's time ({log_time_ms} ms): check the clock"
+    )]
     IdempotencyKeyInFuture {
         /// The ledger's time, unix milliseconds.
         log_time_ms: u64,

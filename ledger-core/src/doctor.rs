@@ -127,14 +127,17 @@ pub enum Problem {
 pub fn inspect(store: Arc<dyn StateStore>) -> Result<Report, StateError> {
     let overlay = Overlay::new(store);
     let identity = overlay.get(Table::Ledger, rows::LEDGER_KEY)?;
-    let identity: Option<LedgerRow> = identity.map(|row| codec::decode("the ledger row", &row)).transpose()?;
+    let identity: Option<LedgerRow> =
+        identity.map(|row| codec::decode("the ledger row", &row)).transpose()?;
     let mut stored = Vec::new();
     let mut failure = None;
     overlay.scan(Table::Vaults, &everything(), &mut |key, row| {
         match (<[u8; 8]>::try_from(key), codec::decode::<VaultRow>("a vault row", row)) {
             (Ok(number), Ok(row)) => stored.push((VaultNumber(u64::from_be_bytes(number)), row)),
             (_, Err(error)) => failure = Some(StateError::from(error)),
-            (Err(_), _) => failure = Some(crate::ledger_state::inconsistent("a vault row has no valid number")),
+            (Err(_), _) => {
+                failure = Some(crate::ledger_state::inconsistent("a vault row has no valid number"))
+            }
         }
         failure.is_none()
     })?;
@@ -142,7 +145,8 @@ pub fn inspect(store: Arc<dyn StateStore>) -> Result<Report, StateError> {
         return Err(failure);
     }
     let alive = stored.into_iter().filter(|(_, row)| row.deleted_at_ms.is_none());
-    let vaults = alive.map(|(number, row)| inspect_vault(&overlay, number, &row)).collect::<Result<_, _>>()?;
+    let vaults =
+        alive.map(|(number, row)| inspect_vault(&overlay, number, &row)).collect::<Result<_, _>>()?;
     Ok(Report { ledger_id: identity.map(|row| row.ledger_id), vaults })
 }
 
@@ -162,8 +166,9 @@ struct Inspection {
 }
 
 fn inspect_vault(overlay: &Overlay, number: VaultNumber, row: &VaultRow) -> Result<VaultReport, StateError> {
-    let tip = BlockHeader::decode(&row.header)
-        .map_err(|error| crate::ledger_state::inconsistent(format!("a vault's header does not decode: {error}")))?;
+    let tip = BlockHeader::decode(&row.header).map_err(|error| {
+        crate::ledger_state::inconsistent(format!("a vault's header does not decode: {error}"))
+    })?;
     let report = VaultReport {
         vault: format!("{}/{}", row.namespace, row.name),
         id: row.id,
@@ -192,12 +197,20 @@ impl Inspection {
         }
     }
 
-    fn replay(&mut self, overlay: &Overlay, number: VaultNumber, tip: &BlockHeader) -> Result<(), StateError> {
+    fn replay(
+        &mut self,
+        overlay: &Overlay,
+        number: VaultNumber,
+        tip: &BlockHeader,
+    ) -> Result<(), StateError> {
         let mut previous = [0; 32];
         for height in 0..=tip.height {
             let header = overlay.get(Table::Blocks, &rows::header_key(number, height))?;
             let Some(header) = header.and_then(|row| BlockHeader::decode(&row).ok()) else {
-                self.problem(Problem::BlockUnreadable { height, what: "its header is missing or malformed".into() });
+                self.problem(Problem::BlockUnreadable {
+                    height,
+                    what: "its header is missing or malformed".into(),
+                });
                 continue;
             };
             if header.previous != previous || header.height != height || header.vault_id != tip.vault_id {
@@ -224,7 +237,10 @@ impl Inspection {
         let height = header.height;
         let body = overlay.get(Table::Blocks, &rows::body_key(number, height))?;
         let Some(transactions) = body.as_ref().and_then(rows::decode_body) else {
-            self.problem(Problem::BlockUnreadable { height, what: "its body is missing or malformed".into() });
+            self.problem(Problem::BlockUnreadable {
+                height,
+                what: "its body is missing or malformed".into(),
+            });
             return Ok(());
         };
         let leaves: Vec<Hash> = transactions.iter().map(|transaction| hash::log_leaf(transaction)).collect();
@@ -298,7 +314,9 @@ impl Inspection {
                 true
             })?;
             for _ in 0..unreadable {
-                self.problem(Problem::RowUnexplained { key: format!("a row of {} with an invalid key", table.name()) });
+                self.problem(Problem::RowUnexplained {
+                    key: format!("a row of {} with an invalid key", table.name()),
+                });
             }
         }
         for (name, expected) in std::mem::take(&mut self.expected).into_values() {

@@ -57,7 +57,11 @@ impl Layer {
         self.dropped_vaults.is_empty() && self.tables.iter().all(BTreeMap::is_empty)
     }
 
-    fn range<'a>(&'a self, table: Table, range: &ScanRange) -> Peekable<btree_map::Range<'a, Vec<u8>, Option<Bytes>>> {
+    fn range<'a>(
+        &'a self,
+        table: Table,
+        range: &ScanRange,
+    ) -> Peekable<btree_map::Range<'a, Vec<u8>, Option<Bytes>>> {
         let start = range.start.as_slice().max(range.prefix.as_slice()).to_vec();
         self.rows(table).range(start..).peekable()
     }

@@ -21,7 +21,9 @@ pub enum PageTokenError {
     #[error("the page token is malformed: send next_page_token back exactly as it came")]
     Malformed,
     /// Made by another ledger, for another query, or changed.
-    #[error("the page token does not belong to this query: repeat the query with the fields it came from, or start without a token")]
+    #[error(
+        "the page token does not belong to this query: repeat the query with the fields it came from, or start without a token"
+    )]
     WrongQuery,
 }
 
@@ -47,7 +49,11 @@ pub fn decode(page_key: &[u8; 32], scope: &[u8], token: &str) -> Result<Vec<u8>,
         return Err(PageTokenError::Malformed);
     };
     // The comparison leaks nothing useful: a token authorises no read that its bearer may not ask for anyway.
-    if tag(page_key, scope, after).as_slice() == given { Ok(after.to_vec()) } else { Err(PageTokenError::WrongQuery) }
+    if tag(page_key, scope, after).as_slice() == given {
+        Ok(after.to_vec())
+    } else {
+        Err(PageTokenError::WrongQuery)
+    }
 }
 
 fn tag(page_key: &[u8; 32], scope: &[u8], after: &[u8]) -> Vec<u8> {

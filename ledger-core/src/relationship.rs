@@ -54,7 +54,9 @@ fn excerpt(text: &str) -> String {
 /// Splits `type:id`; the id may have any visible characters but `#`, space and controls.
 fn is_object(text: &str) -> bool {
     text.split_once(':').is_some_and(|(kind, id)| {
-        is_identifier(kind) && !id.is_empty() && !id.chars().any(|c| c == '#' || c.is_whitespace() || c.is_control())
+        is_identifier(kind)
+            && !id.is_empty()
+            && !id.chars().any(|c| c == '#' || c.is_whitespace() || c.is_control())
     })
 }
 
@@ -174,8 +176,14 @@ mod tests {
         assert_eq!(Relation::new(""), Err(RelationshipError::RelationLength { length: 0 }));
         assert_eq!(Relation::new(&"r".repeat(65)), Err(RelationshipError::RelationLength { length: 65 }));
         let long = format!("t:{}", "x".repeat(511));
-        assert_eq!(Resource::new(&long), Err(RelationshipError::ObjectTooLong { part: "resource", length: 513 }));
-        assert_eq!(Subject::new(&long), Err(RelationshipError::ObjectTooLong { part: "subject", length: 513 }));
+        assert_eq!(
+            Resource::new(&long),
+            Err(RelationshipError::ObjectTooLong { part: "resource", length: 513 })
+        );
+        assert_eq!(
+            Subject::new(&long),
+            Err(RelationshipError::ObjectTooLong { part: "subject", length: 513 })
+        );
         assert!(Resource::new(&long[..512]).is_ok());
     }
 }

@@ -20,7 +20,9 @@ pub struct Actor(Box<str>);
 
 /// An actor was refused at construction.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an actor is written user:ID, client:ID or system:ID in at most {ACTOR_BYTES_MAX} visible characters; {given:?} is not")]
+#[error(
+    "an actor is written user:ID, client:ID or system:ID in at most {ACTOR_BYTES_MAX} visible characters; {given:?} is not"
+)]
 pub struct ActorError {
     /// What was given.
     pub given: String,
@@ -33,7 +35,11 @@ impl Actor {
         let well_formed = matches!(kind_and_id, Some(("user" | "client" | "system", id)) if !id.is_empty())
             && text.len() <= ACTOR_BYTES_MAX
             && text.bytes().all(|b| b.is_ascii_graphic());
-        if well_formed { Ok(Self(text.into())) } else { Err(ActorError { given: text.chars().take(80).collect() }) }
+        if well_formed {
+            Ok(Self(text.into()))
+        } else {
+            Err(ActorError { given: text.chars().take(80).collect() })
+        }
     }
 
     /// The actor of garbage collection.
@@ -195,7 +201,9 @@ pub enum TransactionError {
         count: usize,
     },
     /// More than [`TRANSACTION_BYTES_MAX`].
-    #[error("an encoded transaction has at most {TRANSACTION_BYTES_MAX} bytes (4 MiB), this one has {length}")]
+    #[error(
+        "an encoded transaction has at most {TRANSACTION_BYTES_MAX} bytes (4 MiB), this one has {length}"
+    )]
     TooLarge {
         /// Encoded bytes.
         length: usize,
@@ -231,7 +239,10 @@ impl TryFrom<UncheckedTransaction> for Transaction {
 
 impl Transaction {
     /// Checks the number of operations, their encoded size and that every assertion asserts something.
-    pub fn new(idempotency_key: IdempotencyKey, operations: Vec<Operation>) -> Result<Self, TransactionError> {
+    pub fn new(
+        idempotency_key: IdempotencyKey,
+        operations: Vec<Operation>,
+    ) -> Result<Self, TransactionError> {
         if operations.is_empty() {
             return Err(TransactionError::Empty);
         }

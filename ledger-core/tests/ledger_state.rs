@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ledger_core::command::{
-    AdminRefusal, Command, ConditionFailure, OperationResult, Outcome, Proposal, Receipt, Submission, WriteRefusal,
+    AdminRefusal, Command, ConditionFailure, OperationResult, Outcome, Proposal, Receipt, Submission,
+    WriteRefusal,
 };
 use ledger_core::entity::{EntityKey, EntityValue};
 use ledger_core::ledger_state::{LedgerState, PageRequest, RelationshipFilter};
@@ -159,7 +160,12 @@ fn operations_answer_created_updated_deleted_not_found() {
     assert_eq!(results(f.write(vec![operation(set("k", "2"))])), [OperationResult::Updated]);
     assert_eq!(
         results(f.write(vec![delete(), delete(), operation(set("k", "3")), operation(set("k", "4"))])),
-        [OperationResult::Deleted, OperationResult::NotFound, OperationResult::Created, OperationResult::Updated]
+        [
+            OperationResult::Deleted,
+            OperationResult::NotFound,
+            OperationResult::Created,
+            OperationResult::Updated
+        ]
     );
     assert_eq!(f.state.entity(VAULT, &entity("k"), 0).unwrap().unwrap().value, "4");
 }
@@ -195,7 +201,8 @@ fn a_failed_condition_changes_nothing_and_says_what_is_there() {
     assert_eq!(f.state.tip(VAULT).unwrap(), tip, "a refused transaction makes no block");
     assert_eq!(f.state.entity(VAULT, &entity("other"), 0).unwrap(), None);
     f.write(vec![conditional(set("k", "2"), Condition::VersionEquals(first.version))]).unwrap();
-    f.write(vec![conditional(set("k", "3"), Condition::ValueEquals(EntityValue::new("2").unwrap()))]).unwrap();
+    f.write(vec![conditional(set("k", "3"), Condition::ValueEquals(EntityValue::new("2").unwrap()))])
+        .unwrap();
 }
 
 #[test]
@@ -203,7 +210,10 @@ fn a_large_current_value_is_not_sent_back_with_a_refusal() {
     let mut f = Fixture::new();
     f.write(vec![operation(set("k", &"x".repeat(1_025)))]).unwrap();
     let refusal = f.write(vec![conditional(set("k", "2"), Condition::MustNotExist)]).unwrap_err();
-    assert!(matches!(refusal, WriteRefusal::ConditionFailed { current_value: None, current_version: Some(1), .. }));
+    assert!(matches!(
+        refusal,
+        WriteRefusal::ConditionFailed { current_value: None, current_version: Some(1), .. }
+    ));
 }
 
 #[test]
@@ -224,7 +234,8 @@ fn an_assertion_holds_or_stops_the_transaction_and_writes_nothing() {
 #[test]
 fn two_puts_of_a_key_in_one_block_then_a_compare_and_set_with_the_first_receipt_fails() {
     let mut f = Fixture::new();
-    let both = vec![f.submission(vec![operation(set("k", "1"))]), f.submission(vec![operation(set("k", "2"))])];
+    let both =
+        vec![f.submission(vec![operation(set("k", "1"))]), f.submission(vec![operation(set("k", "2"))])];
     let receipts: Vec<_> = f.write_all(both).into_iter().map(Result::unwrap).collect();
     assert_eq!(receipts[0].height, receipts[1].height);
     assert_eq!(receipts[0].block_hash, receipts[1].block_hash);
@@ -298,7 +309,11 @@ fn keys_behind_the_floor_or_far_ahead_are_refused_and_never_applied_again() {
     f.time_ms = T0 + DAY_MS + 4 * 60_000;
     assert!(f.write_all(vec![old.clone()]).remove(0).unwrap().replayed, "still remembered");
     let unseen = Submission {
-        transaction: Transaction::new(IdempotencyKey::from_parts(T0, [9; 10]), vec![operation(set("z", "1"))]).unwrap(),
+        transaction: Transaction::new(
+            IdempotencyKey::from_parts(T0, [9; 10]),
+            vec![operation(set("z", "1"))],
+        )
+        .unwrap(),
         ..old.clone()
     };
     let floor_ms = f.time_ms - DAY_MS;
@@ -341,7 +356,11 @@ fn an_expired_entity_is_hidden_stays_in_the_root_and_goes_with_garbage_collectio
     assert_eq!(f.write(expire.clone()), Err(WriteRefusal::ExpireForbidden { op_index: 0 }));
     let mut collect = f.submission(expire);
     collect.actor = Actor::garbage_collector();
-    assert_eq!(f.write_all(vec![collect.clone()]).remove(0).unwrap().results, [OperationResult::NotFound], "not yet");
+    assert_eq!(
+        f.write_all(vec![collect.clone()]).remove(0).unwrap().results,
+        [OperationResult::NotFound],
+        "not yet"
+    );
     f.time_ms = T0 + 11;
     collect.transaction = Transaction::new(f.key(), collect.transaction.operations().to_vec()).unwrap();
     assert_eq!(f.write_all(vec![collect]).remove(0).unwrap().results, [OperationResult::Deleted]);
@@ -354,7 +373,8 @@ fn an_expired_entity_counts_as_absent_for_conditions_and_a_new_expiry_replaces_t
     let mut f = Fixture::new();
     f.write(vec![operation(set_expiring("k", "1", T0 + 10))]).unwrap();
     f.time_ms = T0 + 20;
-    let receipt = f.write(vec![conditional(set_expiring("k", "2", T0 + 30), Condition::MustNotExist)]).unwrap();
+    let receipt =
+        f.write(vec![conditional(set_expiring("k", "2", T0 + 30), Condition::MustNotExist)]).unwrap();
     assert_eq!(receipt.results, [OperationResult::Created]);
     assert_eq!(f.state.expired(T0 + 20, 10).unwrap(), []);
     assert_eq!(f.state.expired(T0 + 31, 10).unwrap().len(), 1);
@@ -366,8 +386,13 @@ fn an_expired_entity_counts_as_absent_for_conditions_and_a_new_expiry_replaces_t
 fn lists_are_complete_ordered_and_paged_across_overlay_and_store() {
     let mut f = Fixture::new();
     for n in 0..25 {
-        let t = tuple(&format!("doc:{}", n % 3), if n % 2 == 0 { "viewer" } else { "editor" }, &format!("user:{n:02}"));
-        f.write(vec![operation(set(&format!("k/{n:02}"), "v")), operation(Action::CreateRelationship(t))]).unwrap();
+        let t = tuple(
+            &format!("doc:{}", n % 3),
+            if n % 2 == 0 { "viewer" } else { "editor" },
+            &format!("user:{n:02}"),
+        );
+        f.write(vec![operation(set(&format!("k/{n:02}"), "v")), operation(Action::CreateRelationship(t))])
+            .unwrap();
         if n % 5 == 4 {
             f.flush();
         }
@@ -398,7 +423,10 @@ fn lists_are_complete_ordered_and_paged_across_overlay_and_store() {
     assert_eq!(count(&f, by("doc:0", Some("viewer"))), (0..25).filter(|n| n % 6 == 0 && *n != 0).count());
     assert_eq!(count(&f, by("doc:00", None)), 0, "an id that only begins alike");
     let subject = RelationshipFilter::BySubject { subject: Subject::new("user:07").unwrap(), relation: None };
-    assert_eq!(f.state.relationships(VAULT, &subject, &all()).unwrap().items, [tuple("doc:1", "editor", "user:07")]);
+    assert_eq!(
+        f.state.relationships(VAULT, &subject, &all()).unwrap().items,
+        [tuple("doc:1", "editor", "user:07")]
+    );
 }
 
 #[test]
@@ -461,7 +489,8 @@ fn a_restart_keeps_the_root_and_so_does_the_write_after_it() {
         let t = tuple(&format!("doc:{}", n % 4), "viewer", &format!("user:{}", n % 7));
         let relate = if n % 3 == 0 { Action::DeleteRelationship(t) } else { Action::CreateRelationship(t) };
         let write = |f: &mut Fixture| {
-            f.write(vec![operation(set(&format!("k{}", n % 9), &n.to_string())), operation(relate.clone())]).unwrap()
+            f.write(vec![operation(set(&format!("k{}", n % 9), &n.to_string())), operation(relate.clone())])
+                .unwrap()
         };
         assert_eq!(write(&mut restarted), write(&mut steady));
         if n % 4 == 1 {
@@ -478,7 +507,8 @@ fn a_restart_keeps_the_root_and_so_does_the_write_after_it() {
 fn replaying_one_log_twice_gives_the_same_rows_and_roots() {
     let mut f = Fixture::new();
     for n in 0..30_u32 {
-        let batch = (0..5).map(|m| f.submission(vec![operation(set(&format!("k{}", (n + m) % 11), "v"))])).collect();
+        let batch =
+            (0..5).map(|m| f.submission(vec![operation(set(&format!("k{}", (n + m) % 11), "v"))])).collect();
         f.write_all(batch);
     }
     let rows = |log: &[(LogId, Bytes)]| {
@@ -501,7 +531,10 @@ fn namespaces_and_vaults_are_created_listed_and_deleted() {
     let exists = f.apply(Command::CreateNamespace { name: name("acme") });
     assert_eq!(exists, Outcome::Namespace(Err(AdminRefusal::NamespaceExists(name("acme")))));
     let not_empty = f.apply(Command::DeleteNamespace { name: name("acme") });
-    assert!(matches!(not_empty, Outcome::Namespace(Err(AdminRefusal::NamespaceNotEmpty { vault_count: 1, .. }))));
+    assert!(matches!(
+        not_empty,
+        Outcome::Namespace(Err(AdminRefusal::NamespaceNotEmpty { vault_count: 1, .. }))
+    ));
     let reused = f.apply(Command::CreateVault { vault: "acme/two".parse().unwrap(), id: VAULT });
     assert_eq!(reused, Outcome::Vault(Err(AdminRefusal::VaultIdUsed(VAULT))));
     f.write(vec![operation(set("k", "1"))]).unwrap();
@@ -525,7 +558,12 @@ fn namespaces_and_vaults_are_created_listed_and_deleted() {
 fn the_doctor_finds_a_sound_store_sound_and_names_vault_and_key_of_a_changed_row() {
     let mut f = Fixture::new();
     let t = tuple("doc:1", "viewer", "user:ada");
-    f.write(vec![operation(set("a", "1")), operation(set("b", "2")), operation(Action::CreateRelationship(t))]).unwrap();
+    f.write(vec![
+        operation(set("a", "1")),
+        operation(set("b", "2")),
+        operation(Action::CreateRelationship(t)),
+    ])
+    .unwrap();
     f.write(vec![operation(set("a", "3")), operation(Action::DeleteEntity { key: entity("b") })]).unwrap();
     f.flush();
     let report = doctor::inspect(f.store.clone()).unwrap();

@@ -143,13 +143,13 @@ impl LedgerClient {
     /// Creates a namespace.
     pub async fn create_namespace(&self, name: &NamespaceName) -> Result<NamespaceInfo, ClientError> {
         let request = v1::CreateNamespaceRequest { name: name.as_str().to_owned() };
-        namespace_from(admin_call!(self, Repeatable::Never, create_namespace, request)?)
+        namespace_from(&admin_call!(self, Repeatable::Never, create_namespace, request)?)
     }
 
     /// Shows a namespace.
     pub async fn namespace(&self, name: &NamespaceName) -> Result<NamespaceInfo, ClientError> {
         let request = v1::GetNamespaceRequest { name: name.as_str().to_owned() };
-        namespace_from(admin_call!(self, Repeatable::Always, get_namespace, request)?)
+        namespace_from(&admin_call!(self, Repeatable::Always, get_namespace, request)?)
     }
 
     /// One page of namespaces, in name order.
@@ -157,14 +157,14 @@ impl LedgerClient {
         let request =
             v1::ListNamespacesRequest { page_size: page.page_size, page_token: page.page_token.clone() };
         let answer = admin_call!(self, Repeatable::Always, list_namespaces, request)?;
-        let items = answer.namespaces.into_iter().map(namespace_from).collect::<Result<_, _>>()?;
+        let items = answer.namespaces.iter().map(namespace_from).collect::<Result<_, _>>()?;
         Ok(Listing { items, next_page_token: answer.next_page_token })
     }
 
     /// Deletes an empty namespace; answers what it was.
     pub async fn delete_namespace(&self, name: &NamespaceName) -> Result<NamespaceInfo, ClientError> {
         let request = v1::DeleteNamespaceRequest { name: name.as_str().to_owned() };
-        namespace_from(admin_call!(self, Repeatable::Never, delete_namespace, request)?)
+        namespace_from(&admin_call!(self, Repeatable::Never, delete_namespace, request)?)
     }
 
     /// Creates a vault with its genesis block.
@@ -259,7 +259,7 @@ fn admin(channel: Channel) -> AdminServiceClient<Channel> {
     AdminServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 
-fn namespace_from(namespace: v1::Namespace) -> Result<NamespaceInfo, ClientError> {
+fn namespace_from(namespace: &v1::Namespace) -> Result<NamespaceInfo, ClientError> {
     let name = NamespaceName::new(&namespace.name)
         .map_err(|_| ClientError::Answer { what: "a namespace's name" })?;
     Ok(NamespaceInfo { name, vault_count: namespace.vault_count, created_at_ms: namespace.created_at_ms })

@@ -101,3 +101,14 @@ impl Fault {
         Arc::new(Self(text.into()))
     }
 }
+
+/// Reports a panic in whatever holds it while it runs.
+pub(crate) struct PanicReport(pub FailureCell);
+
+impl Drop for PanicReport {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.report(FailedPart::Thread, Fault::shared("it panicked"));
+        }
+    }
+}

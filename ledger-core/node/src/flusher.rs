@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::applied_state::AppliedLedger;
 use crate::counters::{CounterCells, add};
-use crate::failure::{FailedPart, FailureCell, SharedError, shared};
+use crate::failure::{FailedPart, FailureCell, PanicReport, SharedError, shared};
 
 /// The flush thread's controls. Clones share it.
 #[derive(Clone)]
@@ -66,9 +66,9 @@ impl Flusher {
     pub fn start(&self, parts: FlusherParts) -> io::Result<JoinHandle<()>> {
         let flusher = self.clone();
         std::thread::Builder::new().name("ledger-flush".to_owned()).spawn(move || {
+            let _report = PanicReport(parts.failure.clone());
+            let _end = EndAtDrop(flusher.clone());
             flusher.run(&parts);
-            flusher.shared.ended.store(true, Ordering::SeqCst);
-            flusher.shared.rounds.send_modify(|rounds| *rounds += 1);
         })
     }
 
@@ -147,6 +147,16 @@ impl Flusher {
         *lock(&self.shared.durable) = Some(batch.applied);
         self.shared.durable_next_index.store(next_index, Ordering::SeqCst);
         Ok(())
+    }
+}
+
+/// Wakes those who wait for a flush that will not come, after a panic too.
+struct EndAtDrop(Flusher);
+
+impl Drop for EndAtDrop {
+    fn drop(&mut self) {
+        self.0.shared.ended.store(true, Ordering::SeqCst);
+        self.0.shared.rounds.send_modify(|rounds| *rounds += 1);
     }
 }
 

@@ -225,7 +225,8 @@ impl Ledger {
         self.shared.failure.wait().await
     }
 
-    /// Takes no more writes, finishes those that wait, flushes, and releases the data directory.
+    /// Takes no more writes, finishes those that wait, flushes, and releases the data directory. The state
+    /// store stays open for as long as a clone of this handle lives: drop them before opening it again.
     pub async fn shutdown(&self) -> Result<(), ShutdownError> {
         // The thread may have ended before, or stop already: both are what is asked for.
         let _ = self.shared.thread.stop.try_send(());

@@ -1,5 +1,22 @@
 //! The replicated ledger engine that an embedder opens: consensus, apply, checkpoints, reads.
 //!
+//! ```
+//! # use std::sync::Arc;
+//! use ledger_core::{memory::{MemoryLogStore, MemoryStateStore}, names::NamespaceName};
+//! use ledger_node::{DataDirectory, Ledger, Options, Stores};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let directory = DataDirectory::ephemeral()?;
+//! let (log, state) = (Arc::new(MemoryLogStore::default()), Arc::new(MemoryStateStore::default()));
+//! let ledger = Ledger::open(directory, Stores { log, state }, Options::default()).await?;
+//! ledger.create_namespace(NamespaceName::new("acme")?).await?;
+//! let vault = ledger.create_vault("acme/orders".parse()?).await?;
+//! println!("verify {} with {}", ledger.origin(vault.id), ledger.verifier_key());
+//! ledger.shutdown().await?;
+//! # Ok(()) }
+//! ```
+//!
 //! # Concepts
 //!
 //! A [`Ledger`] is one node of a replicated ledger, opened in this process on a [`DataDirectory`] and two
@@ -15,6 +32,12 @@
 //! - A checkpoint is signed only over what is committed and applied, and only after its size and root are
 //!   durable; a data directory that went back in time behind one is refused.
 //! - The first fault of a store stops the node ([`Ledger::failure`]); nothing is acknowledged after it.
+//!
+//! # Map
+//!
+//! `ledger` and `reads` are the façade. A write passes `batcher` → `raft` (the only module that names the
+//! engine) → `log_writer` → `applied_state`; `flusher`, `checkpoint_signer`, `read_barrier` and
+//! `garbage_collection` work beside it; `node_thread` starts and stops them all.
 //!
 //! # It is not
 //!

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use ledger_core::ports::{LogChange, LogStore, StoreError};
 
 use crate::counters::CounterCells;
-use crate::failure::{FailedPart, FailureCell};
+use crate::failure::{FailedPart, FailureCell, PanicReport};
 
 /// Most payload bytes in one commit (64 MiB); what waits beyond goes into the next one.
 const COMMIT_BYTES_MAX: usize = 64 * 1_048_576;
@@ -89,7 +89,12 @@ impl LogWriter {
     /// Starts the thread.
     pub fn start(&self, parts: LogWriterParts) -> io::Result<JoinHandle<()>> {
         let writer = self.clone();
-        std::thread::Builder::new().name("ledger-log".to_owned()).spawn(move || writer.run(&parts))
+        std::thread::Builder::new().name("ledger-log".to_owned()).spawn(move || {
+            let _report = PanicReport(parts.failure.clone());
+            // After a panic too nobody waits for a writer that is gone.
+            let _end = EndAtDrop(writer.clone());
+            writer.run(&parts);
+        })
     }
 
     /// Puts changes at the end of the stream. `completion` runs on the writer's thread, in stream order.
@@ -149,7 +154,6 @@ impl LogWriter {
                 }
             }
         }
-        self.end(None);
     }
 
     /// Waits for work; `None` = everything is done and the thread should end.
@@ -167,10 +171,12 @@ impl LogWriter {
         }
     }
 
-    /// Takes no more, and fails what came in meanwhile.
+    /// Takes no more, and fails what came in meanwhile. Only the first error counts.
     fn end(&self, error: Option<&Arc<StoreError>>) {
         let mut stream = self.lock();
-        stream.phase = Phase::Ended(error.cloned());
+        if !matches!(stream.phase, Phase::Ended(_)) {
+            stream.phase = Phase::Ended(error.cloned());
+        }
         let rest: Vec<Change> = stream.waiting.drain(..).collect();
         drop(stream);
         for completion in rest.into_iter().filter_map(|change| change.completion) {
@@ -181,6 +187,14 @@ impl LogWriter {
     /// No code panics while it holds this lock, so a poisoned one guards no broken invariant.
     fn lock(&self) -> MutexGuard<'_, Stream> {
         self.shared.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct EndAtDrop(LogWriter);
+
+impl Drop for EndAtDrop {
+    fn drop(&mut self) {
+        self.0.end(None);
     }
 }
 

@@ -18,7 +18,7 @@ use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
 use crate::counters::CounterCells;
 use crate::directory::{DataDirectory, random_bytes};
 use crate::errors::OpenError;
-use crate::failure::{FailedPart, FailureCell, Fault};
+use crate::failure::{FailedPart, FailureCell, Fault, PanicReport};
 use crate::flusher::{Flusher, FlusherParts};
 use crate::garbage_collection::GarbageCollector;
 use crate::ledger::Stores;
@@ -72,17 +72,6 @@ pub(crate) async fn start(parts: NodeParts) -> Result<(NodeHandles, NodeThread),
     let ended_early = || OpenError::Thread(io::Error::other("it ended while the ledger opened"));
     let handles = outcome.await.map_err(|_| ended_early())??;
     Ok((handles, NodeThread { stop, ended }))
-}
-
-/// Reports a panic of the thread that holds it.
-pub(crate) struct PanicReport(pub FailureCell);
-
-impl Drop for PanicReport {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.report(FailedPart::Thread, Fault::shared("it panicked"));
-        }
-    }
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

@@ -116,6 +116,7 @@ pub fn g2_durable<S: StateStore>(open: impl Fn() -> S) {
 }
 
 /// **G3 visible**: what `commit` returned for is seen at once, by every thread.
+#[expect(clippy::disallowed_methods, reason = "visibility across threads needs a second thread")]
 pub fn g3_visible<S: StateStore>(open: impl Fn() -> S) {
     let store = open();
     assert_eq!(how_far(&store), None, "a new store goes nowhere");

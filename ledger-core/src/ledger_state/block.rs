@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use ledger_verify::header::BlockHeader;
 use ledger_verify::transaction::{
-    ActionRef, ConditionRef, OperationRef, RelationshipRef, TransactionHeader, encode_header, encode_operation,
+    ActionRef, ConditionRef, OperationRef, RelationshipRef, TransactionHeader, encode_header,
+    encode_operation,
 };
 use ledger_verify::{Hash, hash, log};
 
@@ -137,7 +138,9 @@ pub(super) fn encode_operations(operations: &[Operation], results: &[OperationRe
             Action::CreateRelationship(tuple) => ActionRef::CreateRelationship(tuple.as_ref()),
             Action::DeleteRelationship(tuple) => ActionRef::DeleteRelationship(tuple.as_ref()),
             Action::Assert(AssertTarget::Entity(key)) => ActionRef::AssertEntity { key: key.as_str() },
-            Action::Assert(AssertTarget::Relationship(tuple)) => ActionRef::AssertRelationship(tuple.as_ref()),
+            Action::Assert(AssertTarget::Relationship(tuple)) => {
+                ActionRef::AssertRelationship(tuple.as_ref())
+            }
         };
         encode_operation(&mut encoded, &OperationRef { action, condition, result: *result as u8 });
     }
@@ -159,7 +162,17 @@ impl LedgerState {
     /// Makes the block: state root, header, log tree, rows.
     pub(super) fn seal(&mut self, at: LogId, time_ms: u64, block: OpenBlock) -> Result<Sealed, StateError> {
         let vault = self.vaults.get_mut(&block.id).ok_or_else(|| inconsistent("a block has no vault"))?;
-        let OpenBlock { id, number, height, first_sequence, transactions, changes, records, last_by_actor, .. } = block;
+        let OpenBlock {
+            id,
+            number,
+            height,
+            first_sequence,
+            transactions,
+            changes,
+            records,
+            last_by_actor,
+            ..
+        } = block;
         vault.tree.update(changes.into_iter().collect());
         let leaves: Vec<Hash> = transactions.iter().map(|transaction| hash::log_leaf(transaction)).collect();
         vault.header = BlockHeader {
@@ -178,7 +191,11 @@ impl LedgerState {
         let block_hash = vault.header.leaf_hash();
         vault.block_hash = block_hash;
         for tile in vault.log.append(block_hash) {
-            self.overlay.put(Table::Tiles, rows::tile_key(number, tile.level, tile.number), tile.hashes.concat());
+            self.overlay.put(
+                Table::Tiles,
+                rows::tile_key(number, tile.level, tile.number),
+                tile.hashes.concat(),
+            );
         }
         self.overlay.put(Table::Blocks, rows::header_key(number, height), vault.header.encode().to_vec());
         self.overlay.put(Table::Blocks, rows::body_key(number, height), rows::encode_body(&transactions));
@@ -191,9 +208,16 @@ impl LedgerState {
                 index_in_block: position,
                 block_hash,
                 time_ms,
-                results: records.get(position as usize).map(|record| record.results.clone()).unwrap_or_default(),
+                results: records
+                    .get(position as usize)
+                    .map(|record| record.results.clone())
+                    .unwrap_or_default(),
             };
-            self.overlay.put(Table::Clients, rows::client_key(number, &actor), codec::encode("a client row", &row)?);
+            self.overlay.put(
+                Table::Clients,
+                rows::client_key(number, &actor),
+                codec::encode("a client row", &row)?,
+            );
         }
         let remembered = RememberedBlock { log_index: at.index, vault: number, time_ms };
         self.idempotency.remember(remembered, records.iter().map(|record| record.digest));

@@ -33,17 +33,27 @@ impl LedgerState {
     }
 
     pub(super) fn delete_namespace(&mut self, name: &NamespaceName) -> Result<NamespaceInfo, AdminRefusal> {
-        let namespace = self.namespaces.get(name).ok_or_else(|| AdminRefusal::NamespaceNotFound(name.clone()))?;
+        let namespace =
+            self.namespaces.get(name).ok_or_else(|| AdminRefusal::NamespaceNotFound(name.clone()))?;
         let info = namespace.info(name);
         if info.vault_count > 0 {
-            return Err(AdminRefusal::NamespaceNotEmpty { name: name.clone(), vault_count: info.vault_count });
+            return Err(AdminRefusal::NamespaceNotEmpty {
+                name: name.clone(),
+                vault_count: info.vault_count,
+            });
         }
         self.overlay.delete(Table::Namespaces, name.as_str().as_bytes().to_vec());
         self.namespaces.remove(name);
         Ok(info)
     }
 
-    pub(super) fn create_vault(&mut self, at: LogId, vault: &VaultRef, id: VaultId, time_ms: u64) -> Answer<VaultInfo> {
+    pub(super) fn create_vault(
+        &mut self,
+        at: LogId,
+        vault: &VaultRef,
+        id: VaultId,
+        time_ms: u64,
+    ) -> Answer<VaultInfo> {
         if self.vaults.len() >= VAULTS_MAX {
             return Ok(Err(AdminRefusal::TooManyVaults));
         }
@@ -80,7 +90,8 @@ impl LedgerState {
         let block_hash = header.leaf_hash();
         let mut log = LogTree::new();
         assert!(log.append(block_hash).is_empty(), "the first leaf completes no tile");
-        let created = Vault { number, name: vault.clone(), created_at_ms: time_ms, header, block_hash, tree, log };
+        let created =
+            Vault { number, name: vault.clone(), created_at_ms: time_ms, header, block_hash, tree, log };
         self.overlay.put(Table::Blocks, rows::header_key(number, 0), header.encode().to_vec());
         self.overlay.put(Table::Vaults, rows::vault_prefix(number), created.row(id, None)?);
         let info = created.info(id);
@@ -133,9 +144,15 @@ impl LedgerState {
     }
 
     /// Vaults of one namespace or of all, in name order, at most `limit` of them, after a name.
-    pub fn vaults(&self, namespace: Option<&NamespaceName>, after: Option<&VaultRef>, limit: usize) -> Vec<VaultInfo> {
+    pub fn vaults(
+        &self,
+        namespace: Option<&NamespaceName>,
+        after: Option<&VaultRef>,
+        limit: usize,
+    ) -> Vec<VaultInfo> {
         let wanted = self.namespaces.iter().filter(|(name, _)| namespace.is_none_or(|n| n == *name));
-        let named = wanted.flat_map(|(name, content)| content.vaults.iter().map(move |(vault, id)| (name, vault, id)));
+        let named = wanted
+            .flat_map(|(name, content)| content.vaults.iter().map(move |(vault, id)| (name, vault, id)));
         let later = named.filter(|(name, vault, _)| {
             after.is_none_or(|after| (*name, *vault) > (&after.namespace, &after.vault))
         });

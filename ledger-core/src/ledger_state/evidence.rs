@@ -102,10 +102,13 @@ impl LedgerState {
         let leaf = if vault.tree.get(&key_hash).is_some() {
             let (table, row_key) = match key {
                 StateKey::Entity { key } => (Table::Entities, rows::entity_key(vault.number, key)),
-                StateKey::Relationship(tuple) => (Table::Relationships, rows::relationship_ref_key(vault.number, tuple)),
+                StateKey::Relationship(tuple) => {
+                    (Table::Relationships, rows::relationship_ref_key(vault.number, tuple))
+                }
             };
             let row = self.overlay.get(table, &row_key)?;
-            let row = row.ok_or_else(|| inconsistent(format!("vault {} has a leaf without a row", vault.name)))?;
+            let row =
+                row.ok_or_else(|| inconsistent(format!("vault {} has a leaf without a row", vault.name)))?;
             Some(row.to_vec())
         } else {
             None
@@ -116,13 +119,19 @@ impl LedgerState {
     /// RFC 6962 inclusion path of the header at `height` in the tree of the first `size` headers.
     pub fn inclusion_path(&self, id: VaultId, height: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
         let vault = self.existing(id)?;
-        vault.log.inclusion_path(height, size, &self.tiles(vault)).map_err(|error| unavailable(error, height, vault))
+        vault
+            .log
+            .inclusion_path(height, size, &self.tiles(vault))
+            .map_err(|error| unavailable(error, height, vault))
     }
 
     /// RFC 6962 consistency path between the trees of the first `old` and the first `new` headers.
     pub fn consistency_path(&self, id: VaultId, old: u64, new: u64) -> Result<Vec<Hash>, ReadError> {
         let vault = self.existing(id)?;
-        vault.log.consistency_path(old, new, &self.tiles(vault)).map_err(|error| unavailable(error, old.max(new), vault))
+        vault
+            .log
+            .consistency_path(old, new, &self.tiles(vault))
+            .map_err(|error| unavailable(error, old.max(new), vault))
     }
 
     /// RFC 6962 root over the first `size` headers.

@@ -24,7 +24,8 @@ pub(super) fn load(store: Arc<dyn StateStore>) -> Result<LedgerState, StateError
     let applied = store.applied()?;
     let overlay = Overlay::new(store);
     let identity = overlay.get(Table::Ledger, rows::LEDGER_KEY)?;
-    let identity: Option<LedgerRow> = identity.map(|row| codec::decode("the ledger row", &row)).transpose()?;
+    let identity: Option<LedgerRow> =
+        identity.map(|row| codec::decode("the ledger row", &row)).transpose()?;
     let mut state = LedgerState {
         applied: applied.as_ref().map(|applied| applied.last_applied),
         membership: applied.map(|applied| applied.membership).unwrap_or_default(),
@@ -89,9 +90,15 @@ fn load_vaults(state: &mut LedgerState) -> Result<(), StateError> {
     Ok(())
 }
 
-fn load_vault(overlay: &Overlay, number: VaultNumber, name: VaultRef, row: &VaultRow) -> Result<Vault, StateError> {
-    let header = BlockHeader::decode(&row.header)
-        .map_err(|error| inconsistent(format!("the newest header of vault {name} does not decode: {error}")))?;
+fn load_vault(
+    overlay: &Overlay,
+    number: VaultNumber,
+    name: VaultRef,
+    row: &VaultRow,
+) -> Result<Vault, StateError> {
+    let header = BlockHeader::decode(&row.header).map_err(|error| {
+        inconsistent(format!("the newest header of vault {name} does not decode: {error}"))
+    })?;
     if VaultId(header.vault_id) != row.id {
         return Err(inconsistent(format!("the newest header of vault {name} is another vault's")));
     }
@@ -116,7 +123,8 @@ pub(crate) fn leaves(overlay: &Overlay, number: VaultNumber) -> Result<Vec<(Hash
         Ok(())
     })?;
     each(overlay, Table::Relationships, rows::vault_prefix(number), |key, row| {
-        let tuple = rows::relationship_of(key).ok_or_else(|| inconsistent("a relationship row has no valid key"))?;
+        let tuple =
+            rows::relationship_of(key).ok_or_else(|| inconsistent("a relationship row has no valid key"))?;
         leaves.push((StateKey::Relationship(tuple.as_ref()).hash(), sha256(&[row])));
         Ok(())
     })?;
@@ -134,7 +142,8 @@ fn load_log(
     let mut tail = Vec::new();
     for height in first..size {
         let header = overlay.get(Table::Blocks, &rows::header_key(number, height))?;
-        let header: Bytes = header.ok_or_else(|| inconsistent(format!("vault {name} has no block {height}")))?;
+        let header: Bytes =
+            header.ok_or_else(|| inconsistent(format!("vault {name} has no block {height}")))?;
         tail.push(ledger_verify::hash::log_leaf(&header));
     }
     let log = LogTree::restore(size, &Tiles { overlay, vault: number }, &tail)

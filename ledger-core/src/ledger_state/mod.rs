@@ -47,7 +47,9 @@ pub enum StateError {
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// Rows contradict each other or the headers: the store was changed outside the ledger.
-    #[error("the stored state is inconsistent: {what}. Run `strongroom ledger doctor` on a copy of the data directory")]
+    #[error(
+        "the stored state is inconsistent: {what}. Run `strongroom ledger doctor` on a copy of the data directory"
+    )]
     Inconsistent {
         /// What does not fit.
         what: String,
@@ -185,7 +187,12 @@ impl LedgerState {
         self.overlay.finish_flush();
     }
 
-    fn initialise(&mut self, ledger_id: LedgerId, page_key: [u8; 32], time_ms: u64) -> Result<Outcome, StateError> {
+    fn initialise(
+        &mut self,
+        ledger_id: LedgerId,
+        page_key: [u8; 32],
+        time_ms: u64,
+    ) -> Result<Outcome, StateError> {
         if self.identity.is_some() {
             return Ok(Outcome::Initialised(false));
         }

@@ -138,11 +138,12 @@ impl LedgerState {
                     Ok(Some(rows::relationship_of(key).ok_or_else(unreadable)?))
                 })
             }
-            RelationshipFilter::BySubject { subject, relation } => {
-                self.page(Table::RelationshipsBySubject, prefix(subject.as_str(), relation), page, |key, _| {
-                    Ok(Some(rows::relationship_by_subject_of(key).ok_or_else(unreadable)?))
-                })
-            }
+            RelationshipFilter::BySubject { subject, relation } => self.page(
+                Table::RelationshipsBySubject,
+                prefix(subject.as_str(), relation),
+                page,
+                |key, _| Ok(Some(rows::relationship_by_subject_of(key).ok_or_else(unreadable)?)),
+            ),
         }
     }
 

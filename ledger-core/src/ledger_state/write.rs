@@ -121,7 +121,12 @@ impl LedgerState {
     }
 
     /// The first answer to a remembered key, or a mismatch.
-    fn replay(&self, id: VaultId, place: RecordPlace, transaction: &Transaction) -> Result<Answer, StateError> {
+    fn replay(
+        &self,
+        id: VaultId,
+        place: RecordPlace,
+        transaction: &Transaction,
+    ) -> Result<Answer, StateError> {
         let row = self.idempotency_row(&rows::idempotency_key(place.log_index, place.vault))?;
         let record = row
             .records
@@ -203,7 +208,13 @@ struct Evaluation<'a> {
 type Outcome<T> = Result<Result<T, WriteRefusal>, StateError>;
 
 impl<'a> Evaluation<'a> {
-    fn new(overlay: &'a Overlay, vault: &'a Vault, block: &'a OpenBlock, time_ms: u64, key_count: u64) -> Self {
+    fn new(
+        overlay: &'a Overlay,
+        vault: &'a Vault,
+        block: &'a OpenBlock,
+        time_ms: u64,
+        key_count: u64,
+    ) -> Self {
         Self { overlay, vault, block, time_ms, key_count, staged: Staged::default() }
     }
 
@@ -262,7 +273,11 @@ impl<'a> Evaluation<'a> {
         self.drop_expiry(key, old.as_deref())?;
         let number = self.vault.number;
         if expires_at_ms != 0 {
-            self.staged.rows.push((Table::Expiries, rows::expiry_key(number, expires_at_ms, key), Some(Bytes::new())));
+            self.staged.rows.push((
+                Table::Expiries,
+                rows::expiry_key(number, expires_at_ms, key),
+                Some(Bytes::new()),
+            ));
         }
         let leaf = self.leaf(LeafKind::Entity, expires_at_ms, value);
         self.staged.rows.push((Table::Entities, rows::entity_key(number, key.as_str()), Some(leaf.clone())));
@@ -270,7 +285,12 @@ impl<'a> Evaluation<'a> {
         Ok(Ok(result))
     }
 
-    fn delete_entity(&mut self, op_index: u32, condition: Option<&Condition>, key: &EntityKey) -> Outcome<OperationResult> {
+    fn delete_entity(
+        &mut self,
+        op_index: u32,
+        condition: Option<&Condition>,
+        key: &EntityKey,
+    ) -> Outcome<OperationResult> {
         let (key_hash, old) = self.entity_leaf(key)?;
         let visible = self.visible(old.as_deref())?;
         if let Err(refusal) = check(op_index, condition, visible.as_ref()) {
@@ -283,7 +303,12 @@ impl<'a> Evaluation<'a> {
         Ok(Ok(OperationResult::Deleted))
     }
 
-    fn expire_entity(&mut self, op_index: u32, condition: Option<&Condition>, key: &EntityKey) -> Outcome<OperationResult> {
+    fn expire_entity(
+        &mut self,
+        op_index: u32,
+        condition: Option<&Condition>,
+        key: &EntityKey,
+    ) -> Outcome<OperationResult> {
         let (key_hash, old) = self.entity_leaf(key)?;
         let visible = self.visible(old.as_deref())?;
         if let Err(refusal) = check(op_index, condition, visible.as_ref()) {
@@ -316,7 +341,11 @@ impl<'a> Evaluation<'a> {
         let number = self.vault.number;
         let leaf = self.leaf(LeafKind::Relationship, 0, &[]);
         let by_subject = rows::by_subject_key(number, tuple);
-        self.staged.rows.push((Table::Relationships, rows::relationship_key(number, tuple), Some(leaf.clone())));
+        self.staged.rows.push((
+            Table::Relationships,
+            rows::relationship_key(number, tuple),
+            Some(leaf.clone()),
+        ));
         self.staged.rows.push((Table::RelationshipsBySubject, by_subject, Some(Bytes::new())));
         self.stage_put(key_hash, leaf, true);
         Ok(Ok(OperationResult::Created))
@@ -343,7 +372,12 @@ impl<'a> Evaluation<'a> {
         Ok(Ok(OperationResult::Deleted))
     }
 
-    fn remove_entity(&mut self, key: &EntityKey, key_hash: Hash, old: Option<&[u8]>) -> Result<(), StateError> {
+    fn remove_entity(
+        &mut self,
+        key: &EntityKey,
+        key_hash: Hash,
+        old: Option<&[u8]>,
+    ) -> Result<(), StateError> {
         self.drop_expiry(key, old)?;
         self.staged.rows.push((Table::Entities, rows::entity_key(self.vault.number, key.as_str()), None));
         self.stage_delete(key_hash);
@@ -390,7 +424,8 @@ impl<'a> Evaluation<'a> {
             return Ok(None);
         }
         let row = self.overlay.get(table, &row_key())?;
-        row.map(Some).ok_or_else(|| inconsistent(format!("vault {} has a leaf without a row", self.vault.name)))
+        row.map(Some)
+            .ok_or_else(|| inconsistent(format!("vault {} has a leaf without a row", self.vault.name)))
     }
 
     /// The leaf, unless it has expired.
@@ -425,7 +460,11 @@ fn decode_leaf(leaf: &[u8]) -> Result<LeafValue<'_>, StateError> {
 }
 
 /// Checks a condition against the visible leaf.
-fn check(op_index: u32, condition: Option<&Condition>, current: Option<&LeafValue<'_>>) -> Result<(), WriteRefusal> {
+fn check(
+    op_index: u32,
+    condition: Option<&Condition>,
+    current: Option<&LeafValue<'_>>,
+) -> Result<(), WriteRefusal> {
     let failure = match (condition, current) {
         (None, _) | (Some(Condition::MustNotExist), None) | (Some(Condition::MustExist), Some(_)) => None,
         (Some(Condition::MustNotExist), Some(_)) => Some(ConditionFailure::Exists),

@@ -74,7 +74,9 @@ impl AdminService for LedgerAdminService {
         let query = DirectoryQuery::Namespaces;
         let after = query
             .last_row(&page_token(request.page_token)?)?
-            .map(|last| NamespaceName::new(&last).map_err(|_| FieldFault::PageTokenMalformed).at("page_token"))
+            .map(|last| {
+                NamespaceName::new(&last).map_err(|_| FieldFault::PageTokenMalformed).at("page_token")
+            })
             .transpose()?;
         // One more row tells whether there is a next page.
         let mut found = self.ledger.namespaces(after.as_ref(), limit + 1);

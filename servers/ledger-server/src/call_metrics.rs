@@ -48,7 +48,9 @@ impl Method {
         match code {
             Code::Ok => self.succeeded.increment(1),
             // Rare: the handle is looked up instead of kept, so that the page has no rows of zeros.
-            code => metrics::counter!(REQUESTS, "method" => self.name, "code" => code_name(code)).increment(1),
+            code => {
+                metrics::counter!(REQUESTS, "method" => self.name, "code" => code_name(code)).increment(1)
+            }
         }
     }
 }

@@ -59,7 +59,10 @@ fn describe() {
     describe_counter!("ledger_writes_total", "Transactions answered with a new receipt.");
     describe_counter!("ledger_writes_replayed_total", "Transactions answered with an earlier receipt.");
     describe_counter!("ledger_writes_refused_total", "Transactions refused by the state.");
-    describe_counter!("ledger_overloads_total", "Transactions and commands turned away because a queue was full.");
+    describe_counter!(
+        "ledger_overloads_total",
+        "Transactions and commands turned away because a queue was full."
+    );
     describe_counter!("ledger_log_syncs_total", "Durable commits of the replicated log.");
     describe_counter!("ledger_log_entries_total", "Records appended to the replicated log.");
     describe_counter!("ledger_log_bytes_total", "Payload bytes appended to the replicated log.");

@@ -1,5 +1,26 @@
 //! The ledger's gRPC services, mountable in any tonic server.
 //!
+//! ```
+//! use std::sync::Arc;
+//! use ledger_node::{DataDirectory, Ledger, Options, Stores};
+//! use ledger_server::{LedgerServer, ServerSettings, access::Authentication, tokens::TokenRegistry};
+//! use service_kit::{ListenerLimits, admission::AdmissionLimits};
+//! use storage_adapters::redb::{RedbOptions, RedbStores};
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let directory = DataDirectory::ephemeral()?;
+//! let stores = RedbStores::open(directory.path(), RedbOptions::default())?;
+//! let tokens = Arc::new(TokenRegistry::open(directory.path(), 0)?);
+//! let ledger = Ledger::open(directory, Stores { log: stores.log, state: stores.state }, Options::default()).await?;
+//! let authentication = Authentication::Tokens(Arc::clone(&tokens));
+//! let settings = ServerSettings { authentication, limits: ListenerLimits::default(), admission: AdmissionLimits::default() };
+//! let routes = LedgerServer::new(ledger.clone(), tokens, settings).services(); // mount them beside your own
+//! # drop(routes);
+//! # ledger.shutdown().await?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Concepts
 //! - A **service** converts a request, asks the engine, converts the answer; nothing else happens there.
 //! - The **access layer** stands before all of them: default deny, one table, tokens and scopes.
@@ -30,4 +51,4 @@ pub mod tokens;
 pub mod wire;
 pub mod write_service;
 
-pub use server::{LedgerServer, ServerSettings};
+pub use server::{LedgerServer, ServerError, ServerSettings};

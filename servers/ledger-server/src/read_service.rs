@@ -1,6 +1,5 @@
 //! `ReadService`: reads of one vault.
 
-use ledger_core::entity::{Entity, EntityKey};
 use ledger_node::{Ledger, Listing, Read};
 use ledger_proto::v1;
 use ledger_proto::v1::read_service_server::ReadService;
@@ -47,11 +46,8 @@ impl ReadService for LedgerReadService {
         let keys = read::keys(request.keys)?;
         let consistency = read::consistency(request.consistency)?;
         let found = self.ledger.batch_get(&vault, &keys, consistency).await.map_err(errors::read_failed)?;
-        Ok(Response::new(v1::BatchGetResponse {
-            position: Some(position(&found)),
-            entities: entities(found.value.entities),
-            unread: found.value.unread.into_iter().map(String::from).collect(),
-        }))
+        let position = position(&found);
+        Ok(Response::new(read::batch_answer(found.value, position)))
     }
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
@@ -76,16 +72,22 @@ impl ReadService for LedgerReadService {
         let request = request.into_inner();
         let vault = caller.vault(request.vault)?;
         let prefix = address::key_prefix(request.prefix, "prefix")?;
-        let page = read::list_request(request.page_size, request.page_token)?;
+        let mut page = read::list_request(request.page_size, request.page_token)?;
         let consistency = read::consistency(request.consistency)?;
-        let found = self
-            .ledger
-            .list_entities(&vault, &prefix, page, consistency)
-            .await
-            .map_err(errors::read_failed)?;
+        let found = loop {
+            let found = self.ledger.list_entities(&vault, &prefix, page.clone(), consistency).await;
+            let found = found.map_err(errors::read_failed)?;
+            let fitting = read::rows_that_fit(&found.value.items);
+            if fitting >= found.value.items.len() {
+                break found;
+            }
+            // Fewer rows each time, and one always fits.
+            page.page_size = u32::try_from(fitting).unwrap_or(1);
+        };
         let position = Some(position(&found));
         let Listing { items, next_page_token } = found.value;
-        Ok(Response::new(v1::ListEntitiesResponse { entities: entities(items), next_page_token, position }))
+        let entities = read::entities_answer(items);
+        Ok(Response::new(v1::ListEntitiesResponse { entities, next_page_token, position }))
     }
 
     async fn list_relationships(
@@ -160,11 +162,8 @@ impl ReadService for LedgerReadService {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let vault = caller.vault(request.vault)?;
-        let signed = self
-            .ledger
-            .checkpoint(&vault, request.trusted_size)
-            .await
-            .map_err(errors::read_failed)?;
+        let signed =
+            self.ledger.checkpoint(&vault, request.trusted_size).await.map_err(errors::read_failed)?;
         Ok(Response::new(v1::GetCheckpointResponse {
             checkpoint: signed.note,
             consistency: read::hashes_answer(&signed.consistency),
@@ -180,10 +179,6 @@ impl ReadService for LedgerReadService {
         let last = self.ledger.client_state(&vault, &caller.actor).map_err(errors::read_failed)?;
         Ok(Response::new(transaction::client_state_answer(last, self.ledger.log_time_ms())))
     }
-}
-
-fn entities(found: Vec<(EntityKey, Entity)>) -> Vec<v1::Entity> {
-    found.into_iter().map(|(key, entity)| read::entity_answer(key, entity)).collect()
 }
 
 fn position<T>(read: &Read<T>) -> v1::ReadPosition {

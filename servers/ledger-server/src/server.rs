@@ -31,8 +31,12 @@ type Writes = WriteServiceServer<LedgerWriteService>;
 type Administration = AdminServiceServer<LedgerAdminService>;
 
 /// The overall status of `grpc.health.v1`, and one for each service.
-const HEALTH_NAMES: [&str; 4] =
-    ["", <Reads as NamedService>::NAME, <Writes as NamedService>::NAME, <Administration as NamedService>::NAME];
+const HEALTH_NAMES: [&str; 4] = [
+    "",
+    <Reads as NamedService>::NAME,
+    <Writes as NamedService>::NAME,
+    <Administration as NamedService>::NAME,
+];
 
 /// How a server treats its callers.
 #[derive(Debug, Clone)]
@@ -142,6 +146,12 @@ impl LedgerServer {
         for phase in [Phase::Starting, Phase::Ready, Phase::Draining] {
             readiness.reached(phase).await;
             self.report_health(readiness.phase()).await;
+        }
+        readiness.reached(Phase::ShuttingDown).await;
+        // Ends the streams of those who watch: they would hold up the end of the server.
+        let mut health = self.health.clone();
+        for name in HEALTH_NAMES {
+            health.clear_service_status(name).await;
         }
         std::future::pending().await
     }

@@ -148,13 +148,17 @@ pub enum SettingsError {
         why: &'static str,
     },
     /// A cluster was asked for.
-    #[error("bootstrap is {given}: this release runs single nodes and forms no clusters; set it to 1, or leave it out")]
+    #[error(
+        "bootstrap is {given}: this release runs single nodes and forms no clusters; set it to 1, or leave it out"
+    )]
     Cluster {
         /// What was given.
         given: u64,
     },
     /// Probes and metrics would be open to others.
-    #[error("refusing to serve metrics on {address}, which others can reach: probes and metrics have neither TLS nor credentials; use a loopback address, or accept that with --insecure-metrics")]
+    #[error(
+        "refusing to serve metrics on {address}, which others can reach: probes and metrics have neither TLS nor credentials; use a loopback address, or accept that with --insecure-metrics"
+    )]
     MetricsExposed {
         /// The address asked for.
         address: SocketAddr,

@@ -22,10 +22,26 @@ static FOREIGN: &[Foreign] = &[
     foreign("listen", "127.0.0.1:50051", ""),
     foreign("data", "(ephemeral)", ""),
     foreign("bootstrap", "3", "A cluster states its size; a lone server must not wait for others."),
-    foreign("metrics", "(disabled)", "Probes share the port, so it is always there; on loopback it exposes nothing."),
-    foreign("batch_size", "100", "One fsync is paid per batch: a larger batch only shares it among more writes."),
-    foreign("batch_delay", "10", "Waiting adds latency; batches fill by themselves while the one before is being synced."),
-    foreign("concurrent", "100", "Waiting requests are cheap, and 256 clients with a write each are ordinary."),
+    foreign(
+        "metrics",
+        "(disabled)",
+        "Probes share the port, so it is always there; on loopback it exposes nothing.",
+    ),
+    foreign(
+        "batch_size",
+        "100",
+        "One fsync is paid per batch: a larger batch only shares it among more writes.",
+    ),
+    foreign(
+        "batch_delay",
+        "10",
+        "Waiting adds latency; batches fill by themselves while the one before is being synced.",
+    ),
+    foreign(
+        "concurrent",
+        "100",
+        "Waiting requests are cheap, and 256 clients with a write each are ordinary.",
+    ),
     foreign("timeout", "30", ""),
 ];
 

@@ -61,6 +61,8 @@ pub struct DevFile {
     pub ledger_url: String,
     /// File with its token.
     pub token_file: Option<PathBuf>,
+    /// The process that wrote the file.
+    pub pid: u32,
 }
 
 impl ServerArgs {
@@ -127,11 +129,14 @@ pub fn read_dev_file(path: &Path) -> Result<Option<DevFile>, Failure> {
         return Err(Failure::error(message).with_hint("name the server with --url, or set XDG_RUNTIME_DIR"));
     }
     let text = read_text(path)?;
-    let parsed = serde_json::from_str(&text);
-    parsed.map(Some).map_err(|error| {
+    let parsed: Result<DevFile, _> = serde_json::from_str(&text);
+    let dev = parsed.map_err(|error| {
         Failure::error(format!("{} is damaged: {error}", path.display()))
             .with_hint("remove it, then start `strongroom dev` again")
-    })
+    })?;
+    // Left by a `dev` that was killed: nobody serves there any more, or somebody else does.
+    let alive = Path::new("/proc").join(dev.pid.to_string()).exists();
+    Ok(alive.then_some(dev))
 }
 
 fn read_token(path: &Path) -> Result<String, Failure> {
@@ -172,7 +177,7 @@ mod tests {
     }
 
     fn dev() -> Option<DevFile> {
-        Some(DevFile { ledger_url: "http://dev:1".to_owned(), token_file: Some("dev-token".into()) })
+        Some(DevFile { ledger_url: "http://dev:1".to_owned(), token_file: Some("dev-token".into()), pid: 1 })
     }
 
     #[test]

@@ -112,3 +112,17 @@ impl From<ClientError> for Failure {
         Self { hint: error.hint(), ..Self::new(exit, error.reason(), message) }
     }
 }
+
+/// An error with its causes, each said once: some messages hold their cause's already.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = cause.source();
+    }
+    text
+}

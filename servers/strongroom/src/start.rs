@@ -7,7 +7,7 @@ use service_kit::ready_line::print_failed_start;
 use ledger_server::settings::LedgerSettings;
 
 use crate::compose::{self, BusyPort};
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, with_causes};
 use crate::output::Output;
 
 /// What the command does once the server is ready; kept until the server has ended.
@@ -59,14 +59,5 @@ pub fn run(
 }
 
 fn failed(error: &compose::ServeError) -> Failure {
-    let mut message = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        source = cause.source();
-    }
-    Failure::new(Exit::Error, "SERVER", message)
+    Failure::new(Exit::Error, "SERVER", with_causes(error))
 }

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use ledger_core::names::VaultId;
 use ledger_core::ports::{LogId, LogKind, LogRecord, SignedMark, StoreError, StoredVote};
 
-use super::format::FORMAT_VERSION;
 use super::row;
 
 /// Random bytes in every log row. They are drawn when the record is already fixed and never leave the
@@ -48,7 +47,7 @@ pub(super) fn decode_record(index: u64, stored: &[u8]) -> Result<LogRecord, Stor
     let mut fields = Fields(content);
     let version = fields.u8().ok_or_else(corrupt)?;
     if version != RECORD_VERSION {
-        let (found, known) = (u32::from(version), FORMAT_VERSION);
+        let (found, known) = (u32::from(version), u32::from(RECORD_VERSION));
         return Err(StoreError::Format { what: format!("record {index} of raft.db"), found, known });
     }
     fields.record(index).ok_or_else(corrupt)

@@ -16,7 +16,7 @@ use super::network::SingleVoter;
 use super::{EngineLogId, Entry, LedgerRaft, Snapshot, SnapshotMeta, StoredMembershipOf, record};
 use crate::applied_state::AppliedLedger;
 use crate::counters::{CounterCells, add};
-use crate::failure::{FailedPart, FailureCell, SharedError, shared};
+use crate::failure::{FailedPart, FailureCell, PanicReport, SharedError, shared};
 use crate::flusher::Flusher;
 
 /// The content of a snapshot: none, the state store of this node holds it.
@@ -115,6 +115,7 @@ impl RaftStateMachine<LedgerRaft> for StateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<LedgerRaft>, io::Error>> + Unpin + OptionalSend,
     {
+        let _report = PanicReport(self.failure.clone());
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
             let (outcome, overlay_bytes) = self.apply_entry(&entry).map_err(|error| {

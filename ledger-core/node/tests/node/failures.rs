@@ -63,6 +63,27 @@ async fn a_failed_commit_of_the_log_fails_every_write_that_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_in_the_log_thread_or_while_applying_stops_the_node() {
+    for in_log in [true, false] {
+        let home = Home::new();
+        let mut stores = home.stores();
+        let (log, state) =
+            (Arc::new(ObservedLog::new(stores.log)), Arc::new(ObservedState::new(stores.state)));
+        (stores.log, stores.state) = (log.clone(), state.clone());
+        let ledger = home.open_with(stores, home.options()).await;
+        create_vault(&ledger).await;
+        let flag = if in_log { &log.panics } else { &state.panics_at_reads };
+        flag.store(true, Ordering::SeqCst);
+        let failed = ledger.write(&vault(), &actor(), put("key", "value")).await.unwrap_err();
+        assert!(matches!(failed, WriteError::Stopped), "{failed}");
+        assert_eq!(ledger.failure().await.part, FailedPart::Thread);
+        let refused = ledger.get(&vault(), &key("key"), Consistency::Eventual).await.unwrap_err();
+        assert!(matches!(refused, ReadFailure::Stopped), "{refused}");
+        assert!(ledger.shutdown().await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_commit_of_the_state_stops_the_node_and_loses_nothing() {
     let home = Home::new();
     let mut stores = home.stores();

@@ -1,5 +1,4 @@
 //! Claims about a node, each through the public façade.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod checkpoints;
 mod data_directory;

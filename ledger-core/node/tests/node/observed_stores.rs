@@ -15,6 +15,7 @@ pub struct ObservedLog {
     gate: Mutex<bool>,
     opened: Condvar,
     pub fails: AtomicBool,
+    pub panics: AtomicBool,
     /// With it, purges beyond what this store holds are counted.
     state: Option<Arc<dyn StateStore>>,
     pub purges: AtomicU64,
@@ -29,6 +30,7 @@ impl ObservedLog {
             gate: Mutex::new(true),
             opened: Condvar::new(),
             fails: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
             state: None,
             purges: AtomicU64::new(0),
             purges_too_far: AtomicU64::new(0),
@@ -82,6 +84,7 @@ impl LogStore for ObservedLog {
         if self.fails.load(Ordering::SeqCst) {
             return Err(broken("commit the log"));
         }
+        assert!(!self.panics.load(Ordering::SeqCst), "a defect of the store");
         self.check_purges(changes);
         self.commits.fetch_add(1, Ordering::SeqCst);
         self.inner.commit(changes)
@@ -92,12 +95,14 @@ impl LogStore for ObservedLog {
 pub struct ObservedState {
     inner: Arc<dyn StateStore>,
     pub fails: AtomicBool,
+    pub panics_at_reads: AtomicBool,
     pub commits: AtomicU64,
 }
 
 impl ObservedState {
     pub fn new(inner: Arc<dyn StateStore>) -> Self {
-        Self { inner, fails: AtomicBool::new(false), commits: AtomicU64::new(0) }
+        let panics_at_reads = AtomicBool::new(false);
+        Self { inner, fails: AtomicBool::new(false), panics_at_reads, commits: AtomicU64::new(0) }
     }
 }
 
@@ -107,6 +112,7 @@ impl StateStore for ObservedState {
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<bytes::Bytes>, StoreError> {
+        assert!(!self.panics_at_reads.load(Ordering::SeqCst), "a defect of the store");
         self.inner.get(table, key)
     }
 

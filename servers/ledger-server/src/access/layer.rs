@@ -51,7 +51,9 @@ impl AccessLayer {
     fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Option<Caller>, Status> {
         let need = need_of(path);
         match (need, self.reflection) {
-            (Some(Need::Nothing), _) | (Some(Need::CredentialUnlessLoopback), Reflection::Open) => return Ok(None),
+            (Some(Need::Nothing), _) | (Some(Need::CredentialUnlessLoopback), Reflection::Open) => {
+                return Ok(None);
+            }
             _ => {}
         }
         let caller = self.authenticate(headers)?;

@@ -76,7 +76,9 @@ pub enum TokenFileError {
         limit_bytes: u64,
     },
     /// A line is not what it must be.
-    #[error("{path}, line {line} is malformed: {source}. Restore the file, or move it away to mint a new administrator's token at the next start")]
+    #[error(
+        "{path}, line {line} is malformed: {source}. Restore the file, or move it away to mint a new administrator's token at the next start"
+    )]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -97,7 +99,9 @@ pub enum TokenFileError {
         id: TokenId,
     },
     /// Another format, or a newer version of it.
-    #[error("{path} has the format {found}; this program reads strongroom.tokens version {known}. Use the release that wrote it")]
+    #[error(
+        "{path} has the format {found}; this program reads strongroom.tokens version {known}. Use the release that wrote it"
+    )]
     Format {
         /// The file.
         path: PathBuf,

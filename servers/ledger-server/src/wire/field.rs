@@ -107,10 +107,14 @@ pub enum FieldFault {
         given: u64,
     },
     /// A page token that this ledger did not make.
-    #[error("is not a page token of this ledger: use next_page_token of the last answer unchanged, or leave it empty")]
+    #[error(
+        "is not a page token of this ledger: use next_page_token of the last answer unchanged, or leave it empty"
+    )]
     PageTokenMalformed,
     /// A page token of another query.
-    #[error("belongs to a request with other fields: keep them the same from page to page, or leave the token empty")]
+    #[error(
+        "belongs to a request with other fields: keep them the same from page to page, or leave the token empty"
+    )]
     PageTokenMismatch,
 }
 

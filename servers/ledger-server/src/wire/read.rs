@@ -1,12 +1,14 @@
 //! What reads ask, and what they answer.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use ledger_core::command::{NamespaceInfo, VaultInfo};
 use ledger_core::entity::{Entity, EntityKey};
 use ledger_core::ledger_state::{Block, RelationshipFilter, Tip};
 use ledger_core::names::VaultRef;
 use ledger_core::relationship::{Relation, Relationship, Resource, Subject};
-use ledger_node::{Consistency, ListRequest, VerifiedSubject};
+use ledger_node::{BatchGet, Consistency, ListRequest, VerifiedSubject};
 use ledger_proto::v1;
 use ledger_proto::v1::list_relationships_request::By;
 use ledger_proto::v1::verified_read_request::Subject as WireSubject;
@@ -33,11 +35,7 @@ pub(crate) fn keys(given: Vec<String>) -> Result<Vec<EntityKey>, BadField> {
     if given.is_empty() || given.len() > limit {
         return Err(FieldFault::Entries { limit, given: given.len() }).at("keys");
     }
-    given
-        .into_iter()
-        .enumerate()
-        .map(|(index, key)| entity_key(key, format_args!("keys[{index}]")))
-        .collect()
+    given.into_iter().enumerate().map(|(index, key)| entity_key(key, format_args!("keys[{index}]"))).collect()
 }
 
 /// The tuple of a check.
@@ -84,6 +82,46 @@ pub(crate) fn entity_answer(key: EntityKey, entity: Entity) -> v1::Entity {
         modified_height: entity.modified_height,
         expires_at_ms: entity.expires_at_ms,
     }
+}
+
+fn content_bytes(key: &EntityKey, entity: &Entity) -> usize {
+    key.as_str().len() + entity.value.len()
+}
+
+/// How many of the first rows fit one answer: at least one, no row is as large as an answer.
+///
+/// The engine ends a page after the row that reaches the limit; an answer ends before it.
+pub(crate) fn rows_that_fit(rows: &[(EntityKey, Entity)]) -> usize {
+    let mut bytes = 0;
+    let fits = |(key, entity): &&(EntityKey, Entity)| {
+        bytes += content_bytes(key, entity);
+        bytes <= ANSWER_CONTENT_BYTES_MAX
+    };
+    rows.iter().take_while(fits).count().max(1)
+}
+
+/// The entities that fit one answer together with the keys that are left for another.
+pub(crate) fn batch_answer(found: BatchGet, position: v1::ReadPosition) -> v1::BatchGetResponse {
+    let BatchGet { mut entities, unread } = found;
+    let mut bytes: usize = entities.iter().map(|(key, entity)| content_bytes(key, entity)).sum();
+    bytes += unread.iter().map(|key| key.as_str().len()).sum::<usize>();
+    let mut unread: VecDeque<String> = unread.into_iter().map(String::from).collect();
+    while bytes > ANSWER_CONTENT_BYTES_MAX
+        && entities.len() > 1
+        && let Some((key, entity)) = entities.pop()
+    {
+        bytes -= entity.value.len();
+        unread.push_front(key.into());
+    }
+    v1::BatchGetResponse {
+        entities: entities_answer(entities),
+        unread: unread.into(),
+        position: Some(position),
+    }
+}
+
+pub(crate) fn entities_answer(rows: Vec<(EntityKey, Entity)>) -> Vec<v1::Entity> {
+    rows.into_iter().map(|(key, entity)| entity_answer(key, entity)).collect()
 }
 
 pub(crate) fn tip_answer(tip: &Tip, position: v1::ReadPosition) -> v1::GetTipResponse {
@@ -175,4 +213,55 @@ pub(crate) fn hash_answer(hash: &Hash) -> Bytes {
 
 pub(crate) fn hashes_answer(hashes: &[Hash]) -> Vec<Bytes> {
     hashes.iter().map(hash_answer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_verify::header::BlockHeader;
+
+    use super::*;
+
+    fn block(sizes: &[usize]) -> Block {
+        let header = BlockHeader {
+            ledger_id: [1; 16],
+            vault_id: [2; 16],
+            height: 1,
+            previous: [0; 32],
+            tx_root: [0; 32],
+            tx_count: sizes.len() as u32,
+            state_root: [0; 32],
+            time_ms: 0,
+            term: 1,
+            index: 1,
+            first_sequence: 1,
+            last_sequence: sizes.len() as u64,
+        };
+        Block { header, transactions: sizes.iter().map(|size| Bytes::from(vec![0; *size])).collect() }
+    }
+
+    /// Follows the pages of a block; answers how many transactions each has.
+    fn pages(block: &Block) -> Vec<usize> {
+        let mut pages = Vec::new();
+        let mut first = 0;
+        loop {
+            let answer = block_answer(block, first).unwrap();
+            assert_eq!(answer.first_transaction, first);
+            let content: usize = answer.transactions.iter().map(Bytes::len).sum();
+            assert!(content <= ANSWER_CONTENT_BYTES_MAX);
+            pages.push(answer.transactions.len());
+            match answer.next_transaction {
+                0 => return pages,
+                next => first = next,
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_are_paged_at_4_mib() {
+        const MIB: usize = 1_048_576;
+        assert_eq!(pages(&block(&[])), [0]);
+        assert_eq!(pages(&block(&[10, 20, 30])), [3]);
+        assert_eq!(pages(&block(&[MIB; 9])), [4, 4, 1]);
+        assert_eq!(pages(&block(&[4 * MIB, 1, 4 * MIB])), [1, 1, 1]);
+    }
 }

@@ -58,10 +58,13 @@ fn action(action: WireAction, field: impl Display + Copy) -> Result<Action, BadF
         }
         WireAction::Assert(assert) => {
             Action::Assert(match required(assert.target, format_args!("{field}.assert.target"))? {
-                Target::Key(key) => AssertTarget::Entity(entity_key(key, format_args!("{field}.assert.key"))?),
-                Target::Relationship(tuple) => {
-                    AssertTarget::Relationship(relationship(&tuple, format_args!("{field}.assert.relationship"))?)
+                Target::Key(key) => {
+                    AssertTarget::Entity(entity_key(key, format_args!("{field}.assert.key"))?)
                 }
+                Target::Relationship(tuple) => AssertTarget::Relationship(relationship(
+                    &tuple,
+                    format_args!("{field}.assert.relationship"),
+                )?),
             })
         }
     })

@@ -27,12 +27,9 @@ fn evidence(answer: &v1::VerifiedReadResponse) -> Evidence {
         leaf: answer.leaf.as_ref().map(|leaf| leaf.to_vec()),
         state_proof: StateProof {
             siblings: answer.siblings.iter().map(|sibling| hash(sibling)).collect(),
-            other_leaf: answer
-                .other_leaf
-                .as_ref()
-                .map(|leaf| (hash(&leaf.key_hash), hash(&leaf.value_hash))),
+            other_leaf: answer.other_leaf.as_ref().map(|leaf| (hash(&leaf.key_hash), hash(&leaf.value_hash))),
         },
-        header: answer.header.as_ref().try_into().unwrap(),
+        header: answer.header.to_vec(),
         inclusion_path: answer.inclusion.iter().map(|node| hash(node)).collect(),
         checkpoint: answer.checkpoint.clone(),
     }
@@ -53,7 +50,8 @@ async fn namespaces_and_vaults_are_created_listed_shown_and_deleted() {
     assert!(created.created_at_ms > 0);
     refused(admin.create_namespace(name("acme")).await, Code::AlreadyExists, "NAMESPACE_EXISTS");
     let vault = Some(vault_ref("acme", "main"));
-    let created = admin.create_vault(v1::CreateVaultRequest { vault: vault.clone() }).await.unwrap().into_inner();
+    let created =
+        admin.create_vault(v1::CreateVaultRequest { vault: vault.clone() }).await.unwrap().into_inner();
     assert_eq!((created.height, created.version, created.key_count, created.id.len()), (0, 0, 0, 16));
     assert!(created.origin.starts_with("strongroom/"), "{}", created.origin);
     let again = admin.create_vault(v1::CreateVaultRequest { vault: vault.clone() }).await;
@@ -62,11 +60,13 @@ async fn namespaces_and_vaults_are_created_listed_shown_and_deleted() {
     refused(admin.create_vault(elsewhere).await, Code::NotFound, "NAMESPACE_NOT_FOUND");
     let shown = admin.get_vault(v1::GetVaultRequest { vault: vault.clone() }).await.unwrap().into_inner();
     assert_eq!(shown, created);
-    let shown = admin.get_namespace(v1::GetNamespaceRequest { name: "acme".into() }).await.unwrap().into_inner();
+    let shown =
+        admin.get_namespace(v1::GetNamespaceRequest { name: "acme".into() }).await.unwrap().into_inner();
     assert_eq!(shown.vault_count, 1);
     let delete = v1::DeleteNamespaceRequest { name: "acme".into() };
     refused(admin.delete_namespace(delete.clone()).await, Code::FailedPrecondition, "NAMESPACE_NOT_EMPTY");
-    let deleted = admin.delete_vault(v1::DeleteVaultRequest { vault: vault.clone() }).await.unwrap().into_inner();
+    let deleted =
+        admin.delete_vault(v1::DeleteVaultRequest { vault: vault.clone() }).await.unwrap().into_inner();
     assert_eq!(deleted.id, created.id);
     refused(admin.get_vault(v1::GetVaultRequest { vault }).await, Code::NotFound, "VAULT_NOT_FOUND");
     admin.delete_namespace(delete.clone()).await.unwrap();
@@ -89,7 +89,9 @@ async fn what_is_written_is_read_back_in_every_way() {
     assert_eq!(written.results, vec![i32::from(v1::OperationResult::Created); 3]);
     assert!(!written.replayed);
     let vault = Some(vault);
-    for consistency in [v1::Consistency::Unspecified, v1::Consistency::Linearizable, v1::Consistency::Eventual] {
+    for consistency in
+        [v1::Consistency::Unspecified, v1::Consistency::Linearizable, v1::Consistency::Eventual]
+    {
         let consistency = consistency.into();
         let get = v1::GetRequest { vault: vault.clone(), key: "a".into(), consistency };
         let got = clients.reads.get(get).await.unwrap().into_inner();
@@ -175,7 +177,9 @@ async fn a_repeated_idempotency_key_answers_with_the_first_receipt() {
     assert_eq!((&again.receipt, &again.results), (&first.receipt, &first.results));
     let other = clients.writes.write(request(key.clone(), "2")).await;
     refused(other, Code::FailedPrecondition, "IDEMPOTENCY_MISMATCH");
-    let at = |unix_ms: u64| ledger_core::transaction::IdempotencyKey::from_parts(unix_ms, [1; 10]).as_bytes().to_vec();
+    let at = |unix_ms: u64| {
+        ledger_core::transaction::IdempotencyKey::from_parts(unix_ms, [1; 10]).as_bytes().to_vec()
+    };
     let old = clients.writes.write(request(at(1), "3")).await;
     refused(old, Code::FailedPrecondition, "IDEMPOTENCY_KEY_EXPIRED");
     let future = clients.writes.write(request(at((1 << 48) - 1), "3")).await;
@@ -234,17 +238,27 @@ async fn verified_reads_verify_and_checkpoints_extend_each_other() {
     let viewer = |subject: &str| {
         let (resource, relation, subject) = ("doc:1".into(), "viewer".into(), subject.into());
         let wire = tuple("doc:1", "viewer", subject);
-        (WireSubject::Relationship(wire), Subject::Relationship { resource, relation, subject: String::from(subject) })
+        (
+            WireSubject::Relationship(wire),
+            Subject::Relationship { resource, relation, subject: String::from(subject) },
+        )
     };
-    let cases = [(entity("k"), true), (entity("none"), false), (viewer("user:ann"), true), (viewer("user:bob"), false)];
+    let cases = [
+        (entity("k"), true),
+        (entity("none"), false),
+        (viewer("user:ann"), true),
+        (viewer("user:bob"), false),
+    ];
     for ((wire, subject), present) in cases {
-        let read = v1::VerifiedReadRequest { vault: Some(vault.clone()), subject: Some(wire), trusted_size: 0 };
+        let read =
+            v1::VerifiedReadRequest { vault: Some(vault.clone()), subject: Some(wire), trusted_size: 0 };
         let read = clients.reads.verified_read(read).await.unwrap().into_inner();
         let claim = proof::verify(&subject, &evidence(&read), &keys).unwrap();
         assert_eq!((claim.present, claim.height, read.consistency.len()), (present, 1, 0), "{subject:?}");
         assert!(read.log_time_ms > 0);
     }
-    let ask = |trusted_size| v1::GetCheckpointRequest { vault: Some(vault_ref("acme", "main")), trusted_size };
+    let ask =
+        |trusted_size| v1::GetCheckpointRequest { vault: Some(vault_ref("acme", "main")), trusted_size };
     let old = clients.reads.get_checkpoint(ask(0)).await.unwrap().into_inner();
     let old = SignedCheckpoint::open(&old.checkpoint, &keys).unwrap();
     for value in ["1", "2", "3"] {

@@ -229,3 +229,70 @@ pub fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, wanted
     assert_eq!((status.code(), reason(&status).as_str()), (code, wanted), "{status}");
     status
 }
+
+/// Sends these bytes as the request of a method, as a client without the definitions would.
+pub async fn raw_call(
+    channel: Channel,
+    path: &str,
+    authorization: Option<&str>,
+    body: bytes::Bytes,
+) -> Result<bytes::Bytes, Status> {
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let mut request = Request::new(body);
+    if let Some(authorization) = authorization {
+        request.metadata_mut().insert("authorization", authorization.parse().unwrap());
+    }
+    let path = path.parse().unwrap();
+    grpc.unary(request, path, RawCodec).await.map(Response::into_inner)
+}
+
+/// The paths of every method of the ledger's three services.
+pub fn ledger_methods() -> Vec<String> {
+    use prost::Message;
+    let descriptors = prost_types::FileDescriptorSet::decode(ledger_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let mut paths = Vec::new();
+    for file in &descriptors.file {
+        for service in &file.service {
+            for method in &service.method {
+                paths.push(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+            }
+        }
+    }
+    paths
+}
+
+#[derive(Clone, Copy, Default)]
+struct RawCodec;
+
+impl tonic::codec::Codec for RawCodec {
+    type Encode = bytes::Bytes;
+    type Decode = bytes::Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl tonic::codec::Encoder for RawCodec {
+    type Item = bytes::Bytes;
+    type Error = Status;
+    fn encode(&mut self, item: bytes::Bytes, buffer: &mut tonic::codec::EncodeBuf<'_>) -> Result<(), Status> {
+        use bytes::BufMut;
+        buffer.put(item);
+        Ok(())
+    }
+}
+
+impl tonic::codec::Decoder for RawCodec {
+    type Item = bytes::Bytes;
+    type Error = Status;
+    fn decode(&mut self, buffer: &mut tonic::codec::DecodeBuf<'_>) -> Result<Option<bytes::Bytes>, Status> {
+        use bytes::Buf;
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}

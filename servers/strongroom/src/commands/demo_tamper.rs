@@ -19,7 +19,7 @@ use storage_adapters::redb::{RedbOptions, RedbStores};
 use self::copies::{Copies, digest_of};
 use crate::clock;
 use crate::commands::ledger::doctor;
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, with_causes};
 use crate::output::Output;
 
 const VAULTS_PAGE: usize = 100;
@@ -209,13 +209,7 @@ async fn open(path: &Path) -> Result<Ledger, Failure> {
 }
 
 fn failed(error: &dyn std::error::Error) -> Failure {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        message = format!("{message}: {cause}");
-        source = cause.source();
-    }
-    Failure::error(message)
+    Failure::error(with_causes(error))
 }
 
 fn word(checked: &Result<(), String>) -> &'static str {

@@ -12,7 +12,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, with_causes};
 use crate::output::Output;
 use crate::ttl;
 
@@ -66,7 +66,7 @@ async fn ask_probe(url: &Uri) -> Result<(bool, String), Failure> {
     let asked = Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
     let asked = asked.map_err(|error| Failure::usage(error.to_string()))?;
     let client: Client<_, Empty<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let answer = client.get(asked).await.map_err(|error| unavailable(url, &causes(&error)))?;
+    let answer = client.get(asked).await.map_err(|error| unavailable(url, &with_causes(&error)))?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
     let body = body.map_err(|error| unavailable(url, &error.to_string()))?.to_bytes();
@@ -76,7 +76,7 @@ async fn ask_probe(url: &Uri) -> Result<(bool, String), Failure> {
 
 async fn ask_grpc(url: &Uri) -> Result<(bool, String), Failure> {
     let channel = tonic::transport::Channel::builder(url.clone()).connect().await;
-    let channel = channel.map_err(|error| unavailable(url, &causes(&error)))?;
+    let channel = channel.map_err(|error| unavailable(url, &with_causes(&error)))?;
     let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
     let answer = answer.map_err(|status| unavailable(url, status.message()))?.into_inner();
     let status = ServingStatus::try_from(answer.status).unwrap_or(ServingStatus::Unknown);
@@ -86,14 +86,4 @@ async fn ask_grpc(url: &Uri) -> Result<(bool, String), Failure> {
 fn unavailable(url: &Uri, reason: &str) -> Failure {
     Failure::new(Exit::Unavailable, "UNAVAILABLE", format!("{url} does not answer: {reason}"))
         .with_hint("is the server running, and is this its address?")
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

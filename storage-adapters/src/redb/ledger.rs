@@ -1,0 +1,36 @@
+//! A whole ledger on this engine: what an embedder opens.
+
+use std::path::Path;
+
+use ledger_core::ports::StoreError;
+use ledger_node::{DataDirectory, DirectoryError, Ledger, Options, Stores};
+
+use super::{RedbOptions, RedbStores};
+
+/// A ledger was not opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenLedgerError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The stores cannot be opened.
+    #[error(transparent)]
+    Stores(#[from] StoreError),
+    /// The node refused what the stores hold.
+    #[error(transparent)]
+    Node(#[from] ledger_node::OpenError),
+}
+
+/// Opens the ledger in a directory, or makes a new one there. One process at a time: the directory is
+/// locked until [`Ledger::shutdown`], or until the last clone is dropped.
+///
+/// # Errors
+///
+/// When the directory is in use or unusable, or when its content is damaged or of a newer format.
+pub async fn open_ledger(path: impl AsRef<Path>, options: Options) -> Result<Ledger, OpenLedgerError> {
+    let directory = DataDirectory::open(path.as_ref())?;
+    let stores = RedbStores::open(directory.path(), RedbOptions::default())?;
+    let stores = Stores { log: stores.log, state: stores.state };
+    Ok(Ledger::open(directory, stores, options).await?)
+}
