@@ -513,7 +513,7 @@ fn replaying_one_log_twice_gives_the_same_rows_and_roots() {
     }
     let rows = |log: &[(LogId, Bytes)]| {
         let store = Arc::new(MemoryStateStore::default());
-        let mut state = LedgerState::load(store.clone()).unwrap();
+        let mut state = LedgerState::load(store).unwrap();
         for (at, encoded) in log {
             state.apply(*at, &codec::decode_proposal(encoded).unwrap()).unwrap();
         }

@@ -42,9 +42,13 @@ pub(crate) struct Inner {
 
 impl LedgerClient {
     /// Checks the options and makes the channels. Each one connects when it is first used, so an unreachable
-    /// server shows at the first call. Must be called inside a tokio runtime.
+    /// server shows at the first call. It must be called inside a tokio runtime, and is refused elsewhere.
     pub fn connect(options: ClientOptions, pins: Arc<dyn PinStore>) -> Result<Self, ClientError> {
         options.validate()?;
+        if tokio::runtime::Handle::try_current().is_err() {
+            let what = "a client is made inside a tokio runtime: its connections live there".to_owned();
+            return Err(ClientError::Options { what });
+        }
         let authorization = options.token.as_deref().map(bearer).transpose()?;
         let pool = ChannelPool::new(&options)?;
         let known_vaults = Mutex::new(HashMap::new());

@@ -173,8 +173,15 @@ impl Refusal {
         let info = details.error_info().filter(|info| info.domain == ledger_proto::ERROR_DOMAIN);
         let reason = info.map(|info| info.reason.clone()).unwrap_or_default();
         let field = |name: &str| info.and_then(|info| info.metadata.get(name));
+        // A status with a source was made on this side: the connection failed, whatever code tonic chose for it.
+        let code = match status.code() {
+            tonic::Code::Unknown | tonic::Code::Internal if std::error::Error::source(status).is_some() => {
+                ErrorCode::Unavailable
+            }
+            code => code_of(code, &reason),
+        };
         Self {
-            code: code_of(status.code(), &reason),
+            code,
             message: message_of(status),
             op_index: field("op_index").and_then(|text| text.parse().ok()),
             current_version: field("current_version").and_then(|text| text.parse().ok()),

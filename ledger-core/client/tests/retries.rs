@@ -164,3 +164,11 @@ async fn options_that_cannot_work_are_refused_by_name() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn a_client_outside_of_a_runtime_is_refused() {
+    let pins = std::sync::Arc::new(ledger_client::MemoryPins::default());
+    let options = ledger_client::ClientOptions::new("http://127.0.0.1:1");
+    let error = ledger_client::LedgerClient::connect(options, pins).expect_err("no runtime");
+    assert!(error.to_string().contains("tokio runtime"));
+}

@@ -9,12 +9,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ledger_core::ports::{AppliedState, StateStore};
+use ledger_core::ports::{AppliedState, StateStore, StoreError};
 use tokio::sync::watch;
 
-use crate::applied_state::AppliedLedger;
+use crate::applied_state::{AppliedLedger, HalfApplied};
 use crate::counters::{CounterCells, add};
-use crate::failure::{FailedPart, FailureCell, PanicReport, SharedError, shared};
+use crate::failure::{FailedPart, FailureCell, PanicReport, shared};
 
 /// The flush thread's controls. Clones share it.
 #[derive(Clone)]
@@ -110,9 +110,14 @@ impl Flusher {
     fn run(&self, parts: &FlusherParts) {
         loop {
             let stop = self.wait_for_orders(parts.interval);
-            if let Err(error) = self.flush(parts) {
-                parts.failure.report(FailedPart::StateStore, error);
-                return;
+            match self.flush(parts) {
+                Ok(()) => {}
+                // Whoever panicked reports it.
+                Err(FlushError::HalfApplied) => return,
+                Err(FlushError::Store(error)) => {
+                    parts.failure.report(FailedPart::StateStore, shared(error));
+                    return;
+                }
             }
             self.shared.rounds.send_modify(|rounds| *rounds += 1);
             if stop {
@@ -136,17 +141,34 @@ impl Flusher {
         orders.stop
     }
 
-    fn flush(&self, parts: &FlusherParts) -> Result<(), SharedError> {
-        let job = parts.ledger.write().map_err(shared)?.start_flush();
+    fn flush(&self, parts: &FlusherParts) -> Result<(), FlushError> {
+        let job = parts.ledger.write()?.start_flush();
         let Some(job) = job else { return Ok(()) };
         let batch = job.batch();
-        parts.store.commit(&batch).map_err(shared)?;
-        parts.ledger.write().map_err(shared)?.finish_flush();
+        parts.store.commit(&batch)?;
+        parts.ledger.write()?.finish_flush();
         add(&parts.counters.flushes, 1);
         let next_index = batch.applied.last_applied.index + 1;
         *lock(&self.shared.durable) = Some(batch.applied);
         self.shared.durable_next_index.store(next_index, Ordering::SeqCst);
         Ok(())
+    }
+}
+
+enum FlushError {
+    HalfApplied,
+    Store(StoreError),
+}
+
+impl From<HalfApplied> for FlushError {
+    fn from(_: HalfApplied) -> Self {
+        Self::HalfApplied
+    }
+}
+
+impl From<StoreError> for FlushError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 

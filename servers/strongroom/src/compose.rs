@@ -89,7 +89,7 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
     let metrics = MetricsHandle::install().map_err(start_error)?;
     tokio::spawn(metrics.clone().upkeep());
     let readiness = Readiness::starting();
-    let drain = Drain::new(settings.drain.clone(), readiness.clone());
+    let drain = Drain::new(settings.drain, readiness.clone());
     drain.listen_to_signals().map_err(start_error)?;
     if let Some(traces) = traces {
         // Added first, so run last: spans of the drain are sent too.
@@ -209,6 +209,7 @@ struct Opened {
 /// Opens directory, tokens, stores and engine; waits for disks on a thread of its own.
 async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
     let data = settings.data.clone();
+    let options = RedbOptions { state_cache_bytes: settings.state_cache_bytes, ..RedbOptions::default() };
     let opened = tokio::task::spawn_blocking(move || -> Result<_, ServeError> {
         let directory = match data {
             Some(path) => DataDirectory::open(path),
@@ -218,7 +219,7 @@ async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
         // What runs elsewhere, such as clients that are told the path, has another working directory.
         let path = std::path::absolute(directory.path()).map_err(start_error)?;
         let tokens = TokenRegistry::open(&path, clock::now_ms()).map_err(start_error)?;
-        let stores = RedbStores::open(&path, RedbOptions::default()).map_err(start_error)?;
+        let stores = RedbStores::open(&path, options).map_err(start_error)?;
         Ok((directory, path, tokens, stores))
     });
     let (directory, path, tokens, stores) = opened.await.map_err(start_error)??;

@@ -45,13 +45,13 @@ impl Output {
             .write_all(text.as_bytes())
             .and_then(|()| stdout.write_all(end))
             .and_then(|()| stdout.flush())
-            .map_err(gone)
+            .map_err(|error| gone(&error))
     }
 
     /// Bytes as they are.
     pub fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
         let mut stdout = std::io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(gone)
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| gone(&error))
     }
 
     /// A remark for people, on standard error.
@@ -78,7 +78,7 @@ impl Output {
     }
 }
 
-fn gone(error: std::io::Error) -> Failure {
+fn gone(error: &std::io::Error) -> Failure {
     Failure {
         silent: error.kind() == std::io::ErrorKind::BrokenPipe,
         ..Failure::new(Exit::Error, "OUTPUT", error.to_string())

@@ -22,10 +22,10 @@ async fn an_expired_entity_is_hidden_at_once_and_collected_in_the_ledgers_own_na
     let expires_at_ms = START_MS + HOUR_MS;
     write(&ledger, transaction(vec![set_until("session", "s", expires_at_ms, None)])).await;
     write(&ledger, put("kept", "k")).await;
-    home.clock.set_ms(expires_at_ms - 1);
+    home.clock.set_ms(expires_at_ms);
     let visible = ledger.get(&vault(), &key("session"), Consistency::Linearizable).await.unwrap();
     assert!(visible.value.is_some());
-    home.clock.set_ms(expires_at_ms);
+    home.clock.set_ms(expires_at_ms + 1);
     let hidden = ledger.get(&vault(), &key("session"), Consistency::Linearizable).await.unwrap();
     assert_eq!(hidden.value, None);
     eventually("it is collected", || ledger.counters().entities_expired == 1).await;
@@ -51,7 +51,7 @@ async fn more_expired_entities_than_fit_one_transaction_are_all_collected() {
         let set = |n| set_until(&format!("k{}", chunk * 500 + n), "v", START_MS + 10, None);
         write(&ledger, transaction((0..500).map(set).collect())).await;
     }
-    home.clock.set_ms(START_MS + 10);
+    home.clock.set_ms(START_MS + 11);
     eventually("all are collected", || ledger.vault(&vault()).unwrap().key_count == 0).await;
     eventually("all are counted", || ledger.counters().entities_expired == 2_500).await;
 }

@@ -70,8 +70,16 @@ async fn a_panic_in_the_log_thread_or_while_applying_stops_the_node() {
         let (log, state) =
             (Arc::new(ObservedLog::new(stores.log)), Arc::new(ObservedState::new(stores.state)));
         (stores.log, stores.state) = (log.clone(), state.clone());
-        let ledger = home.open_with(stores, home.options()).await;
+        let options = Options { flush_interval: Duration::from_millis(1), ..home.options() };
+        let ledger = home.open_with(stores, options).await;
         create_vault(&ledger).await;
+        write(&ledger, put("key", "value")).await;
+        // Once all is flushed, applying the next write reads the key from the store.
+        eventually("all is flushed", || {
+            let info = ledger.node_info();
+            info.durable_applied == info.last_applied && info.overlay_bytes == 0
+        })
+        .await;
         let flag = if in_log { &log.panics } else { &state.panics_at_reads };
         flag.store(true, Ordering::SeqCst);
         let failed = ledger.write(&vault(), &actor(), put("key", "value")).await.unwrap_err();
@@ -131,20 +139,11 @@ async fn the_log_is_purged_but_never_beyond_what_is_durable_in_the_state_store()
     let info = ledger.node_info();
     assert!(info.purged.unwrap() <= state.applied().unwrap().unwrap().last_applied.index);
     // What was purged is in the state store: the ledger opens without it.
-    let reopened = home.copy().open_alone().await;
+    let copy = home.copy();
+    let reopened = copy.open().await;
     let last =
         reopened.get(&vault(), &key(&format!("k{}", written - 1)), Consistency::Eventual).await.unwrap();
     assert!(last.value.is_some());
-}
-
-impl Home {
-    /// Opens with a clone of the home kept alive by the ledger's own directory handle.
-    async fn open_alone(self) -> Ledger {
-        let ledger = self.open().await;
-        // The folder goes when the test ends.
-        std::mem::forget(self);
-        ledger
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

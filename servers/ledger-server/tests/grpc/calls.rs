@@ -236,12 +236,10 @@ async fn verified_reads_verify_and_checkpoints_extend_each_other() {
     let keys = [verifier_key(&mut clients).await];
     let entity = |key: &str| (WireSubject::Key(key.into()), Subject::Entity { key: key.into() });
     let viewer = |subject: &str| {
-        let (resource, relation, subject) = ("doc:1".into(), "viewer".into(), subject.into());
         let wire = tuple("doc:1", "viewer", subject);
-        (
-            WireSubject::Relationship(wire),
-            Subject::Relationship { resource, relation, subject: String::from(subject) },
-        )
+        let (resource, relation) = (wire.resource.clone(), wire.relation.clone());
+        let subject = Subject::Relationship { resource, relation, subject: subject.to_owned() };
+        (WireSubject::Relationship(wire), subject)
     };
     let cases = [
         (entity("k"), true),

@@ -17,7 +17,9 @@ use crate::output::Output;
 use crate::ttl;
 
 /// Most bytes of an answer that are read.
-const ANSWER_BYTES_MAX: usize = 65_536;
+const ANSWER_BYTES_MAX: usize = 4 * 1_048_576;
+/// Most characters of an answer that are shown: probes say one line, a page of metrics many.
+const SHOWN_CHARACTERS_MAX: usize = 200;
 
 /// Ask a server whether it is ready. Exit code 7 when it is not.
 #[derive(Debug, Args)]
@@ -70,7 +72,7 @@ async fn ask_probe(url: &Uri) -> Result<(bool, String), Failure> {
     let status = answer.status();
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
     let body = body.map_err(|error| unavailable(url, &error.to_string()))?.to_bytes();
-    let said = String::from_utf8_lossy(&body).trim().to_owned();
+    let said: String = String::from_utf8_lossy(&body).trim().chars().take(SHOWN_CHARACTERS_MAX).collect();
     Ok((status.is_success(), format!("{} {said}", status.as_u16()).trim().to_owned()))
 }
 

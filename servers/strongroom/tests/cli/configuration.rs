@@ -1,0 +1,102 @@
+//! Where settings come from.
+
+use crate::harness::{Home, Said, Server};
+
+fn setting<'a>(document: &'a serde_json::Value, key: &str) -> (&'a serde_json::Value, &'a str) {
+    let rows = document["settings"].as_array().expect("rows");
+    let row = rows.iter().find(|row| row["key"] == key).unwrap_or_else(|| panic!("no {key}"));
+    (&row["value"], row["source"].as_str().expect("a source"))
+}
+
+#[test]
+fn flags_win_over_variables_over_the_file_over_defaults() {
+    let home = Home::new();
+    let file =
+        home.write("strongroom.toml", "[ledger]\nbatch_size = 10\ntimeout = \"11s\"\nconcurrent = 12\n");
+    let mut command = home.command(&["config", "check", "--config", &file, "--batch-size", "30", "--json"]);
+    command.env("STRONGROOM__LEDGER__BATCH_SIZE", "20").env("STRONGROOM__LEDGER__TIMEOUT", "21s");
+    let said = Said::of(&mut command);
+    assert_eq!(said.code, 0, "{said:?}");
+    let document: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
+    assert_eq!(setting(&document, "batch_size"), (&"30".into(), "flag --batch-size"));
+    assert_eq!(setting(&document, "timeout"), (&"21s".into(), "environment STRONGROOM__LEDGER__TIMEOUT"));
+    assert_eq!(setting(&document, "concurrent").0, "12");
+    assert!(setting(&document, "concurrent").1.contains("strongroom.toml"));
+    assert_eq!(setting(&document, "listen"), (&"127.0.0.1:50051".into(), "default"));
+    assert_eq!(setting(&document, "data"), (&serde_json::Value::Null, "unset"));
+}
+
+#[test]
+fn unknown_keys_are_errors_that_name_key_and_source() {
+    let home = Home::new();
+    let file = home.write("bad.toml", "[ledger]\nlisten_on = \"x\"\n");
+    let refusal = home.refusal(2, &["config", "check", "--config", &file]);
+    let message = refusal["message"].as_str().expect("a message");
+    assert!(message.contains("listen_on") && message.contains("bad.toml"), "{message}");
+    let mut command = home.command(&["config", "check", "--json"]);
+    let said = Said::of(command.env("STRONGROOM__LEDGER__BATCHSIZE", "3"));
+    assert_eq!(said.code, 2);
+    assert!(
+        said.refusal()["message"].as_str().is_some_and(|text| text.contains("STRONGROOM__LEDGER__BATCHSIZE"))
+    );
+    home.refusal(2, &["config", "check", "--config", "missing.toml"]);
+}
+
+#[test]
+fn the_written_file_is_accepted_and_says_the_defaults() {
+    let home = Home::new();
+    let file = home.path("strongroom.toml").display().to_string();
+    home.json(&["config", "init", "-o", &file]);
+    assert_eq!(
+        home.refusal(1, &["config", "init", "-o", &file])["code"],
+        "FILE",
+        "an existing file is not overwritten"
+    );
+    assert_eq!(
+        home.json(&["config", "check", "--config", &file])["settings"],
+        home.json(&["config", "check"])["settings"]
+    );
+    // Every line that is commented out is a setting that is accepted.
+    let text = std::fs::read_to_string(&file).expect("readable");
+    for row in ledger_server::settings::table() {
+        assert!(text.contains(&format!("# {} = ", row.key)), "{} is missing", row.key);
+    }
+    let uncommented: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(assignment) if assignment.contains(" = \"") && !assignment.ends_with("\"\"") => assignment,
+            _ => line,
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let active = home.write("active.toml", uncommented);
+    let document = home.json(&["config", "check", "--config", &active]);
+    assert!(setting(&document, "batch_size").1.contains("active.toml"));
+}
+
+#[test]
+fn the_production_file_asks_for_tls_and_a_data_directory() {
+    let home = Home::new();
+    let text = home.run(&["config", "init", "--production"]).stdout;
+    let file = home.write("production.toml", &text);
+    // Its certificates do not exist here, but everything else must be in order.
+    let document = home.json(&["config", "check", "--config", &file]);
+    assert_eq!(setting(&document, "listen").0, "0.0.0.0:50051");
+    assert!(setting(&document, "tls_cert").0.is_string() && setting(&document, "data").0.is_string());
+    let said = home.run(&["ledger", "serve", "--config", &file, "--json"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("/etc/strongroom/tls/server.pem"), "{said:?}");
+}
+
+#[test]
+fn a_server_reads_the_file_that_is_named() {
+    let home = Home::new();
+    let data = home.path("from-file").display().to_string();
+    let file = home.write(
+        "strongroom.toml",
+        format!("[ledger]\ndata = \"{data}\"\nlisten = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n"),
+    );
+    let server = Server::start(&home, &["ledger", "serve", "--config", &file]);
+    assert_eq!(server.ready["data_dir"], data.as_str());
+    server.stop();
+}

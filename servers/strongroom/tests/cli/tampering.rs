@@ -1,0 +1,89 @@
+//! Changes on disk are found and named.
+
+use crate::harness::{Home, Server};
+
+#[test]
+fn the_demonstration_catches_one_changed_byte() {
+    let home = Home::new();
+    let shown = home.json(&["demo", "tamper"]);
+    assert_eq!((&shown["before"], &shown["after"]), (&"verified".into(), &"rejected".into()));
+    assert_eq!((&shown["original_intact"], &shown["record"]), (&true.into(), &"demo/doors door:back".into()));
+    assert!(
+        shown["doctor"][0].as_str().is_some_and(|text| text.starts_with("demo/doors: door:back was changed")),
+        "{shown}"
+    );
+    assert!(shown["server_refuses"].is_string(), "{shown}");
+    let left: Vec<_> = std::fs::read_dir(home.path("tmp")).expect("a directory").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn the_demonstration_works_on_a_copy_of_real_data() {
+    let home = Home::new();
+    let data = home.path("data").display().to_string();
+    let serve = ["dev", "--data", &data, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
+    let server = Server::start(&home, &serve);
+    crate::harness::make_vault(&home);
+    for key in ["door", "window"] {
+        home.json(&["ledger", "put", "acme/prod", key, "locked"]);
+    }
+    let tamper = ["demo", "tamper", "--data", &data];
+    assert!(home.refusal(1, &tamper)["message"].as_str().is_some_and(|text| text.contains("in use")));
+    server.stop();
+    assert_eq!(home.json(&tamper)["record"], "acme/prod door");
+    let shown = home.json(&[tamper.as_slice(), &["--key", "acme/prod", "window"]].concat());
+    assert_eq!((&shown["record"], &shown["original_intact"]), (&"acme/prod window".into(), &true.into()));
+    assert_eq!(
+        home.refusal(3, &[tamper.as_slice(), &["--key", "acme/prod", "roof"]].concat())["code"],
+        "NOT_FOUND"
+    );
+    let report = home.json(&["ledger", "doctor", "--data", &data]);
+    assert_eq!((&report["sound"], &report["vaults"][0]["keys"]), (&true.into(), &2.into()));
+    // The original still serves what it served.
+    let _server = Server::start(&home, &serve);
+    assert_eq!(home.run(&["ledger", "get", "acme/prod", "door", "--verify"]).stdout, "locked");
+}
+
+#[test]
+fn the_doctor_names_vault_and_key_and_exits_5() {
+    use ledger_core::ports::{RowChange, ScanRange, StateBatch, StateStore as _, Table};
+    use storage_adapters::redb::{RedbOptions, RedbStores};
+
+    let home = Home::new();
+    let data = home.path("data").display().to_string();
+    let server = Server::start(
+        &home,
+        &["dev", "--data", &data, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"],
+    );
+    crate::harness::make_vault(&home);
+    home.json(&["ledger", "put", "acme/prod", "door", "locked"]);
+    home.json(&["ledger", "relate", "acme/prod", "doc:plan", "viewer", "user:ada"]);
+    server.stop();
+    {
+        // Someone with access to the disk removes a relationship.
+        let stores =
+            RedbStores::open(std::path::Path::new(&data), RedbOptions::default()).expect("the stores open");
+        let mut keys = Vec::new();
+        let everything = ScanRange { prefix: Vec::new(), start: Vec::new() };
+        let mut visit = |key: &[u8], _: &[u8]| {
+            keys.push(key.to_vec());
+            true
+        };
+        stores.state.scan(Table::Relationships, &everything, &mut visit).expect("readable");
+        let rows =
+            keys.into_iter().map(|key| RowChange { table: Table::Relationships, key, value: None }).collect();
+        let applied = stores.state.applied().expect("readable").expect("not empty");
+        stores.state.commit(&StateBatch { dropped_vaults: Vec::new(), rows, applied }).expect("written");
+    }
+    let said = home.run(&["ledger", "doctor", "--data", &data, "--json"]);
+    assert_eq!((said.code, said.stderr.as_str()), (5, ""));
+    let report: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
+    let problem = &report["vaults"][0]["problems"][0];
+    assert_eq!((&report["sound"], &report["vaults"][0]["vault"]), (&false.into(), &"acme/prod".into()));
+    assert_eq!(
+        (&problem["kind"], &problem["key"]),
+        (&"ROW_MISSING".into(), &"doc:plan viewer user:ada".into())
+    );
+    let shown = home.run(&["ledger", "doctor", "--data", &data]);
+    assert!(shown.stdout.contains("BAD  acme/prod") && shown.code == 5, "{shown:?}");
+}
