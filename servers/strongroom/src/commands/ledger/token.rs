@@ -51,7 +51,7 @@ pub struct Create {
     /// Where: `*`, NAMESPACE or NAMESPACE/VAULT.
     #[arg(long)]
     scope: String,
-    /// Whose writes they are: user:ID or client:ID. Default: client:<token id>.
+    /// Whose writes they are: user:ID or client:ID. Default: client: and the id of the token.
     #[arg(long, default_value = "", hide_default_value = true)]
     actor: String,
     /// File to write the secret to, readable by its owner only. It must not exist.
