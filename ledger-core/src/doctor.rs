@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ledger_verify::header::BlockHeader;
 use ledger_verify::state::{LeafKind, LeafValue, StateKey};
 use ledger_verify::transaction::{self, ActionRef, RESULT_CREATED, RESULT_DELETED, RESULT_UPDATED};
@@ -17,7 +18,7 @@ use crate::codec;
 use crate::ledger_state::StateError;
 use crate::names::{LedgerId, VaultId, VaultNumber};
 use crate::overlay::Overlay;
-use crate::ports::{ScanRange, StateStore, Table};
+use crate::ports::{ScanRange, StateStore, StoreError, Table};
 use crate::rows::{self, LedgerRow, VaultRow};
 use crate::state_tree::StateTree;
 
@@ -74,6 +75,12 @@ pub enum Problem {
         key: String,
         /// The transaction that wrote it last.
         version: u64,
+    },
+    /// A stored row does not have its checksum: the disk, or somebody, changed it.
+    #[error("{key} cannot be read: its stored row does not have its checksum")]
+    RowCorrupt {
+        /// Entity key or tuple.
+        key: String,
     },
     /// A row that the blocks call for is gone.
     #[error("{key} was removed outside the ledger: transaction {version} wrote it and none deleted it")]
@@ -205,7 +212,7 @@ impl Inspection {
     ) -> Result<(), StateError> {
         let mut previous = [0; 32];
         for height in 0..=tip.height {
-            let header = overlay.get(Table::Blocks, &rows::header_key(number, height))?;
+            let header = readable(overlay.get(Table::Blocks, &rows::header_key(number, height)))?;
             let Some(header) = header.and_then(|row| BlockHeader::decode(&row).ok()) else {
                 self.problem(Problem::BlockUnreadable {
                     height,
@@ -235,7 +242,7 @@ impl Inspection {
         header: &BlockHeader,
     ) -> Result<(), StateError> {
         let height = header.height;
-        let body = overlay.get(Table::Blocks, &rows::body_key(number, height))?;
+        let body = readable(overlay.get(Table::Blocks, &rows::body_key(number, height)))?;
         let Some(transactions) = body.as_ref().and_then(rows::decode_body) else {
             self.problem(Problem::BlockUnreadable {
                 height,
@@ -288,35 +295,12 @@ impl Inspection {
     fn compare_rows(&mut self, overlay: &Overlay, number: VaultNumber) -> Result<(), StateError> {
         let mut leaves = Vec::new();
         for table in [Table::Entities, Table::Relationships] {
-            let range = ScanRange { prefix: rows::vault_prefix(number), start: Vec::new() };
-            let mut unreadable = 0_u64;
-            overlay.scan(table, &range, &mut |row_key, row| {
-                let leaf = hash::sha256(&[row]);
-                let entity = (table == Table::Entities).then(|| rows::entity_of(row_key)).flatten();
-                let tuple = (table == Table::Relationships).then(|| rows::relationship_of(row_key)).flatten();
-                let key = match (&entity, &tuple) {
-                    (Some(entity), _) => StateKey::Entity { key: entity.as_str() },
-                    (_, Some(tuple)) => StateKey::Relationship(tuple.as_ref()),
-                    (None, None) => {
-                        unreadable += 1;
-                        return true;
-                    }
-                };
-                let key_hash = key.hash();
-                leaves.push((key_hash, leaf));
-                match self.expected.remove(&key_hash) {
-                    Some((_, expected)) if expected.leaf == leaf => {}
-                    Some((name, expected)) => {
-                        self.problem(Problem::RowChanged { key: name, version: expected.version });
-                    }
-                    None => self.problem(Problem::RowUnexplained { key: describe(&key) }),
-                }
-                true
-            })?;
-            for _ in 0..unreadable {
-                self.problem(Problem::RowUnexplained {
-                    key: format!("a row of {} with an invalid key", table.name()),
-                });
+            let mut range = ScanRange { prefix: rows::vault_prefix(number), start: Vec::new() };
+            // A corrupt row ends a scan: note it, and go on behind it.
+            while let Some(corrupt) = self.compare_table(overlay, table, &range, &mut leaves)? {
+                self.corrupt_row(table, &corrupt);
+                range.start = corrupt;
+                range.start.push(0);
             }
         }
         for (name, expected) in std::mem::take(&mut self.expected).into_values() {
@@ -326,6 +310,78 @@ impl Inspection {
         self.report.computed_state_root = StateTree::from_leaves(leaves).root();
         Ok(())
     }
+
+    /// Compares the rows of a range; returns the key of the first corrupt one.
+    fn compare_table(
+        &mut self,
+        overlay: &Overlay,
+        table: Table,
+        range: &ScanRange,
+        leaves: &mut Vec<(Hash, Hash)>,
+    ) -> Result<Option<Vec<u8>>, StateError> {
+        let scanned = overlay.scan(table, range, &mut |row_key, row| {
+            let leaf = hash::sha256(&[row]);
+            let Some((key_hash, name)) = named(table, row_key) else {
+                let key = format!("a row of {} with an invalid key", table.name());
+                self.problem(Problem::RowUnexplained { key });
+                return true;
+            };
+            leaves.push((key_hash, leaf));
+            match self.expected.remove(&key_hash) {
+                Some((_, expected)) if expected.leaf == leaf => {}
+                Some((_, expected)) => {
+                    self.problem(Problem::RowChanged { key: name, version: expected.version });
+                }
+                None => self.problem(Problem::RowUnexplained { key: name }),
+            }
+            true
+        });
+        match scanned {
+            Ok(()) => Ok(None),
+            Err(StoreError::Corrupt { key, table }) => match from_hex(&key) {
+                Some(key) => Ok(Some(key)),
+                None => Err(StoreError::Corrupt { key, table }.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn corrupt_row(&mut self, table: Table, row_key: &[u8]) {
+        let key = match named(table, row_key) {
+            Some((key_hash, name)) => {
+                self.expected.remove(&key_hash);
+                name
+            }
+            None => format!("a row of {} with an invalid key", table.name()),
+        };
+        self.problem(Problem::RowCorrupt { key });
+    }
+}
+
+/// A corrupt row counts as one that is not there: the caller names its block.
+fn readable(row: Result<Option<Bytes>, StoreError>) -> Result<Option<Bytes>, StateError> {
+    match row {
+        Err(StoreError::Corrupt { .. }) => Ok(None),
+        other => Ok(other?),
+    }
+}
+
+/// Key hash and name of what a row is about.
+fn named(table: Table, row_key: &[u8]) -> Option<(Hash, String)> {
+    if table == Table::Entities {
+        let entity = rows::entity_of(row_key)?;
+        let key = StateKey::Entity { key: entity.as_str() };
+        return Some((key.hash(), describe(&key)));
+    }
+    let tuple = rows::relationship_of(row_key)?;
+    let key = StateKey::Relationship(tuple.as_ref());
+    Some((key.hash(), describe(&key)))
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    rest.is_empty().then(|| pairs.iter().map(byte).collect()).flatten()
 }
 
 fn describe(key: &StateKey<'_>) -> String {

@@ -586,3 +586,60 @@ fn the_doctor_finds_a_sound_store_sound_and_names_vault_and_key_of_a_changed_row
     assert_eq!(report.vaults[0].problems, [named, doctor::Problem::StateRootDiffers { height: 2 }]);
     assert!(LedgerState::load(f.store.clone()).is_err(), "a changed store is not opened");
 }
+
+/// The memory store with one row that fails its checksum, as an adapter reports it.
+struct OneCorruptRow {
+    store: Arc<MemoryStateStore>,
+    row_key: Vec<u8>,
+}
+
+impl OneCorruptRow {
+    fn error(&self) -> ledger_core::ports::StoreError {
+        let key = self.row_key.iter().map(|byte| format!("{byte:02x}")).collect();
+        ledger_core::ports::StoreError::Corrupt { table: "entities", key }
+    }
+}
+
+impl StateStore for OneCorruptRow {
+    fn applied(&self) -> Result<Option<ledger_core::ports::AppliedState>, ledger_core::ports::StoreError> {
+        self.store.applied()
+    }
+
+    fn get(
+        &self,
+        table: ledger_core::ports::Table,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, ledger_core::ports::StoreError> {
+        if key == self.row_key { Err(self.error()) } else { self.store.get(table, key) }
+    }
+
+    fn scan(
+        &self,
+        table: ledger_core::ports::Table,
+        range: &ledger_core::ports::ScanRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), ledger_core::ports::StoreError> {
+        let mut corrupt = false;
+        self.store.scan(table, range, &mut |key, row| {
+            corrupt = key == self.row_key;
+            !corrupt && visit(key, row)
+        })?;
+        if corrupt { Err(self.error()) } else { Ok(()) }
+    }
+
+    fn commit(&self, batch: &ledger_core::ports::StateBatch) -> Result<(), ledger_core::ports::StoreError> {
+        self.store.commit(batch)
+    }
+}
+
+#[test]
+fn the_doctor_names_the_key_of_a_row_without_its_checksum_and_goes_on() {
+    let mut f = Fixture::new();
+    f.write(vec![operation(set("a", "1")), operation(set("b", "2")), operation(set("c", "3"))]).unwrap();
+    f.flush();
+    let row_key = [1_u64.to_be_bytes().as_slice(), b"b"].concat();
+    let report = doctor::inspect(Arc::new(OneCorruptRow { store: f.store, row_key })).unwrap();
+    let corrupt = doctor::Problem::RowCorrupt { key: "b".into() };
+    assert_eq!(report.vaults[0].problems, [corrupt, doctor::Problem::StateRootDiffers { height: 1 }]);
+    assert_eq!(report.vaults[0].keys, 2);
+}
