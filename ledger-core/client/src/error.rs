@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ledger_core::transaction::IdempotencyKey;
+use ledger_core::transaction::{IdempotencyKey, TransactionError};
 use ledger_verify::ProofError;
 use ledger_verify::note::NoteError;
 use tonic_types::StatusExt;
@@ -79,6 +79,9 @@ pub enum ClientError {
         /// What is wrong.
         what: String,
     },
+    /// The transaction breaks a limit of the ledger; nothing was sent.
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
     /// The server refused, or could not be reached.
     #[error("{0}")]
     Refused(Box<Refusal>),
@@ -175,7 +178,9 @@ impl Refusal {
         let field = |name: &str| info.and_then(|info| info.metadata.get(name));
         // A status with a source was made on this side: the connection failed, whatever code tonic chose for it.
         let code = match status.code() {
-            tonic::Code::Unknown | tonic::Code::Internal if std::error::Error::source(status).is_some() => {
+            tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::Cancelled
+                if std::error::Error::source(status).is_some() =>
+            {
                 ErrorCode::Unavailable
             }
             code => code_of(code, &reason),
@@ -251,7 +256,7 @@ impl ClientError {
     /// The kind of the error.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Options { .. } | Self::Argument { .. } => ErrorCode::InvalidArgument,
+            Self::Options { .. } | Self::Argument { .. } | Self::Transaction(_) => ErrorCode::InvalidArgument,
             Self::Refused(refusal) => refusal.code,
             Self::Answer { .. } => ErrorCode::MalformedAnswer,
             Self::Proof(_) | Self::Note(_) | Self::OtherSubject { .. } | Self::Fork(_) => {
@@ -267,6 +272,8 @@ impl ClientError {
     pub fn reason(&self) -> &str {
         match self {
             Self::Refused(refusal) if !refusal.reason.is_empty() => &refusal.reason,
+            // The server's name for the same.
+            Self::Transaction(TransactionError::TooLarge { .. }) => "TRANSACTION_TOO_LARGE",
             Self::Fork(_) => "FORK",
             _ => self.code().as_str(),
         }
@@ -304,9 +311,12 @@ impl Refusal {
         if let (Some(key), ErrorCode::Unavailable | ErrorCode::DeadlineExceeded) =
             (self.idempotency_key, self.code)
         {
-            return Some(format!(
-                "the write may or may not have happened: repeat it with --idempotency-key {key}"
-            ));
+            let safe =
+                format!("the write may or may not have happened: repeat it with --idempotency-key {key}");
+            return Some(match tls_hint(&self.message) {
+                Some(tls) => format!("{tls}; {safe}"),
+                None => safe,
+            });
         }
         let hint = match (self.reason.as_str(), self.code) {
             ("VAULT_NOT_FOUND", _) => "create it: strongroom ledger vault create NAMESPACE/VAULT",
@@ -321,9 +331,8 @@ impl Refusal {
             (_, ErrorCode::Unauthorized) => {
                 "name a token file with --token-file or STRONGROOM_TOKEN_FILE whose role and scope suffice"
             }
-            (_, ErrorCode::Unavailable) => {
-                "is the server running? Name it with --url or STRONGROOM_LEDGER_URL"
-            }
+            (_, ErrorCode::Unavailable) => tls_hint(&self.message)
+                .unwrap_or("is the server running? Name it with --url or STRONGROOM_LEDGER_URL"),
             (_, ErrorCode::DeadlineExceeded) => {
                 "the server is slow or stuck: look at its log and its metrics"
             }
@@ -334,14 +343,47 @@ impl Refusal {
     }
 }
 
+/// What to do about a connection that failed for its TLS, by what the connection said; `None` for other causes.
+/// The texts are those of rustls and h2: neither gives more than text through the layers above it.
+pub fn tls_hint(message: &str) -> Option<&'static str> {
+    const HINTS: &[(&str, &str)] = &[
+        (
+            "UnknownIssuer",
+            "another authority signed the server's certificate: name its PEM file with --tls-ca",
+        ),
+        (
+            "not valid for name",
+            "the server's certificate has another name: use that name in the URL, or --tls-server-name",
+        ),
+        (
+            "invalid peer certificate",
+            "the server's certificate is refused: look at its dates and at --tls-ca",
+        ),
+        (
+            "CertificateRequired",
+            "the server asks for a client certificate: name it with --tls-cert and --tls-key",
+        ),
+        (
+            "received fatal alert",
+            "the server refused the TLS connection: is the client certificate (--tls-cert, --tls-key) one that it trusts?",
+        ),
+        ("InvalidContentType", "the server speaks no TLS at this address: try http://"),
+        ("frame with invalid size", "the server may speak TLS at this address: try https:// and --tls-ca"),
+        (
+            "broken pipe",
+            "the server closed the connection: it may speak TLS at this address (try https:// and --tls-ca), or be ending",
+        ),
+        (
+            "connection closed",
+            "the server closed the connection: it may be ending, or ask for a client certificate that it trusts \
+             (--tls-cert, --tls-key)",
+        ),
+    ];
+    HINTS.iter().find(|(said, _)| message.contains(said)).map(|(_, hint)| *hint)
+}
+
 impl From<Refusal> for ClientError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(Box::new(refusal))
-    }
-}
-
-impl From<ledger_core::transaction::TransactionError> for ClientError {
-    fn from(error: ledger_core::transaction::TransactionError) -> Self {
-        Self::Argument { what: error.to_string() }
     }
 }

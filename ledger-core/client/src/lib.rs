@@ -43,9 +43,11 @@ mod wire;
 
 pub use admin::{AdminPage, MintedToken, NodeInfo, TokenInfo, TokenRole, Vault};
 pub use client::LedgerClient;
-pub use error::{ClientError, ErrorCode, Fork, Refusal};
+pub use error::{ClientError, ErrorCode, Fork, Refusal, tls_hint};
 pub use options::{ClientOptions, RetryPolicy, TlsOptions};
-pub use pins::{DirectoryPins, ForkEvidence, MemoryPins, Pin, PinError, PinId, PinOutcome, PinStore};
+pub use pins::{
+    DirectoryPins, FORKS_MAX, ForkEvidence, MemoryPins, Pin, PinError, PinId, PinOutcome, PinStore,
+};
 pub use read::{
     BatchGet, Block, ClientState, Consistency, Listing, PageRequest, Read, RelationshipFilter, Tip,
 };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ledger_verify::note::VerifierKey;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::error::ClientError;
 
@@ -115,6 +116,27 @@ pub struct TlsOptions {
     pub client_key_pem: Option<String>,
     /// The name to expect in the server's certificate, when it is not the URL's host.
     pub server_name: Option<String>,
+}
+
+impl TlsOptions {
+    /// The same for a channel of another gRPC service at the ledger's address, such as its health service.
+    pub fn client_config(&self) -> Result<ClientTlsConfig, ClientError> {
+        let Some(ca) = &self.ca_pem else {
+            let what = "https:// needs the certificate authority of the server: name its PEM file (--tls-ca)";
+            return Err(ClientError::Options { what: what.to_owned() });
+        };
+        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+        if let Some(name) = &self.server_name {
+            config = config.domain_name(name);
+        }
+        match (&self.client_certificate_pem, &self.client_key_pem) {
+            (Some(certificate), Some(key)) => Ok(config.identity(Identity::from_pem(certificate, key))),
+            (None, None) => Ok(config),
+            _ => Err(ClientError::Options {
+                what: "a client certificate needs its key and the key its certificate: give both".to_owned(),
+            }),
+        }
+    }
 }
 
 /// Exponential back-off with jitter.

@@ -3,10 +3,13 @@
 mod directory;
 mod memory;
 
-use ledger_core::names::{LedgerId, VaultId};
+use ledger_core::names::{LedgerId, VaultId, VaultRef};
 
 pub use directory::DirectoryPins;
 pub use memory::MemoryPins;
+
+/// Most proofs of forks of one vault that the stores here keep.
+pub const FORKS_MAX: usize = 16;
 
 /// Which pin: a vault of a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,7 +63,11 @@ pub trait PinStore: Send + Sync + 'static {
     /// Stores `new` when the pin still is `expected` (G1, G2, G3).
     fn replace(&self, id: PinId, expected: Option<&Pin>, new: &Pin) -> Result<PinOutcome, PinError>;
 
-    /// Keeps the proof of a fork, and says where (G4).
+    /// Remembers that a vault has this name now. Returns the vault that had the name before, when it was another.
+    fn name_vault(&self, name: &VaultRef, id: PinId) -> Result<Option<PinId>, PinError>;
+
+    /// Keeps the proof of a fork, and says where (G4). A store may stop at [`FORKS_MAX`] of one vault: the oldest
+    /// ones prove as much as later ones.
     fn record_fork(&self, id: PinId, evidence: &ForkEvidence) -> Result<String, PinError>;
 }
 

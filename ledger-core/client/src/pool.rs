@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::error::ClientError;
-use crate::options::{ClientOptions, TlsOptions};
+use crate::options::ClientOptions;
 
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,28 +54,9 @@ fn endpoint(url: &str, options: &ClientOptions) -> Result<Endpoint, ClientError>
         .user_agent(concat!("strongroom-ledger-client/", env!("CARGO_PKG_VERSION")))
         .map_err(refuse)?;
     if url.starts_with("https://") {
-        endpoint = endpoint.tls_config(tls_config(&options.tls)?).map_err(refuse)?;
+        endpoint = endpoint.tls_config(options.tls.client_config()?).map_err(refuse)?;
     }
     Ok(endpoint)
-}
-
-fn tls_config(tls: &TlsOptions) -> Result<ClientTlsConfig, ClientError> {
-    let Some(ca) = &tls.ca_pem else {
-        let what =
-            "https:// needs the certificate authority of the server: name its PEM file (--tls-ca)".to_owned();
-        return Err(ClientError::Options { what });
-    };
-    let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
-    if let Some(name) = &tls.server_name {
-        config = config.domain_name(name);
-    }
-    match (&tls.client_certificate_pem, &tls.client_key_pem) {
-        (Some(certificate), Some(key)) => Ok(config.identity(Identity::from_pem(certificate, key))),
-        (None, None) => Ok(config),
-        _ => Err(ClientError::Options {
-            what: "a client certificate needs its key and the key its certificate: give both".to_owned(),
-        }),
-    }
 }
 
 fn causes(error: &dyn std::error::Error) -> String {

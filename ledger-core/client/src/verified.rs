@@ -60,6 +60,9 @@ pub struct Verified {
     pub trust: Trust,
     /// The key that signed the checkpoint.
     pub verifier_key: VerifierKey,
+    /// The vault that had this name when it was pinned before, when it was another one: it was deleted and created
+    /// again, or this is another ledger. Told once, with the first answer of the new vault.
+    pub formerly: Option<PinId>,
     /// The proof itself: [`ledger_verify::proof::to_json`] makes a document of it.
     pub evidence: Evidence,
 }
@@ -79,6 +82,8 @@ pub struct VerifiedCheckpoint {
     pub ledger_id: LedgerId,
     /// The vault.
     pub vault_id: VaultId,
+    /// As in [`Verified::formerly`].
+    pub formerly: Option<PinId>,
 }
 
 /// What a round starts from.
@@ -132,6 +137,7 @@ impl LedgerClient {
             let consistency = wire::hashes_from(&answer.consistency, "a hash of the consistency proof")?;
             if self.settle(&footing, &key, &answer.checkpoint, &consistency).await? == PinOutcome::Stored {
                 return Ok(VerifiedCheckpoint {
+                    formerly: self.name_vault(vault, &footing).await?,
                     checkpoint: signed.checkpoint().clone(),
                     note: answer.checkpoint,
                     trust: footing.trust,
@@ -160,7 +166,8 @@ impl LedgerClient {
             let claim = proof::verify(subject, &evidence, &footing.keys)?;
             let key = SignedCheckpoint::parse(&evidence.checkpoint)?.verify(&footing.keys)?.clone();
             if self.settle(&footing, &key, &evidence.checkpoint, &consistency).await? == PinOutcome::Stored {
-                return Ok(Verified { claim, trust: footing.trust, verifier_key: key, evidence });
+                let formerly = self.name_vault(vault, &footing).await?;
+                return Ok(Verified { claim, trust: footing.trust, verifier_key: key, formerly, evidence });
             }
         }
         Err(ClientError::PinContention { tries: ROUNDS_MAX })
@@ -219,6 +226,15 @@ impl LedgerClient {
         }
         let (id, expected) = (footing.id, footing.pin.clone());
         self.with_pins(move |pins| pins.replace(id, expected.as_ref(), &new)).await
+    }
+
+    /// Remembers the name of a vault that was not pinned before.
+    async fn name_vault(&self, name: &VaultRef, footing: &Footing) -> Result<Option<PinId>, ClientError> {
+        if footing.pin.is_some() {
+            return Ok(None);
+        }
+        let (name, id) = (name.clone(), footing.id);
+        self.with_pins(move |pins| pins.name_vault(&name, id)).await
     }
 
     async fn with_pins<T: Send + 'static>(

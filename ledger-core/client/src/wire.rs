@@ -44,6 +44,11 @@ pub(crate) fn entity_from(entity: v1::Entity) -> Result<(EntityKey, Entity), Cli
 pub(crate) fn operation(operation: &Operation) -> Result<v1::Operation, ClientError> {
     use v1::operation::Action as Wire;
     let action = match &operation.action {
+        Action::SetEntity { expires_at_ms, .. } if i64::try_from(*expires_at_ms).is_err() => {
+            return Err(ClientError::Argument {
+                what: format!("an expiry is at most {} (unix milliseconds), not {expires_at_ms}", i64::MAX),
+            });
+        }
         Action::SetEntity { key, value, expires_at_ms } => Wire::SetEntity(v1::SetEntity {
             key: key.as_str().to_owned(),
             value: value.clone().into_bytes(),

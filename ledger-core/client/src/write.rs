@@ -37,6 +37,35 @@ impl LedgerClient {
         }
     }
 
+    /// Writes one transaction whose expiries count from the time of its own key: the same key then always stands
+    /// for the same transaction, so that a write with unknown outcome can be repeated under it.
+    ///
+    /// `operations` makes the operations for that time (unix milliseconds). It is called once, and once more when
+    /// the ledger refuses the time and nothing can have happened.
+    pub async fn write_expiring<E: From<ClientError>>(
+        &self,
+        vault: &VaultRef,
+        operations: impl Fn(u64) -> Result<Vec<Operation>, E>,
+    ) -> Result<Receipt, E> {
+        let mut time_ms = self.expiry_base_ms().await?;
+        let mut corrected = false;
+        loop {
+            let key = mint(time_ms)?;
+            let transaction = Transaction::new(key, operations(key.unix_ms())?).map_err(ClientError::from)?;
+            let refusal = match self.write_transaction(vault, &transaction).await {
+                Err(ClientError::Refused(refusal)) => refusal,
+                answer => return Ok(answer?),
+            };
+            match self.corrected_time(&refusal) {
+                Some(better_ms) if !corrected => {
+                    self.inner.clock.correct(better_ms);
+                    (time_ms, corrected) = (better_ms, true);
+                }
+                _ => return Err(ClientError::Refused(refusal).into()),
+            }
+        }
+    }
+
     /// A new idempotency key, stamped with the ledger's time. The first one asks the ledger for it.
     pub async fn new_key(&self) -> Result<IdempotencyKey, ClientError> {
         self.know_the_time().await?;

@@ -5,7 +5,8 @@ mod scripted;
 use std::sync::Arc;
 
 use ledger_client::{
-    ClientError, DirectoryPins, ErrorCode, LedgerClient, MemoryPins, Pin, PinId, PinOutcome, PinStore, Trust,
+    ClientError, DirectoryPins, ErrorCode, FORKS_MAX, ForkEvidence, LedgerClient, MemoryPins, Pin, PinId,
+    PinOutcome, PinStore, Trust,
 };
 use ledger_core::entity::EntityKey;
 use ledger_core::names::{LedgerId, VaultId, VaultRef};
@@ -146,6 +147,51 @@ fn a_directory_replaces_whole_pins_only_over_the_expected_one() {
     assert_eq!(pins.load(ID).expect("readable"), Some(pin("b")));
     let other = PinId { vault: VaultId([1; 16]), ..ID };
     assert_eq!(pins.load(other).expect("no pin is no error"), None);
+}
+
+#[test]
+fn evidence_of_forks_is_kept_up_to_a_bound_and_the_oldest_stays() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let pins = DirectoryPins::new(directory.path());
+    let evidence = |number: usize| ForkEvidence {
+        pinned: "p".to_owned(),
+        received: format!("r{number}"),
+        reason: "another root".to_owned(),
+    };
+    let memory = MemoryPins::default();
+    for number in 0..FORKS_MAX + 4 {
+        let place = pins.record_fork(ID, &evidence(number)).expect("a full store is no error");
+        assert!(place.contains(".fork-"), "{place}");
+        memory.record_fork(ID, &evidence(number)).expect("a full store is no error");
+    }
+    let files = std::fs::read_dir(directory.path()).expect("a directory");
+    let kept: Vec<String> = files
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.display().to_string().contains(".fork-"))
+        .map(|path| std::fs::read_to_string(path).expect("readable"))
+        .collect();
+    assert_eq!(kept.len(), FORKS_MAX);
+    assert!(kept.iter().any(|text| text.contains("\"r0\"")), "the oldest is kept");
+    assert!(!kept.iter().any(|text| text.contains(&format!("\"r{FORKS_MAX}\""))));
+    assert_eq!(memory.forks().len(), FORKS_MAX);
+    let other = PinId { vault: VaultId([1; 16]), ..ID };
+    pins.record_fork(other, &evidence(0)).expect("the bound is per vault");
+}
+
+#[test]
+fn a_name_that_another_vault_had_is_told_once() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let other = PinId { vault: VaultId([1; 16]), ..ID };
+    let stores: [&dyn PinStore; 2] = [&DirectoryPins::new(directory.path()), &MemoryPins::default()];
+    for pins in stores {
+        let mut told = Vec::new();
+        for id in [ID, ID, other, other, ID] {
+            told.push(pins.name_vault(&vault(), id).expect("kept"));
+        }
+        assert_eq!(told, [None, None, Some(ID), None, Some(other)]);
+        let sibling: VaultRef = "acme/test".parse().expect("a valid name");
+        assert_eq!(pins.name_vault(&sibling, other).expect("kept"), None, "names are separate");
+    }
 }
 
 #[test]

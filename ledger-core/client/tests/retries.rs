@@ -133,6 +133,51 @@ async fn a_key_refused_for_its_time_is_minted_anew_only_when_nothing_can_have_ha
 }
 
 #[tokio::test]
+async fn expiries_count_from_the_time_of_the_key_also_after_a_correction() {
+    let script = Script::new();
+    let refused =
+        status(Code::InvalidArgument, "IDEMPOTENCY_KEY_IN_FUTURE", &[("log_time_ms", "1750000000000")]);
+    lock(&script.write_answers).push_back(Err(refused));
+    let expiring = |time_ms: u64| -> Result<Vec<Operation>, ClientError> {
+        let mut operations = put();
+        if let Action::SetEntity { expires_at_ms, .. } = &mut operations[0].action {
+            *expires_at_ms = time_ms + 60_000;
+        }
+        Ok(operations)
+    };
+    client(&script).await.write_expiring(&vault(), expiring).await.expect("the corrected key is taken");
+    let seen = lock(&script.writes_seen);
+    assert_eq!(seen.len(), 2);
+    for (_, request) in seen.iter() {
+        let key = IdempotencyKey::new(request.idempotency_key.as_ref().try_into().expect("16 bytes"));
+        let Some(ledger_proto::v1::operation::Action::SetEntity(set)) = &request.operations[0].action else {
+            panic!("not a put")
+        };
+        assert_eq!(set.expires_at_ms, key.expect("version 7").unix_ms() + 60_000);
+    }
+}
+
+#[tokio::test]
+async fn what_breaks_a_limit_of_the_ledger_is_not_sent() {
+    let script = Script::new();
+    let client = client(&script).await;
+    let value = EntityValue::new(vec![b'v'; 1_048_576]).expect("as large as allowed");
+    let large = |n: u32, expires_at_ms: u64| Operation {
+        action: Action::SetEntity {
+            key: EntityKey::new(&format!("{n}")).expect("a valid key"),
+            value: value.clone(),
+            expires_at_ms,
+        },
+        condition: None,
+    };
+    let error = client.write(&vault(), (0..5).map(|n| large(n, 0)).collect()).await.expect_err("over 4 MiB");
+    assert_eq!((error.code(), error.reason()), (ErrorCode::InvalidArgument, "TRANSACTION_TOO_LARGE"));
+    let error = client.write(&vault(), vec![large(0, u64::MAX)]).await.expect_err("no signed number");
+    assert!(error.code() == ErrorCode::InvalidArgument && error.to_string().contains("expiry"), "{error}");
+    assert_eq!(keys_seen(&script).len(), 0);
+}
+
+#[tokio::test]
 async fn a_callers_own_transaction_keeps_its_key() {
     let script = Script::new();
     let key = IdempotencyKey::from_parts(1_800_000_000_000, [5; 10]);

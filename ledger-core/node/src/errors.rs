@@ -40,6 +40,30 @@ pub enum OpenError {
         /// Identity in the state.
         data: LedgerId,
     },
+    /// The log ends before what the state store holds.
+    #[error(
+        "the log ends {}, but the state holds entries up to {applied}: files of different times were mixed. Restore \
+         raft.db, state.db and blocks.db together, all three from the same copy",
+        at_entry(*log_last)
+    )]
+    LogOlderThanState {
+        /// Index of the log's last entry, purged ones included; `None` = it never had one.
+        log_last: Option<u64>,
+        /// Index of the last entry in the state store.
+        applied: u64,
+    },
+    /// The log was purged beyond what the state store holds: the entries between are gone.
+    #[error(
+        "the log begins after entry {purged}, but the state ends {}: the entries between are missing because files of \
+         different times were mixed. Restore raft.db, state.db and blocks.db together, all three from the same copy",
+        at_entry(*applied)
+    )]
+    StateOlderThanLog {
+        /// Index of the last entry that was purged from the log.
+        purged: u64,
+        /// Index of the last entry in the state store; `None` = it is empty.
+        applied: Option<u64>,
+    },
     /// A checkpoint was signed that the recovered log does not contain: the data went back in time.
     #[error(
         "vault {vault} has {recovered_size} blocks, but a checkpoint over {signed_size} blocks was signed here{}: \
@@ -69,6 +93,10 @@ pub enum OpenError {
     /// A thread could not be started, or ended while the ledger opened.
     #[error("a thread of the node could not be started: {0}")]
     Thread(#[source] std::io::Error),
+}
+
+fn at_entry(index: Option<u64>) -> String {
+    index.map_or_else(|| "before the first entry".to_owned(), |index| format!("at entry {index}"))
 }
 
 /// A write was not accepted.

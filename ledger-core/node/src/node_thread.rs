@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use ledger_core::command::{Command, Outcome};
 use ledger_core::ledger_state::{LedgerState, ReadError};
-use ledger_core::ports::SignedMark;
+use ledger_core::ports::{AppliedState, LogSnapshot, SignedMark};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -126,14 +126,15 @@ async fn run(
 
 async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHandles, OpenError> {
     let directory = &parts.directory;
-    let stored_marks = parts.stores.log.snapshot().map_err(OpenError::LogStore)?.signed;
+    let stored_log = parts.stores.log.snapshot().map_err(OpenError::LogStore)?;
     let state = LedgerState::load(Arc::clone(&parts.stores.state)).map_err(OpenError::StateStore)?;
     check_identity(directory, &state)?;
     let durable = parts.stores.state.applied().map_err(|error| OpenError::StateStore(error.into()))?;
+    check_same_time(&stored_log, durable.as_ref())?;
     storage.flusher = Flusher::new(durable);
     let ledger = Arc::new(AppliedLedger::new(state));
     let consensus = start_consensus(parts, storage, &ledger).await?;
-    let recovered = recover(parts, &consensus, &ledger, &stored_marks);
+    let recovered = recover(parts, &consensus, &ledger, &stored_log.signed);
     if let Err(error) = guarded(&parts.failure, &consensus, recovered).await {
         consensus.shutdown().await;
         return Err(error);
@@ -164,6 +165,21 @@ fn check_identity(directory: &DataDirectory, state: &LedgerState) -> Result<(), 
         Some(data) if data != directory.ledger_id() => {
             Err(OpenError::KeyOfAnotherLedger { key: directory.ledger_id(), data })
         }
+        _ => Ok(()),
+    }
+}
+
+/// The state is written after the log, and the log is purged after the state: stores that say otherwise are not of
+/// one time, and what lies between them is lost.
+fn check_same_time(log: &LogSnapshot, state: Option<&AppliedState>) -> Result<(), OpenError> {
+    let purged = log.purged.map(|id| id.index);
+    let log_last = log.last.map(|id| id.index).max(purged);
+    let applied = state.map(|state| state.last_applied.index);
+    match (applied, purged) {
+        (Some(applied), _) if log_last < Some(applied) => {
+            Err(OpenError::LogOlderThanState { log_last, applied })
+        }
+        (_, Some(purged)) if applied < Some(purged) => Err(OpenError::StateOlderThanLog { purged, applied }),
         _ => Ok(()),
     }
 }

@@ -15,18 +15,21 @@ use crate::errors;
 use crate::tokens::{TokenError, TokenRegistry};
 use crate::wire::paging::{DirectoryQuery, page_size, page_token};
 use crate::wire::{AtField, FieldFault, address, read, token};
+use crate::write_gate::WriteGate;
 
 /// Administers a ledger.
 #[derive(Debug, Clone)]
 pub struct LedgerAdminService {
     ledger: Ledger,
     tokens: Arc<TokenRegistry>,
+    gate: WriteGate,
 }
 
 impl LedgerAdminService {
-    /// A service over an open ledger and its tokens.
-    pub fn new(ledger: Ledger, tokens: Arc<TokenRegistry>) -> Self {
-        Self { ledger, tokens }
+    /// A service over an open ledger and its tokens that changes them while the gate is open. Tokens are revoked
+    /// also when it is closed: that needs no room, and may not wait.
+    pub fn new(ledger: Ledger, tokens: Arc<TokenRegistry>, gate: WriteGate) -> Self {
+        Self { ledger, tokens, gate }
     }
 
     fn vault_answer(&self, vault: VaultInfo) -> v1::Vault {
@@ -52,6 +55,7 @@ impl AdminService for LedgerAdminService {
         request: Request<v1::CreateNamespaceRequest>,
     ) -> Result<Response<v1::Namespace>, Status> {
         let name = address::namespace(&request.get_ref().name, "name")?;
+        self.gate.admit()?;
         let created = self.ledger.create_namespace(name).await.map_err(errors::admin_failed)?;
         Ok(Response::new(read::namespace_answer(created)))
     }
@@ -94,6 +98,7 @@ impl AdminService for LedgerAdminService {
         request: Request<v1::DeleteNamespaceRequest>,
     ) -> Result<Response<v1::Namespace>, Status> {
         let name = address::namespace(&request.get_ref().name, "name")?;
+        self.gate.admit()?;
         let deleted = self.ledger.delete_namespace(name).await.map_err(errors::admin_failed)?;
         Ok(Response::new(read::namespace_answer(deleted)))
     }
@@ -103,6 +108,7 @@ impl AdminService for LedgerAdminService {
         request: Request<v1::CreateVaultRequest>,
     ) -> Result<Response<v1::Vault>, Status> {
         let vault = Caller::of(&request)?.vault(request.into_inner().vault)?;
+        self.gate.admit()?;
         let created = self.ledger.create_vault(vault).await.map_err(errors::admin_failed)?;
         Ok(Response::new(self.vault_answer(created)))
     }
@@ -144,6 +150,7 @@ impl AdminService for LedgerAdminService {
         request: Request<v1::DeleteVaultRequest>,
     ) -> Result<Response<v1::Vault>, Status> {
         let vault = Caller::of(&request)?.vault(request.into_inner().vault)?;
+        self.gate.admit()?;
         let deleted = self.ledger.delete_vault(vault).await.map_err(errors::admin_failed)?;
         Ok(Response::new(self.vault_answer(deleted)))
     }
@@ -173,6 +180,7 @@ impl AdminService for LedgerAdminService {
         request: Request<v1::CreateTokenRequest>,
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let new = token::new_token(request.get_ref(), unix_ms())?;
+        self.gate.admit()?;
         let (created, text) = self.change_tokens(move |tokens| tokens.create(&new)).await?;
         let token = Some(token::token_answer(&created));
         Ok(Response::new(v1::CreateTokenResponse { token, secret: text.expose().to_owned() }))

@@ -19,7 +19,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::access::{Caller, Need, Scope};
 use crate::reason::Reason;
 use crate::tokens::TokenError;
-use crate::wire::{BadField, FieldFault};
+use crate::wire::{BadField, FieldFault, REQUEST_BYTES_MAX};
 
 fn status(code: Code, reason: Reason, message: impl Into<String>, metadata: Metadata) -> Status {
     Status::with_error_details(code, message, details(reason, metadata))
@@ -205,6 +205,26 @@ pub(crate) fn token_error(error: &TokenError) -> Status {
         TokenError::File(_) => return internal(error),
     };
     status(code, reason, error.to_string(), metadata)
+}
+
+/// The disk has no room for more.
+pub(crate) fn disk_full() -> Status {
+    let message = "the server's disk is nearly full, so it only reads: nothing was written. Add room to the disk of \
+                   the data directory and try again";
+    status(Code::ResourceExhausted, Reason::DiskFull, message, Metadata::none())
+}
+
+/// The request's bytes are not the message that the method takes.
+pub(crate) fn message_malformed(fault: &str) -> Status {
+    let message = format!("the request is not the message that this method takes: {fault}");
+    status(Code::InvalidArgument, Reason::MalformedMessage, message, Metadata::none())
+}
+
+/// The request is larger than any that is decoded.
+pub(crate) fn message_too_large() -> Status {
+    let message = format!("a request has at most {REQUEST_BYTES_MAX} bytes: send less in one call");
+    let metadata = Metadata::none().with("limit_bytes", REQUEST_BYTES_MAX);
+    status(Code::InvalidArgument, Reason::MessageTooLarge, message, metadata)
 }
 
 /// The queues are full.

@@ -8,8 +8,8 @@
 //! use storage_adapters::redb::{RedbOptions, RedbStores};
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! let directory = DataDirectory::ephemeral()?;
-//! let stores = RedbStores::open(directory.path(), RedbOptions::default())?;
 //! let tokens = Arc::new(TokenRegistry::open(directory.path(), 0)?);
+//! let stores = RedbStores::open(directory.path(), RedbOptions::default())?;
 //! let ledger = Ledger::open(directory, Stores { log: stores.log, state: stores.state }, Options::default()).await?;
 //! let authentication = Authentication::Tokens(Arc::clone(&tokens));
 //! let settings = ServerSettings { authentication, limits: ListenerLimits::default(), admission: AdmissionLimits::default() };
@@ -30,7 +30,8 @@
 //! A process: the program that serves binds addresses, installs telemetry and handles signals.
 //!
 //! # Map
-//! [`server`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`admin_service`] · [`wire`],
+//! [`server`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`admin_service`] ·
+//! [`write_gate`] · [`transport_errors`] · [`wire`],
 //! [`reason`] · [`settings`], [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
 #![cfg_attr(
     not(test),
@@ -48,7 +49,9 @@ pub mod server;
 pub mod settings;
 pub mod settings_reference;
 pub mod tokens;
+pub mod transport_errors;
 pub mod wire;
+pub mod write_gate;
 pub mod write_service;
 
 pub use server::{LedgerServer, ServerError, ServerSettings};

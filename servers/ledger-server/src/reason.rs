@@ -6,6 +6,10 @@
 pub enum Reason {
     /// A field of the request has a value that is never accepted.
     InvalidArgument,
+    /// The request's bytes are not the message that the method takes.
+    MalformedMessage,
+    /// The request is larger than any that is decoded.
+    MessageTooLarge,
     /// The transaction is larger than a transaction may be.
     TransactionTooLarge,
     /// The page token was not made by this ledger, or was altered.
@@ -62,6 +66,8 @@ pub enum Reason {
     TooManyTokens,
     /// The queues are full: try again later.
     Overloaded,
+    /// The disk is nearly full: the server only reads until it has room again.
+    DiskFull,
     /// The node cannot answer at the moment.
     Unavailable,
     /// The node is stopping or has stopped.
@@ -75,6 +81,8 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::MalformedMessage => "MALFORMED_MESSAGE",
+            Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
             Self::TransactionTooLarge => "TRANSACTION_TOO_LARGE",
             Self::PageTokenMalformed => "PAGE_TOKEN_MALFORMED",
             Self::PageTokenMismatch => "PAGE_TOKEN_MISMATCH",
@@ -103,6 +111,7 @@ impl Reason {
             Self::LastAdminToken => "LAST_ADMIN_TOKEN",
             Self::TooManyTokens => "TOO_MANY_TOKENS",
             Self::Overloaded => "OVERLOADED",
+            Self::DiskFull => "DISK_FULL",
             Self::Unavailable => "UNAVAILABLE",
             Self::Stopping => "STOPPING",
             Self::Internal => "INTERNAL",

@@ -20,7 +20,9 @@ use crate::call_metrics::CallMetricsLayer;
 use crate::engine_metrics::EngineMetrics;
 use crate::read_service::LedgerReadService;
 use crate::tokens::TokenRegistry;
+use crate::transport_errors::TransportErrorsLayer;
 use crate::wire::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::write_gate::WriteGate;
 use crate::write_service::LedgerWriteService;
 
 /// How often the engine's numbers go to the metrics recorder: far below any scrape interval.
@@ -68,12 +70,18 @@ pub struct LedgerServer {
     tokens: Arc<TokenRegistry>,
     settings: ServerSettings,
     health: HealthReporter,
+    gate: WriteGate,
 }
 
 impl LedgerServer {
     /// A server over an open ledger. `tokens` are those that administrators manage, also when nobody has to show one.
     pub fn new(ledger: Ledger, tokens: Arc<TokenRegistry>, settings: ServerSettings) -> Self {
-        Self { ledger, tokens, settings, health: HealthReporter::new() }
+        Self { ledger, tokens, settings, health: HealthReporter::new(), gate: WriteGate::default() }
+    }
+
+    /// The switch that makes the server read-only, for whoever watches the disk.
+    pub fn write_gate(&self) -> WriteGate {
+        self.gate.clone()
     }
 
     /// The ledger's own three services behind the access layer, to be mounted beside an embedder's services.
@@ -125,19 +133,25 @@ impl LedgerServer {
         let reads = Reads::new(LedgerReadService::new(self.ledger.clone()))
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX);
-        let writes = Writes::new(LedgerWriteService::new(self.ledger.clone()))
+        let writes = Writes::new(LedgerWriteService::new(self.ledger.clone(), self.gate.clone()))
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX);
         let administration =
-            Administration::new(LedgerAdminService::new(self.ledger.clone(), Arc::clone(&self.tokens)))
-                .max_decoding_message_size(REQUEST_BYTES_MAX)
-                .max_encoding_message_size(ANSWER_BYTES_MAX);
+            LedgerAdminService::new(self.ledger.clone(), Arc::clone(&self.tokens), self.gate.clone());
+        let administration = Administration::new(administration)
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .max_encoding_message_size(ANSWER_BYTES_MAX);
         Routes::new(reads).add_service(writes).add_service(administration)
     }
 
     fn guarded(&self, routes: Routes, reflection: Reflection) -> Routes {
         let access = AccessLayer::new(self.settings.authentication.clone(), reflection);
-        let router = routes.into_axum_router().layer(access).layer(CallMetricsLayer::new());
+        // The last layer is the outermost: metrics count what callers see.
+        let router = routes
+            .into_axum_router()
+            .layer(TransportErrorsLayer)
+            .layer(access)
+            .layer(CallMetricsLayer::new());
         Routes::from(router).prepare()
     }
 

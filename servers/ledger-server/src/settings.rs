@@ -149,7 +149,7 @@ pub enum SettingsError {
     },
     /// A cluster was asked for.
     #[error(
-        "bootstrap is {given}: this release runs single nodes and forms no clusters; set it to 1, or leave it out"
+        "bootstrap is {given}, but only 1 works in this release: it runs single nodes and forms no clusters. Set it to 1, or leave it out"
     )]
     Cluster {
         /// What was given.

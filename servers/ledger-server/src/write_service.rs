@@ -8,17 +8,19 @@ use tonic::{Request, Response, Status};
 use crate::access::Caller;
 use crate::errors;
 use crate::wire::transaction;
+use crate::write_gate::WriteGate;
 
 /// Writes to a ledger in the name of the authenticated caller.
 #[derive(Debug, Clone)]
 pub struct LedgerWriteService {
     ledger: Ledger,
+    gate: WriteGate,
 }
 
 impl LedgerWriteService {
-    /// A service over an open ledger.
-    pub fn new(ledger: Ledger) -> Self {
-        Self { ledger }
+    /// A service over an open ledger that writes while the gate is open.
+    pub fn new(ledger: Ledger, gate: WriteGate) -> Self {
+        Self { ledger, gate }
     }
 }
 
@@ -29,6 +31,7 @@ impl WriteService for LedgerWriteService {
         let request = request.into_inner();
         let vault = caller.vault(request.vault)?;
         let transaction = transaction::transaction(&request.idempotency_key, request.operations)?;
+        self.gate.admit()?;
         let receipt =
             self.ledger.write(&vault, &caller.actor, transaction).await.map_err(errors::write_failed)?;
         Ok(Response::new(transaction::write_answer(&receipt)))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From this share of use on, in percent, a warning is due.
 pub const WARN_AT_PERCENT: u8 = 80;
-/// From this share of use on, in percent, writes are refused: recovery and deletion need room too.
+/// From this share of use on, in percent, writes are refused: recovery needs room too.
 pub const READ_ONLY_AT_PERCENT: u8 = 95;
 
 /// What the use of the disk allows.

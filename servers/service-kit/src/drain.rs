@@ -54,6 +54,16 @@ pub enum DrainOutcome {
     Forced,
 }
 
+impl fmt::Display for DrainOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DrainOutcome::Clean => "everything was finished",
+            DrainOutcome::OutOfTime => "time was up",
+            DrainOutcome::Forced => "a second signal forced the end",
+        })
+    }
+}
+
 impl DrainOutcome {
     /// The process' exit code: 0 for a clean end, else 1.
     pub fn exit_code(self) -> u8 {

@@ -1,5 +1,6 @@
 //! Log lines: JSON for machines, text for people.
 
+use std::borrow::Cow;
 use std::io;
 
 use tracing::level_filters::LevelFilter;
@@ -11,10 +12,15 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 /// A subscriber layer of any kind, on the registry that [`install`] sets up.
 pub type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
+/// What a log filter is, for messages that ask for one.
+pub const FILTER_EXPECTED: &str = "a level (off, error, warn, info, debug, trace), optionally followed by exceptions, \
+                                   such as info,openraft=warn";
+
 /// How and where log lines are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// A level (`off`, `error`, `warn`, `info`, `debug`, `trace`), optionally with exceptions: `info,openraft=warn`.
+    /// A level (`off`, `error`, `warn`, `info`, `debug`, `trace`), optionally with exceptions:
+    /// `info,ledger_server=debug`. The consensus engine stays at `warn` unless the filter names `openraft`.
     pub filter: String,
     /// Form of a line.
     pub format: LogFormat,
@@ -51,10 +57,7 @@ pub enum LogTarget {
 #[non_exhaustive]
 pub enum LogError {
     /// Not a level or a list of `target=level`.
-    #[error(
-        "\"{filter}\" is not a log filter: expected a level (off, error, warn, info, debug, trace), optionally \
-             followed by exceptions, such as info,openraft=warn"
-    )]
+    #[error("\"{filter}\" is not a log filter: expected {FILTER_EXPECTED}")]
     Filter {
         /// The text.
         filter: String,
@@ -93,6 +96,14 @@ where
     })
 }
 
+/// Checks a filter before anything is set up.
+///
+/// # Errors
+/// An unusable filter.
+pub fn check_filter(text: &str) -> Result<(), LogError> {
+    parse_filter(text).map(drop)
+}
+
 fn parse_filter(text: &str) -> Result<EnvFilter, LogError> {
     let refused = || LogError::Filter { filter: text.to_owned() };
     // `EnvFilter` reads a word that is no level as a target to log everything of: a slip such as "inof" would
@@ -105,5 +116,18 @@ fn parse_filter(text: &str) -> Result<EnvFilter, LogError> {
     if !text.split(',').all(|directive| understood(directive.trim())) {
         return Err(refused());
     }
-    EnvFilter::builder().parse(text).map_err(|_| refused())
+    EnvFilter::builder().parse(with_quiet_engine(text)).map_err(|_| refused())
+}
+
+/// The consensus engine tells every step of every heartbeat: only those who name it get that.
+fn with_quiet_engine(text: &str) -> Cow<'_, str> {
+    const ENGINE: &str = "openraft";
+    let directives = || text.split(',').map(str::trim);
+    let is_named = directives().any(|directive| directive.starts_with(ENGINE));
+    let level = directives().filter_map(|directive| directive.parse::<LevelFilter>().ok()).max();
+    // An exception must not make a silent log louder.
+    if is_named || level <= Some(LevelFilter::WARN) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{text},{ENGINE}=warn"))
 }

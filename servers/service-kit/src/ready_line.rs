@@ -59,7 +59,7 @@ pub struct ReadyLine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReadyNode {
     /// The node's id.
-    pub id: String,
+    pub id: u64,
     /// Its URL for clients.
     pub url: String,
     /// Its address for peers.

@@ -4,18 +4,22 @@
 //! `timeout` there, since their defaults and aliases are its own.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::admission::AdmissionLimits;
 use crate::bind_policy::{AuthState, TlsState};
 use crate::configuration::{ConfigurationError, Kind, Resolved, Setting, TimeUnit};
 use crate::drain::DrainSettings;
 use crate::listener::ListenerLimits;
-use crate::logs::{LogFormat, LogSettings, LogTarget};
+use crate::logs::{self, LogFormat, LogSettings, LogTarget};
 use crate::tls::{TlsError, TlsFiles};
+
+/// Shortest time for the end of a server: requests and the last flush share it.
+pub const DRAIN_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// Rows that every server's table contains.
 pub static SERVICE_SETTINGS: &[Setting] = &[
-    Setting::new("log_level", Kind::Text, "Level of log lines: off, error, warn, info, debug or trace, and exceptions such as info,openraft=warn.").or("info"),
+    Setting::new("log_level", Kind::Text, "Level of log lines: off, error, warn, info, debug or trace, and exceptions such as info,ledger_server=debug; openraft stays at warn unless it is named.").or("info"),
     Setting::new("log_format", Kind::Choice(&["json", "text"]), "Form of log lines.").or("json"),
     Setting::new("log_to", Kind::Choice(&["stderr", "stdout"]), "Stream of log lines; stdout is refused together with --json.").or("stderr"),
     Setting::new("tls_cert", Kind::Path, "PEM file with the server's certificate chain; with --tls-key the listener speaks TLS."),
@@ -27,17 +31,19 @@ pub static SERVICE_SETTINGS: &[Setting] = &[
     Setting::new("connections_per_address", Kind::Count { min: 1, max: 1_000_000 }, "Connections open at once from one address (IPv6: one /64 network); loopback is spared.").or("64"),
     Setting::new("header_bytes", Kind::Bytes, "Size of a request's headers, decoded.").or("16KiB"),
     Setting::new("drain_delay", Kind::Duration { bare: TimeUnit::Seconds }, "Time between a failing readiness probe and the end of accepting; unset: none on loopback, else 5s."),
-    Setting::new("drain_timeout", Kind::Duration { bare: TimeUnit::Seconds }, "Time from the first signal to the exit, everything included.").or("30s"),
+    Setting::new("drain_timeout", Kind::Duration { bare: TimeUnit::Seconds }, "Time from the first signal to the exit, everything included; at least 1s.").or("30s"),
 ];
 
 /// The settings of log lines.
 ///
 /// # Errors
-/// The table lacks a row of [`SERVICE_SETTINGS`].
+/// A filter that cannot be read, or the table lacks a row of [`SERVICE_SETTINGS`].
 pub fn log_settings(resolved: &Resolved) -> Result<LogSettings, ConfigurationError> {
     let format = if resolved.text("log_format")? == "text" { LogFormat::Text } else { LogFormat::Json };
     let target = if resolved.text("log_to")? == "stdout" { LogTarget::Stdout } else { LogTarget::Stderr };
-    Ok(LogSettings { filter: resolved.text("log_level")?.to_owned(), format, target })
+    let filter = resolved.text("log_level")?.to_owned();
+    logs::check_filter(&filter).map_err(|_| resolved.refusal("log_level", logs::FILTER_EXPECTED))?;
+    Ok(LogSettings { filter, format, target })
 }
 
 /// Why the TLS settings do not work.
@@ -101,11 +107,16 @@ pub fn listener_limits(resolved: &Resolved) -> Result<ListenerLimits, Configurat
 /// The limits of the server's work, from the rows `concurrent` (a count) and `timeout` (a duration) of its own table.
 ///
 /// # Errors
-/// The table lacks one of these rows.
+/// A time of zero, or the table lacks one of these rows.
 pub fn admission_limits(resolved: &Resolved) -> Result<AdmissionLimits, ConfigurationError> {
+    let request_timeout = resolved.duration("timeout")?;
+    if request_timeout.is_zero() {
+        return Err(resolved
+            .refusal("timeout", "more than 0s: every request has a limit, and none fits into no time"));
+    }
     Ok(AdmissionLimits {
         requests_max: usize::try_from(resolved.count("concurrent")?).unwrap_or(usize::MAX),
-        request_timeout: resolved.duration("timeout")?,
+        request_timeout,
         ..AdmissionLimits::default()
     })
 }
@@ -113,10 +124,15 @@ pub fn admission_limits(resolved: &Resolved) -> Result<AdmissionLimits, Configur
 /// The times of the drain for a server on `address`.
 ///
 /// # Errors
-/// The table lacks a row of [`SERVICE_SETTINGS`].
+/// A time below [`DRAIN_TIMEOUT_MIN`], or the table lacks a row of [`SERVICE_SETTINGS`].
 pub fn drain_settings(resolved: &Resolved, address: SocketAddr) -> Result<DrainSettings, ConfigurationError> {
     let defaults = DrainSettings::for_address(address);
     let total = resolved.duration("drain_timeout")?;
+    if total < DRAIN_TIMEOUT_MIN {
+        return Err(
+            resolved.refusal("drain_timeout", "at least 1s: half of a short time is kept for the last flush")
+        );
+    }
     let delay = resolved.optional_duration("drain_delay")?.unwrap_or(defaults.delay);
     // A short total leaves half of itself for callbacks.
     Ok(DrainSettings { delay, total, callbacks: defaults.callbacks.min(total / 2) })

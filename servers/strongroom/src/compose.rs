@@ -2,7 +2,7 @@
 //! `dev` and `ledger serve` both run this.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use ledger_node::{DataDirectory, Ledger, Stores};
 use ledger_server::access::Authentication;
 use ledger_server::settings::LedgerSettings;
 use ledger_server::tokens::TokenRegistry;
+use ledger_server::write_gate::WriteGate;
 use ledger_server::{LedgerServer, ServerSettings};
 use service_kit::disk::{DiskGuard, DiskState};
 use service_kit::listener::ListenError;
@@ -59,7 +60,7 @@ pub enum ServeError {
     #[error("the node stopped itself: {0}")]
     Node(String),
     /// Time was up, or a second signal came, before everything was done.
-    #[error("the server ended before everything was finished ({0:?})")]
+    #[error("the server ended before everything was finished: {0}")]
     Unfinished(DrainOutcome),
 }
 
@@ -110,13 +111,12 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
     if let Some(tls) = &tls {
         metrics.watch_certificate("listen", tls.not_after_s);
     }
-    let metrics_url = metrics_listener.url();
+    let metrics_url = reachable_url(&metrics_listener);
     let probes = Probes { readiness: readiness.clone(), metrics: metrics.clone() };
     let (stop_probes, probes) = start_probes(probes, metrics_listener, settings.limits.clone());
 
     let opened = open(&settings).await?;
     metrics.watch_directory(opened.path.clone());
-    tokio::spawn(watch_disk(DiskGuard::new(opened.path.clone()), readiness.clone()));
     let ledger = opened.ledger;
     let shutdown = ledger.clone();
     drain.before_exit("ledger", move || async move {
@@ -134,6 +134,11 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
         admission: settings.admission.clone(),
     };
     let server = LedgerServer::new(ledger.clone(), Arc::clone(&opened.tokens), server_settings);
+    let guard = DiskGuard::new(opened.path.clone());
+    let mut disk = DiskWatch { guard, gate: server.write_gate(), readiness: readiness.clone() };
+    // Once before anybody can write.
+    disk.measure();
+    tokio::spawn(disk.run());
     let ready = ready_line(&opened.path, &opened.tokens, &ledger, &listener, metrics_url);
     let ephemeral = settings.data.is_none();
     Ok(Running { ready, ephemeral, ledger, server, listener, readiness, drain, stop_probes, probes })
@@ -164,17 +169,31 @@ fn ready_line(
 ) -> ReadyLine {
     let mut ready = ReadyLine::new();
     ready.data_dir = Some(path.to_owned());
-    ready.ledger_url = Some(listener.url());
+    ready.ledger_url = Some(reachable_url(listener));
     ready.token_file = tokens.admin_token_file();
     ready.vkey = Some(ledger.verifier_key().to_string());
     ready.metrics_url = Some(metrics_url);
     ready.nodes = vec![ReadyNode {
-        id: ledger.node_info().node_id.to_string(),
-        url: listener.url(),
+        id: ledger.node_info().node_id,
+        url: reachable_url(listener),
         peer_addr: None,
         pid: std::process::id(),
     }];
     ready
+}
+
+/// An unspecified address listens everywhere and is none to connect to: this machine's own stands for it.
+fn reachable_url(listener: &Listener) -> String {
+    let address = listener.local_address();
+    if !address.ip().is_unspecified() {
+        return listener.url();
+    }
+    let host = match address {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let own = SocketAddr::new(host, address.port());
+    listener.url().replacen(&address.to_string(), &own.to_string(), 1)
 }
 
 impl Running {
@@ -249,15 +268,41 @@ async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
     Ok(Opened { path, tokens: Arc::new(tokens), ledger })
 }
 
-/// A disk without room makes the node unready before it makes it fail.
-async fn watch_disk(mut guard: DiskGuard, readiness: Readiness) {
-    const OBSTACLE: &str = "disk";
-    let mut interval = tokio::time::interval(DISK_INTERVAL);
-    loop {
-        interval.tick().await;
-        match guard.observe() {
-            Ok(DiskState::ReadOnly) => readiness.report_obstacle(OBSTACLE, "the disk is nearly full"),
-            Ok(_) => readiness.clear_obstacle(OBSTACLE),
+/// A disk without room makes the server read-only, and unready, before it makes it fail.
+struct DiskWatch {
+    guard: DiskGuard,
+    gate: WriteGate,
+    readiness: Readiness,
+}
+
+impl DiskWatch {
+    /// Measures until the server drains: its directory may be gone soon after.
+    async fn run(mut self) {
+        let draining = self.readiness.clone();
+        let mut draining = std::pin::pin!(draining.reached(Phase::Draining));
+        let mut interval = tokio::time::interval(DISK_INTERVAL);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut draining => return,
+                _ = interval.tick() => self.measure(),
+            }
+        }
+    }
+
+    fn measure(&mut self) {
+        const OBSTACLE: &str = "disk";
+        match self.guard.observe() {
+            Ok(state) => {
+                self.gate.follow_disk(state);
+                match state {
+                    DiskState::ReadOnly => {
+                        self.readiness
+                            .report_obstacle(OBSTACLE, "the disk is nearly full: writes are refused");
+                    }
+                    _ => self.readiness.clear_obstacle(OBSTACLE),
+                }
+            }
             Err(error) => tracing::warn!(%error, "cannot measure the disk"),
         }
     }
@@ -266,4 +311,27 @@ async fn watch_disk(mut guard: DiskGuard, readiness: Readiness) {
 /// Whether an address is reachable from this machine only.
 pub fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback() || address.ip() == Ipv4Addr::LOCALHOST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_disk_is_watched_until_the_server_drains_and_no_longer() {
+        let directory = std::env::temp_dir();
+        let readiness = Readiness::starting();
+        let watch = DiskWatch {
+            guard: DiskGuard::new(directory),
+            gate: WriteGate::default(),
+            readiness: readiness.clone(),
+        };
+        let watching = tokio::spawn(watch.run());
+        readiness.advance(Phase::Ready);
+        tokio::task::yield_now().await;
+        assert!(!watching.is_finished());
+        readiness.advance(Phase::Draining);
+        // Well below the next measurement.
+        tokio::time::timeout(DISK_INTERVAL / 2, watching).await.expect("it ends").expect("without a panic");
+    }
 }

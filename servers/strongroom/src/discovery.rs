@@ -27,6 +27,17 @@ pub struct ServerArgs {
     /// File with the token to send. Default: the token of the server that `strongroom dev` started.
     #[arg(long, env = "STRONGROOM_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// Longest time for one try of a call.
+    #[arg(long, default_value = "30s", value_parser = ttl::parse, value_name = "DURATION")]
+    pub timeout: Duration,
+}
+
+/// How to speak to a server with TLS.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Server")]
+pub struct TlsArgs {
     /// PEM file with the authority of the server's certificate (https only).
     #[arg(long, env = "STRONGROOM_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
@@ -39,9 +50,18 @@ pub struct ServerArgs {
     /// Name to expect in the server's certificate, when it is not the URL's host.
     #[arg(long, value_name = "NAME")]
     pub tls_server_name: Option<String>,
-    /// Longest time for one try of a call.
-    #[arg(long, default_value = "30s", value_parser = ttl::parse, value_name = "DURATION")]
-    pub timeout: Duration,
+}
+
+impl TlsArgs {
+    /// The same with the files read.
+    pub fn options(&self) -> Result<TlsOptions, Failure> {
+        Ok(TlsOptions {
+            ca_pem: self.tls_ca.as_deref().map(read_text).transpose()?,
+            client_certificate_pem: self.tls_cert.as_deref().map(read_text).transpose()?,
+            client_key_pem: self.tls_key.as_deref().map(read_text).transpose()?,
+            server_name: self.tls_server_name.clone(),
+        })
+    }
 }
 
 /// On what to believe a proof.
@@ -91,12 +111,7 @@ impl ServerArgs {
         let mut options = ClientOptions::new(url);
         options.token = token_file.as_deref().map(read_token).transpose()?;
         options.request_timeout = self.timeout;
-        options.tls = TlsOptions {
-            ca_pem: self.tls_ca.as_deref().map(read_text).transpose()?,
-            client_certificate_pem: self.tls_cert.as_deref().map(read_text).transpose()?,
-            client_key_pem: self.tls_key.as_deref().map(read_text).transpose()?,
-            server_name: self.tls_server_name.clone(),
-        };
+        options.tls = self.tls.options()?;
         Ok(options)
     }
 
@@ -168,10 +183,7 @@ mod tests {
         ServerArgs {
             url: url.map(str::to_owned),
             token_file: token_file.map(PathBuf::from),
-            tls_ca: None,
-            tls_cert: None,
-            tls_key: None,
-            tls_server_name: None,
+            tls: TlsArgs::default(),
             timeout: Duration::from_secs(30),
         }
     }

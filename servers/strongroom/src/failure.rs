@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use ledger_client::{ClientError, ErrorCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ledger_client::{ClientError, ErrorCode, Refusal};
+use serde_json::{Map, Value};
 
 /// The exit codes of the program; part of its interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub struct Failure {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+    /// More facts for programs: fields of the error object.
+    pub details: Map<String, Value>,
     /// Whether the command has said everything on standard output already.
     pub silent: bool,
 }
@@ -42,7 +47,14 @@ pub struct Failure {
 impl Failure {
     /// Any error.
     pub fn new(exit: Exit, code: &str, message: impl Into<String>) -> Self {
-        Self { exit, code: code.to_owned(), message: message.into(), hint: None, silent: false }
+        Self {
+            exit,
+            code: code.to_owned(),
+            message: message.into(),
+            hint: None,
+            details: Map::new(),
+            silent: false,
+        }
     }
 
     /// A fault of this machine or of the data.
@@ -77,10 +89,23 @@ impl Failure {
         self
     }
 
-    /// A file that could not be read or written.
+    /// The same with more facts for programs.
+    #[must_use]
+    pub fn with_details(mut self, details: Value) -> Self {
+        if let Value::Object(details) = details {
+            self.details.extend(details);
+        }
+        self
+    }
+
+    /// A file of this machine that could not be read or written. Exit code 3 is for what a ledger does not hold.
     pub fn file(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        let exit = if error.kind() == std::io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Error };
-        Self::new(exit, "FILE", format!("cannot {action} {}: {error}", path.display()))
+        let path = path.display();
+        let message = match error.kind() {
+            std::io::ErrorKind::NotFound => format!("cannot {action} {path}: it does not exist ({error})"),
+            _ => format!("cannot {action} {path}: {error}"),
+        };
+        Self::new(Exit::Error, "FILE", message)
     }
 
     /// The process's exit code.
@@ -109,8 +134,22 @@ impl From<ClientError> for Failure {
         if let Some(version) = error.refusal().and_then(|refusal| refusal.current_version) {
             message = format!("{message} (the version now is {version})");
         }
-        Self { hint: error.hint(), ..Self::new(exit, error.reason(), message) }
+        let details = error.refusal().map(details).unwrap_or_default();
+        Self { hint: error.hint(), details, ..Self::new(exit, error.reason(), message) }
     }
+}
+
+/// What a program needs to decide after a condition that did not hold.
+fn details(refusal: &Refusal) -> Map<String, Value> {
+    let mut details = Map::new();
+    let Some(op_index) = refusal.op_index else { return details };
+    details.insert("op_index".to_owned(), op_index.into());
+    // Null when there is nothing now.
+    details.insert("current_version".to_owned(), refusal.current_version.into());
+    if let Some(value) = &refusal.current_value {
+        details.insert("current_value_base64".to_owned(), STANDARD.encode(value).into());
+    }
+    details
 }
 
 /// An error with its causes, each said once: some messages hold their cause's already.

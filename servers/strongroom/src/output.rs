@@ -5,6 +5,7 @@ use std::io::Write as _;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::commands::ledger::get::extend;
 use crate::failure::{Exit, Failure};
 
 /// How a command speaks.
@@ -68,7 +69,8 @@ impl Output {
             return;
         }
         let text = if self.json {
-            let error = json!({ "code": failure.code, "message": failure.message, "hint": failure.hint });
+            let mut error = json!({ "code": failure.code, "message": failure.message, "hint": failure.hint });
+            extend(&mut error, failure.details.clone().into());
             json!({ "error": error }).to_string()
         } else {
             let hint = failure.hint.as_ref().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();

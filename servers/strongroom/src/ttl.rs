@@ -27,9 +27,16 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// When something that lives for `ttl` from now expires, unix milliseconds.
-pub fn expires_at_ms(now_ms: u64, ttl: Duration) -> u64 {
-    now_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+/// When something that lives for `ttl` from `base_ms` expires, unix milliseconds. Never after what a signed number
+/// holds: programs in many languages read it as one.
+pub fn expires_at_ms(base_ms: u64, ttl: Duration) -> Result<u64, String> {
+    let ttl_ms = u64::try_from(ttl.as_millis()).ok();
+    ttl_ms
+        .and_then(|ttl_ms| base_ms.checked_add(ttl_ms))
+        .filter(|at_ms| i64::try_from(*at_ms).is_ok())
+        .ok_or_else(|| {
+            format!("an expiry is at most {} (unix milliseconds): shorten the time to live", i64::MAX)
+        })
 }
 
 #[cfg(test)]
@@ -43,6 +50,20 @@ mod tests {
         assert_eq!(parse("30d"), Ok(Duration::from_secs(2_592_000)));
         for bad in ["", "60", "s", "-1s", "1.5s", "1w", "0s", "99999999999999999999s", "36526d"] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_expiry_fits_a_signed_number() {
+        let limit = i64::MAX as u64;
+        assert_eq!(expires_at_ms(limit - 5, Duration::from_millis(5)), Ok(limit));
+        for (base_ms, ttl) in [
+            (limit - 4, Duration::from_millis(5)),
+            (u64::MAX, Duration::from_millis(1)),
+            (0, Duration::from_millis(u64::MAX)),
+            (0, Duration::MAX),
+        ] {
+            assert!(expires_at_ms(base_ms, ttl).is_err(), "{base_ms} {ttl:?}");
         }
     }
 }

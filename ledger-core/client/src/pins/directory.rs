@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ForkEvidence, Pin, PinError, PinId, PinOutcome, PinStore};
+use ledger_core::names::{LedgerId, VaultId, VaultRef};
+
+use super::{FORKS_MAX, ForkEvidence, Pin, PinError, PinId, PinOutcome, PinStore};
 
 /// Largest pin file, in bytes: a verifier key and a note have a few hundred.
 const PIN_BYTES_MAX: u64 = 65_536;
-/// Most pieces of evidence with the same name.
-const EVIDENCE_MAX: u32 = 1_000;
 const FORMAT: &str = "strongroom.pin.v1";
+const NAME_FORMAT: &str = "strongroom.pin-name.v1";
 
 /// Pins in a directory: `<ledger id>_<vault id>.json`, and `….fork-N.json` beside it when a fork was seen.
+/// `NAMESPACE~VAULT.name` says which vault had a name last.
 #[derive(Debug, Clone)]
 pub struct DirectoryPins {
     path: PathBuf,
@@ -27,6 +29,14 @@ struct PinFile {
     format: String,
     verifier_key: String,
     checkpoint: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NameFile {
+    format: String,
+    ledger: LedgerId,
+    vault: VaultId,
 }
 
 #[derive(Serialize)]
@@ -82,13 +92,7 @@ impl DirectoryPins {
 impl PinStore for DirectoryPins {
     fn load(&self, id: PinId) -> Result<Option<Pin>, PinError> {
         let path = self.file(id);
-        match std::fs::metadata(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(io_error("read", &path, source)),
-            Ok(metadata) if metadata.len() > PIN_BYTES_MAX => return Err(damaged(&path, "it is too large")),
-            Ok(_) => {}
-        }
-        let bytes = std::fs::read(&path).map_err(|source| io_error("read", &path, source))?;
+        let Some(bytes) = read_small(&path)? else { return Ok(None) };
         let file: PinFile = serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error))?;
         if file.format != FORMAT {
             return Err(damaged(
@@ -115,13 +119,32 @@ impl PinStore for DirectoryPins {
         Ok(PinOutcome::Stored)
     }
 
+    fn name_vault(&self, name: &VaultRef, id: PinId) -> Result<Option<PinId>, PinError> {
+        self.create_directory()?;
+        let _lock = self.lock()?;
+        // No name has a tilde.
+        let path = self.path.join(format!("{}~{}.name", name.namespace.as_str(), name.vault.as_str()));
+        // A damaged file only costs the warning: pins themselves do not depend on names.
+        let before = read_small(&path)?
+            .and_then(|bytes| serde_json::from_slice::<NameFile>(&bytes).ok())
+            .filter(|file| file.format == NAME_FORMAT)
+            .map(|file| PinId { ledger: file.ledger, vault: file.vault });
+        if before == Some(id) {
+            return Ok(None);
+        }
+        let file = NameFile { format: NAME_FORMAT.to_owned(), ledger: id.ledger, vault: id.vault };
+        write_whole(&path, &to_json(&path, &file)?)?;
+        Ok(before)
+    }
+
     fn record_fork(&self, id: PinId, evidence: &ForkEvidence) -> Result<String, PinError> {
         self.create_directory()?;
         let _lock = self.lock()?;
-        let name = |number: u32| self.path.join(format!("{}_{}.fork-{number}.json", id.ledger, id.vault));
-        let path = (1..=EVIDENCE_MAX).map(name).find(|path| !path.exists()).ok_or_else(|| {
-            damaged(&self.path, format!("it holds {EVIDENCE_MAX} pieces of evidence of this vault"))
-        })?;
+        let name = |number: usize| self.path.join(format!("{}_{}.fork-{number}.json", id.ledger, id.vault));
+        let Some(path) = (1..=FORKS_MAX).map(name).find(|path| !path.exists()) else {
+            // Any of them proves the fork: the first ones stay, and a loop cannot fill the disk.
+            return Ok(format!("{} (the first of {FORKS_MAX})", name(1).display()));
+        };
         let file = ForkFile {
             format: "strongroom.fork.v1",
             reason: &evidence.reason,
@@ -137,6 +160,17 @@ fn to_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, PinError> {
     let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| damaged(path, error))?;
     bytes.push(b'\n');
     Ok(bytes)
+}
+
+/// The content of a file, or `None` when there is none.
+fn read_small(path: &Path) -> Result<Option<Vec<u8>>, PinError> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(io_error("read", path, source)),
+        Ok(metadata) if metadata.len() > PIN_BYTES_MAX => return Err(damaged(path, "it is too large")),
+        Ok(_) => {}
+    }
+    std::fs::read(path).map(Some).map_err(|source| io_error("read", path, source))
 }
 
 /// Writes a temporary file, syncs it, renames it over `path`, syncs the directory.

@@ -1,13 +1,16 @@
 //! Pins that live as long as the client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{ForkEvidence, Pin, PinError, PinId, PinOutcome, PinStore};
+use ledger_core::names::VaultRef;
+
+use super::{FORKS_MAX, ForkEvidence, Pin, PinError, PinId, PinOutcome, PinStore};
 
 #[derive(Debug, Default)]
 struct Kept {
     pins: BTreeMap<PinId, Pin>,
+    names: HashMap<VaultRef, PinId>,
     forks: Vec<(PinId, ForkEvidence)>,
 }
 
@@ -42,8 +45,16 @@ impl PinStore for MemoryPins {
         Ok(PinOutcome::Stored)
     }
 
+    fn name_vault(&self, name: &VaultRef, id: PinId) -> Result<Option<PinId>, PinError> {
+        let before = self.lock().names.insert(name.clone(), id);
+        Ok(before.filter(|before| *before != id))
+    }
+
     fn record_fork(&self, id: PinId, evidence: &ForkEvidence) -> Result<String, PinError> {
         let mut kept = self.lock();
+        if kept.forks.iter().filter(|(of, _)| *of == id).count() >= FORKS_MAX {
+            return Ok(format!("memory (the first {FORKS_MAX} forks of this vault)"));
+        }
         kept.forks.push((id, evidence.clone()));
         Ok(format!("memory (fork {})", kept.forks.len()))
     }

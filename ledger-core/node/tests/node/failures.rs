@@ -163,7 +163,7 @@ async fn a_log_without_its_state_is_refused_at_open() {
     let mut stores = home.stores();
     stores.state = Arc::new(ledger_core::memory::MemoryStateStore::open(&MemoryStateDisk::default()));
     let refused = Ledger::open(home.directory(), stores, home.options()).await.unwrap_err();
-    assert!(matches!(refused, OpenError::Consensus { .. }), "{refused}");
+    assert!(matches!(refused, OpenError::StateOlderThanLog { applied: None, .. }), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

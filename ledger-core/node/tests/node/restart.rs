@@ -3,7 +3,7 @@ use ledger_core::ledger_state::RelationshipFilter;
 use ledger_core::page_token::PageTokenError;
 use ledger_core::relationship::Resource;
 use ledger_core::transaction::{Action, Operation};
-use ledger_node::{Consistency, Ledger, ListRequest, ReadFailure};
+use ledger_node::{Consistency, Ledger, ListRequest, OpenError, ReadFailure};
 
 use super::setting::{
     Home, chain, create_vault, eventually, key, put, set, transaction, tuple, vault, write,
@@ -184,4 +184,63 @@ async fn dropping_the_last_handle_stops_the_node_in_order() {
     .await;
     drop(directory);
     assert!(home.stores().state.applied().unwrap().is_some());
+}
+
+/// The log of one home with the state of another, in a copy of the first one's directory.
+fn mixed(log: Home, state: Home) -> Home {
+    Home { state: state.state, ..log }
+}
+
+async fn refused(home: &Home) -> OpenError {
+    let opened = Ledger::open(home.directory(), home.stores(), home.options()).await;
+    opened.expect_err("files of different times were opened")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_older_than_the_state_is_refused_with_both_indexes() {
+    let home = Home::new();
+    let ledger = home.open().await;
+    create_vault(&ledger).await;
+    write(&ledger, put("early", "v")).await;
+    let early = home.copy();
+    let log_end = ledger.node_info().last_log_index;
+    write(&ledger, put("late", "v")).await;
+    ledger.shutdown().await.unwrap();
+    let applied = home.stores().state.applied().unwrap().unwrap().last_applied.index;
+    let mixed = mixed(early, home.copy());
+    let error = refused(&mixed).await;
+    let (last, state) = match &error {
+        OpenError::LogOlderThanState { log_last: Some(last), applied } => (*last, *applied),
+        other => panic!("{other}"),
+    };
+    assert_eq!((last, state), (log_end, applied));
+    let text = error.to_string();
+    assert!(text.contains(&last.to_string()) && text.contains(&state.to_string()), "{text}");
+    assert!(text.contains("different times") && text.contains("same copy"), "{text}");
+    // Whole copies open, whatever their age.
+    let whole = home.copy().open().await;
+    assert_eq!(whole.block(&vault(), 2).unwrap().unwrap().header.height, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_was_purged_beyond_the_state_is_refused_with_advice() {
+    let home = Home::new();
+    let ledger =
+        home.open_with(home.stores(), ledger_node::Options { flush_bytes: 1, ..home.options() }).await;
+    create_vault(&ledger).await;
+    let early = home.copy();
+    let early_end = ledger.node_info().last_log_index;
+    let mut number = 0;
+    while ledger.node_info().purged <= Some(early_end) {
+        number += 1;
+        assert!(number < 10_000, "the log is not purged");
+        write(&ledger, put(&format!("k{number}"), "v")).await;
+    }
+    ledger.shutdown().await.unwrap();
+    for state in [early, Home::new()] {
+        let error = refused(&mixed(home.copy(), state)).await;
+        assert!(matches!(error, OpenError::StateOlderThanLog { .. }), "{error}");
+        assert!(error.to_string().contains("same copy"), "{error}");
+    }
+    home.copy().open().await;
 }

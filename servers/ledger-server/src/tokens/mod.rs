@@ -22,6 +22,8 @@ pub use secret::{TokenId, TokenIdError, TokenText};
 pub const TOKENS_MAX: usize = 10_000;
 const TOKENS_FILE: &str = "tokens";
 const ADMIN_TOKEN_FILE: &str = "admin.token";
+/// There from a ledger's first start on.
+const LEDGER_FILE: &str = "raft.db";
 const FIRST_ADMIN_ACTOR: &str = "client:admin";
 
 /// A token as it is listed: all but its secret.
@@ -177,7 +179,8 @@ impl std::fmt::Debug for TokenRegistry {
 
 impl TokenRegistry {
     /// Reads the tokens of a data directory, whose lock the caller holds. Without a file of tokens it mints the
-    /// first administrator's token, made at `now_ms` (unix milliseconds).
+    /// first administrator's token, made at `now_ms` (unix milliseconds). Open the stores after it: where a ledger
+    /// is there already, the missing file is worth a warning.
     pub fn open(directory: &Path, now_ms: u64) -> Result<Self, TokenFileError> {
         let registry = |tokens| Self {
             directory: directory.to_owned(),
@@ -186,6 +189,14 @@ impl TokenRegistry {
         };
         if let Some(tokens) = file::read_tokens(&directory.join(TOKENS_FILE))? {
             return Ok(registry(tokens));
+        }
+        if directory.join(LEDGER_FILE).exists() {
+            let directory = directory.display();
+            tracing::warn!(
+                %directory,
+                "the directory holds a ledger but no file `tokens`: no earlier token is valid any more, and a new \
+                 administrator's token was minted into admin.token; restore `tokens` from a backup if it was lost"
+            );
         }
         let (token, text) = mint(&NewToken {
             role: Role::Admin,

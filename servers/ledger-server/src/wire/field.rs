@@ -11,6 +11,9 @@ use super::paging::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
 use crate::access::ScopeError;
 use crate::reason::Reason;
 
+/// Latest expiry of an entity, unix milliseconds: the largest signed 64-bit number.
+pub const EXPIRES_AT_MS_MAX: u64 = i64::MAX as u64;
+
 /// A field was refused: which, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {fault}")]
@@ -97,6 +100,15 @@ pub enum FieldFault {
     EnumValue {
         /// What was given.
         given: i32,
+    },
+    /// A condition that says the opposite of what it is called.
+    #[error("must be true: leave the condition out when it need not hold, or give the opposite one")]
+    NotTrue,
+    /// A time beyond what signed numbers hold.
+    #[error("is at most {EXPIRES_AT_MS_MAX} (unix milliseconds), 0 for never; {given} is not")]
+    ExpiryTooLate {
+        /// What was given.
+        given: u64,
     },
     /// An index behind the last one.
     #[error("is at most {last}; {given} is not")]

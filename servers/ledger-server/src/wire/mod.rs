@@ -8,7 +8,7 @@ pub(crate) mod token;
 pub(crate) mod transaction;
 
 pub(crate) use field::AtField;
-pub use field::{BadField, FieldFault};
+pub use field::{BadField, EXPIRES_AT_MS_MAX, FieldFault};
 pub use paging::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
 
 /// Largest request that is decoded, in bytes: the largest transaction, and 64 KiB for the message around it.

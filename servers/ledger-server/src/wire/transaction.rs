@@ -14,7 +14,7 @@ use ledger_proto::v1::condition::Kind;
 use ledger_proto::v1::operation::Action as WireAction;
 
 use super::address::{entity_key, relationship};
-use super::field::{AtField, BadField, FieldFault, exact, required};
+use super::field::{AtField, BadField, EXPIRES_AT_MS_MAX, FieldFault, exact, required};
 
 /// A transaction, every limit checked.
 pub(crate) fn transaction(
@@ -45,7 +45,7 @@ fn action(action: WireAction, field: impl Display + Copy) -> Result<Action, BadF
         WireAction::SetEntity(set) => Action::SetEntity {
             key: entity_key(set.key, format_args!("{field}.set_entity.key"))?,
             value: entity_value(set.value, format_args!("{field}.set_entity.value"))?,
-            expires_at_ms: set.expires_at_ms,
+            expires_at_ms: expiry(set.expires_at_ms, format_args!("{field}.set_entity.expires_at_ms"))?,
         },
         WireAction::DeleteEntity(delete) => {
             Action::DeleteEntity { key: entity_key(delete.key, format_args!("{field}.delete_entity.key"))? }
@@ -72,13 +72,25 @@ fn action(action: WireAction, field: impl Display + Copy) -> Result<Action, BadF
 
 fn condition(condition: v1::Condition, field: impl Display + Copy) -> Result<Condition, BadField> {
     Ok(match required(condition.kind, format_args!("{field}.kind"))? {
-        Kind::MustNotExist(_) => Condition::MustNotExist,
-        Kind::MustExist(_) => Condition::MustExist,
+        Kind::MustNotExist(true) => Condition::MustNotExist,
+        Kind::MustNotExist(false) => {
+            return Err(FieldFault::NotTrue).at(format_args!("{field}.must_not_exist"));
+        }
+        Kind::MustExist(true) => Condition::MustExist,
+        Kind::MustExist(false) => return Err(FieldFault::NotTrue).at(format_args!("{field}.must_exist")),
         Kind::VersionEquals(version) => Condition::VersionEquals(version),
         Kind::ValueEquals(value) => {
             Condition::ValueEquals(entity_value(value, format_args!("{field}.value_equals"))?)
         }
     })
+}
+
+/// Times beyond the signed range are slips of a unit or a sign, and some languages cannot read them back.
+fn expiry(expires_at_ms: u64, field: impl Display) -> Result<u64, BadField> {
+    if expires_at_ms > EXPIRES_AT_MS_MAX {
+        return Err(FieldFault::ExpiryTooLate { given: expires_at_ms }).at(field);
+    }
+    Ok(expires_at_ms)
 }
 
 fn entity_value(value: Bytes, field: impl Display) -> Result<EntityValue, BadField> {

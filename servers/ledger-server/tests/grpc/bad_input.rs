@@ -268,7 +268,13 @@ fn bad_operations() -> Vec<(v1::Operation, String)> {
             on_condition(set("k", "v"), Kind::ValueEquals(Bytes::from(vec![0; 1_048_577]))),
             "condition.value_equals".to_owned(),
         ),
+        (on_condition(set("k", "v"), Kind::MustNotExist(false)), "condition.must_not_exist".to_owned()),
+        (on_condition(set("k", "v"), Kind::MustExist(false)), "condition.must_exist".to_owned()),
     ];
+    for expires_at_ms in [i64::MAX as u64 + 1, u64::MAX] {
+        let set = v1::SetEntity { key: "k".into(), value: Bytes::new(), expires_at_ms };
+        bad.push((bare(Action::SetEntity(set)), "set_entity.expires_at_ms".to_owned()));
+    }
     for key in bad_keys() {
         bad.push((set(&key, "v"), "set_entity.key".to_owned()));
         let delete = v1::DeleteEntity { key: key.clone() };
@@ -401,7 +407,10 @@ async fn bytes_that_are_no_message_are_refused_by_every_call_and_change_nothing(
                 assert!(answer.is_err(), "{path}");
             }
             if let Err(status) = answer {
-                assert!(matches!(status.code(), Code::Internal | Code::InvalidArgument), "{path}: {status}");
+                let malformed = reason(&status) == "MALFORMED_MESSAGE";
+                assert_eq!(status.code(), Code::InvalidArgument, "{path}: {status}");
+                assert!(malformed || bytes != garbage[0], "{path}: {status}");
+                assert!(malformed || reason(&status) == INVALID, "{path}: {status}");
             }
         }
     }

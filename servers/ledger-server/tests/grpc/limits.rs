@@ -6,7 +6,7 @@ use ledger_server::wire::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
 use prost::Message;
 use tonic::Code;
 
-use crate::support::{TestServer, new_key, refused, set, vault_ref};
+use crate::support::{TestServer, metadata, new_key, refused, set, vault_ref};
 
 const MIB: usize = 1_048_576;
 /// What the canonical encoding is taken to add at most, for a transaction and for each operation.
@@ -46,8 +46,8 @@ async fn a_request_beyond_the_decoding_limit_is_refused_without_being_read() {
         idempotency_key: new_key().into(),
         operations: vec![set("k", vec![0; REQUEST_BYTES_MAX])],
     };
-    let status = clients.writes.write(write).await.unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    let status = refused(clients.writes.write(write).await, Code::InvalidArgument, "MESSAGE_TOO_LARGE");
+    assert_eq!(metadata(&status, "limit_bytes"), Some(REQUEST_BYTES_MAX.to_string()));
     assert_eq!(server.ledger.vaults(None, None, 1)[0].height, 0);
     clients.write(&vault_ref("acme", "main"), vec![set("k", vec![0; MIB])]).await.unwrap();
     server.stop().await;

@@ -3,10 +3,12 @@
 mod access;
 mod bad_input;
 mod calls;
+mod disk;
 mod documentation;
 mod limits;
 mod metrics;
 mod paging;
 mod settings;
 mod support;
+mod tokens;
 mod transport;

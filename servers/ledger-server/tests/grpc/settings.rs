@@ -99,7 +99,7 @@ fn the_defaults_are_the_documented_ones() {
 fn a_cluster_is_refused_not_ignored() {
     for nodes in ["0", "2", "3"] {
         let message = outcome(resolved(&[("bootstrap", nodes)], &[]));
-        assert!(message.contains("single nodes") && message.contains(nodes), "{message}");
+        assert!(message.contains("only 1 works in this release") && message.contains(nodes), "{message}");
     }
     assert!(resolved(&[("bootstrap", "1")], &[]).is_ok());
     for absent in ABSENT {
@@ -135,4 +135,26 @@ fn settings_that_contradict_the_engine_are_refused() {
     {
         assert!(resolved(&[(flag, value)], &[]).is_err(), "{flag} {value}");
     }
+}
+
+#[test]
+fn times_that_leave_no_time_are_refused() {
+    for (flag, value) in
+        [("drain-timeout", "0s"), ("drain-timeout", "999ms"), ("timeout", "0s"), ("timeout", "0")]
+    {
+        let message = outcome(resolved(&[(flag, value)], &[]));
+        let named = message.contains(&flag.replace('-', "_")) && message.contains(value);
+        assert!(named && message.contains("expected"), "{flag} {value}: {message}");
+    }
+    let shortest = resolved(&[("drain-timeout", "1s"), ("timeout", "1ms")], &[]).unwrap();
+    assert!(shortest.drain.callbacks < shortest.drain.total);
+}
+
+#[test]
+fn a_log_level_that_is_none_is_a_mistake_of_the_configuration() {
+    for filter in ["inof", "info,openraft=loud", "info,", "=debug"] {
+        let message = outcome(resolved(&[("log-level", filter)], &[]));
+        assert!(message.contains("log_level") && message.contains("expected a level"), "{filter}: {message}");
+    }
+    assert!(resolved(&[("log-level", "warn,ledger_server=trace")], &[]).is_ok());
 }

@@ -14,6 +14,7 @@ use ledger_proto::v1::write_service_client::WriteServiceClient;
 use ledger_server::access::{Authentication, Role};
 use ledger_server::tokens::{NewToken, TokenId, TokenRegistry};
 use ledger_server::wire::ANSWER_BYTES_MAX;
+use ledger_server::write_gate::WriteGate;
 use ledger_server::{LedgerServer, ServerError, ServerSettings};
 use service_kit::admission::AdmissionLimits;
 use service_kit::tls::{Protocol, ServerTls};
@@ -42,6 +43,7 @@ pub struct TestServer {
     pub ledger: Ledger,
     pub tokens: Arc<TokenRegistry>,
     pub readiness: Readiness,
+    pub gate: WriteGate,
     pub directory: TempDir,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), ServerError>>,
@@ -72,9 +74,10 @@ impl TestServer {
         readiness.advance(Phase::Ready);
         let (stop, stopped) = oneshot::channel::<()>();
         let server = LedgerServer::new(ledger.clone(), Arc::clone(&tokens), settings);
+        let gate = server.write_gate();
         let stopped = async move { drop(stopped.await) };
         let serving = tokio::spawn(server.serve(listener, readiness.clone(), stopped));
-        Self { address, ledger, tokens, readiness, directory, stop, serving }
+        Self { address, ledger, tokens, readiness, gate, directory, stop, serving }
     }
 
     /// Ends the server and the ledger in order; the directory can be opened again.

@@ -110,6 +110,18 @@ impl Resolved {
         self.values.get(key).map(|value| &value.source)
     }
 
+    /// The error for a value that has the form of its kind but does not work. `expected` says what would.
+    pub fn refusal(&self, key: &str, expected: impl Into<String>) -> ConfigurationError {
+        let is_secret = self.settings.iter().any(|setting| setting.key == key && setting.is_secret());
+        let value = self.values.get(key);
+        ConfigurationError::Invalid {
+            key: key.to_owned(),
+            origin: value.map_or(Source::Default, |value| value.source.clone()),
+            value: value.filter(|_| !is_secret).map(|value| value.text.to_string()),
+            expected: expected.into(),
+        }
+    }
+
     /// Whether any table declares the key.
     pub fn declares(&self, key: &str) -> bool {
         self.settings.iter().any(|setting| setting.key == key)

@@ -176,3 +176,11 @@ async fn a_real_signal_asks_for_the_end() {
     assert_eq!(in_time("the signal arrives", drain.supervise(serving)).await, Ok(DrainOutcome::Clean));
     assert_eq!(readiness.phase(), Phase::ShuttingDown);
 }
+
+#[test]
+fn an_outcome_reads_as_words() {
+    for outcome in [DrainOutcome::Clean, DrainOutcome::OutOfTime, DrainOutcome::Forced] {
+        let text = outcome.to_string();
+        assert!(text.contains(' ') && text != format!("{outcome:?}"), "{text}");
+    }
+}

@@ -10,7 +10,7 @@ use service_kit::ReadyLine;
 use service_kit::configuration::{Resolved, Source};
 use service_kit::logs::LogFormat;
 
-use crate::commands::ledger::serve::facts;
+use crate::commands::ledger::serve::{facts, warn_of_loss};
 use crate::compose::{self, BusyPort};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -69,7 +69,9 @@ impl WhenReady for Announce {
 
     fn ready(self, ready: &ReadyLine, ephemeral: bool) -> Result<DevFileGuard, Failure> {
         let guard = DevFileGuard::write(&state_home::dev_file(), ready)?;
-        if !self.0.is_json() {
+        if self.0.is_json() {
+            warn_of_loss(ephemeral);
+        } else {
             self.0.text(&banner(ready, ephemeral))?;
         }
         Ok(guard)

@@ -7,11 +7,13 @@ use http::Uri;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use ledger_client::tls_hint;
 use serde_json::json;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::discovery::TlsArgs;
 use crate::failure::{Exit, Failure, with_causes};
 use crate::output::Output;
 use crate::ttl;
@@ -26,9 +28,10 @@ const SHOWN_CHARACTERS_MAX: usize = 200;
 #[command(after_help = "Examples:\n  \
     strongroom health http://127.0.0.1:9090          the probes: /readyz\n  \
     strongroom health http://127.0.0.1:9090/livez    another probe\n  \
-    strongroom health http://127.0.0.1:50051 --grpc  the ledger: grpc.health.v1")]
+    strongroom health http://127.0.0.1:50051 --grpc  the ledger: grpc.health.v1\n  \
+    strongroom health https://ledger.example:50051 --grpc --tls-ca ca.pem")]
 pub struct Health {
-    /// URL of the server's probes, or with --grpc of a gRPC service. http only: probes have no TLS.
+    /// URL of the server's probes (http only: they have no TLS), or with --grpc of a gRPC service.
     url: Uri,
     /// Ask with grpc.health.v1.
     #[arg(long)]
@@ -36,15 +39,25 @@ pub struct Health {
     /// Longest time to wait.
     #[arg(long, default_value = "5s", value_parser = ttl::parse, value_name = "DURATION")]
     timeout: Duration,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 impl Health {
     /// Runs the command.
     pub async fn run(self, output: Output) -> Result<(), Failure> {
-        if self.url.scheme_str() != Some("http") || self.url.host().is_none() {
-            return Err(Failure::usage(format!("{} is not a URL of the form http://HOST:PORT", self.url)));
+        let known = match self.url.scheme_str() {
+            Some("http") => true,
+            Some("https") => self.grpc,
+            _ => false,
+        };
+        if !known || self.url.host().is_none() {
+            let form = if self.grpc { "http://HOST:PORT or https://HOST:PORT" } else { "http://HOST:PORT" };
+            return Err(Failure::usage(format!("{} is not a URL of the form {form}", self.url)));
         }
-        let ask = async { if self.grpc { ask_grpc(&self.url).await } else { ask_probe(&self.url).await } };
+        let ask = async {
+            if self.grpc { ask_grpc(&self.url, &self.tls).await } else { ask_probe(&self.url).await }
+        };
         let late = || unavailable(&self.url, &format!("no answer within {} ms", self.timeout.as_millis()));
         let (ready, said) = tokio::time::timeout(self.timeout, ask).await.map_err(|_| late())??;
         if !ready {
@@ -76,16 +89,26 @@ async fn ask_probe(url: &Uri) -> Result<(bool, String), Failure> {
     Ok((status.is_success(), format!("{} {said}", status.as_u16()).trim().to_owned()))
 }
 
-async fn ask_grpc(url: &Uri) -> Result<(bool, String), Failure> {
-    let channel = tonic::transport::Channel::builder(url.clone()).connect().await;
-    let channel = channel.map_err(|error| unavailable(url, &with_causes(&error)))?;
+async fn ask_grpc(url: &Uri, tls: &TlsArgs) -> Result<(bool, String), Failure> {
+    let mut endpoint = tonic::transport::Channel::builder(url.clone());
+    if url.scheme_str() == Some("https") {
+        let configured = endpoint.tls_config(tls.options()?.client_config()?);
+        endpoint = configured.map_err(|error| Failure::usage(with_causes(&error)))?;
+    }
+    let channel = endpoint.connect().await.map_err(|error| unavailable(url, &with_causes(&error)))?;
     let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
-    let answer = answer.map_err(|status| unavailable(url, status.message()))?.into_inner();
+    let answer = answer.map_err(|status| unavailable(url, &said(&status)))?.into_inner();
     let status = ServingStatus::try_from(answer.status).unwrap_or(ServingStatus::Unknown);
     Ok((status == ServingStatus::Serving, status.as_str_name().to_owned()))
 }
 
+/// The message with its causes: the status's own text is for debugging.
+fn said(status: &tonic::Status) -> String {
+    let cause = std::error::Error::source(status).map(with_causes);
+    cause.map_or_else(|| status.message().to_owned(), |cause| format!("{}: {cause}", status.message()))
+}
+
 fn unavailable(url: &Uri, reason: &str) -> Failure {
     Failure::new(Exit::Unavailable, "UNAVAILABLE", format!("{url} does not answer: {reason}"))
-        .with_hint("is the server running, and is this its address?")
+        .with_hint(tls_hint(reason).unwrap_or("is the server running, and is this its address?"))
 }

@@ -25,19 +25,19 @@ pub struct Verify {
     /// Key that must have signed the checkpoint; may repeat while a key is rotated.
     #[arg(long = "vkey", value_name = "KEY", required = true)]
     verifier_keys: Vec<VerifierKey>,
-    /// Refuse a proof about another vault: its UUID, as `ledger vault show` prints it.
-    #[arg(long, value_name = "UUID")]
-    expect_vault: Option<String>,
+    /// Refuse a proof about another vault: its UUID, as `ledger vault show` prints it. Names are not in proofs.
+    #[arg(long, value_name = "UUID", value_parser = vault_id)]
+    expect_vault: Option<VaultId>,
     /// Refuse a proof about anything but this key.
     #[arg(long, value_name = "KEY", conflicts_with = "expect_relationship")]
     expect_key: Option<String>,
     /// Refuse a proof about anything but this relationship.
     #[arg(long, num_args = 3, value_names = ["RESOURCE", "RELATION", "SUBJECT"])]
     expect_relationship: Option<Vec<String>>,
-    /// Refuse a proof of another value.
+    /// Refuse a proof of another value, and of one that has expired.
     #[arg(long, value_name = "TEXT")]
     expect_value: Option<String>,
-    /// Refuse a proof of absence.
+    /// Refuse a proof of absence, and of an entity that has expired.
     #[arg(long, conflicts_with = "expect_absent")]
     expect_present: bool,
     /// Refuse a proof of presence.
@@ -54,20 +54,20 @@ impl Verify {
         };
         let (subject, evidence) = proof::from_json(&bytes).map_err(refused)?;
         let claim = proof::verify(&subject, &evidence, &self.verifier_keys).map_err(refused)?;
-        self.require_expected(&claim)?;
         let now_ms = clock::now_ms();
+        self.require_expected(&claim, now_ms)?;
         let mut document = record::claim(&claim, now_ms);
         extend(&mut document, json!({ "verified": true, "trust": "vkey" }));
         output.result(&document, || render(&claim, now_ms))
     }
 
-    fn require_expected(&self, claim: &Claim) -> Result<(), Failure> {
+    fn require_expected(&self, claim: &Claim, now_ms: u64) -> Result<(), Failure> {
         let differs = |what: &str, found: &str| {
             Err(Failure::verification(format!("the proof is sound, but it is about {what} {found}")))
         };
-        let vault = VaultId(claim.vault_id).to_string();
-        if self.expect_vault.as_ref().is_some_and(|expected| !expected.eq_ignore_ascii_case(&vault)) {
-            return differs("the vault", &vault);
+        let vault = VaultId(claim.vault_id);
+        if self.expect_vault.is_some_and(|expected| expected != vault) {
+            return differs("the vault", &vault.to_string());
         }
         let expected = match (&self.expect_key, self.expect_relationship.as_deref()) {
             (Some(key), _) => Some(Subject::Entity { key: key.clone() }),
@@ -88,12 +88,29 @@ impl Verify {
         {
             return differs("another value of", &shown(&claim.subject));
         }
+        if (self.expect_present || self.expect_value.is_some()) && claim.expired_at(now_ms) {
+            let at = table::time(claim.expires_at_ms);
+            return Err(Failure::verification(format!(
+                "the proof is sound, but {} expired at {at}",
+                shown(&claim.subject)
+            )));
+        }
         match claim.present {
             true if self.expect_absent => differs("the presence of", &shown(&claim.subject)),
             false if self.expect_present => differs("the absence of", &shown(&claim.subject)),
             _ => Ok(()),
         }
     }
+}
+
+fn vault_id(text: &str) -> Result<VaultId, String> {
+    let digits: String = text.chars().filter(|character| *character != '-').collect();
+    let bytes = hex::decode(digits).ok().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    bytes.map(VaultId).ok_or_else(|| {
+        format!(
+            "{text:?} is not a UUID: names are not in proofs, `strongroom ledger vault show` prints the id"
+        )
+    })
 }
 
 fn shown(subject: &Subject) -> String {

@@ -46,25 +46,7 @@ fn twenty_kills_under_load_lose_no_acknowledged_write_and_no_checkpoint() {
             check(&load, &acknowledged, round).await;
         });
         let before = total();
-        let writers: Vec<_> = acknowledged
-            .iter()
-            .enumerate()
-            .map(|(writer, count)| {
-                let (load, count) = (load.clone(), Arc::clone(count));
-                runtime.spawn(async move {
-                    loop {
-                        let number = count.load(Ordering::SeqCst);
-                        let written = load
-                            .write(&vault(), put(&format!("{writer}:{number}"), format!("{number}")))
-                            .await;
-                        match written {
-                            Ok(_) => count.store(number + 1, Ordering::SeqCst),
-                            Err(_) => return,
-                        }
-                    }
-                })
-            })
-            .collect();
+        let writers = start_writers(&runtime, &load, &acknowledged);
         // A published checkpoint must survive as well: the pin of this read is checked in the next round.
         let wanted = before + 20 + u64::from(round) * 7;
         eventually("writes are acknowledged", || (total() >= wanted).then_some(()));
@@ -87,6 +69,32 @@ fn twenty_kills_under_load_lose_no_acknowledged_write_and_no_checkpoint() {
     let report = home.json(&["ledger", "doctor", "--data", &data]);
     assert_eq!(report["sound"], true, "{report}");
     println!("{KILLS} kills, {} acknowledged writes, 0 lost", total());
+}
+
+/// Starts writers that write until the server is gone.
+fn start_writers(
+    runtime: &tokio::runtime::Runtime,
+    load: &ledger_client::LedgerClient,
+    acknowledged: &[Arc<AtomicU64>],
+) -> Vec<tokio::task::JoinHandle<()>> {
+    acknowledged
+        .iter()
+        .enumerate()
+        .map(|(writer, count)| {
+            let (load, count) = (load.clone(), Arc::clone(count));
+            runtime.spawn(async move {
+                loop {
+                    let number = count.load(Ordering::SeqCst);
+                    let written =
+                        load.write(&vault(), put(&format!("{writer}:{number}"), format!("{number}"))).await;
+                    match written {
+                        Ok(_) => count.store(number + 1, Ordering::SeqCst),
+                        Err(_) => return,
+                    }
+                }
+            })
+        })
+        .collect()
 }
 
 /// Everything acknowledged is there, and the history extends the checkpoint that was seen before the kill.

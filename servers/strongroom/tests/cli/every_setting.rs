@@ -390,9 +390,17 @@ settings! {
         let vkey = ["ledger", "vkey", "--token-file", token, "--url", server.url(), "--tls-ca", &ca];
         assert_eq!(home.json(&vkey)["vkey"], server.ready["vkey"]);
         let plain = server.url().replace("https://", "http://");
-        assert_eq!(home.run(&["ledger", "vkey", "--token-file", token, "--url", &plain]).code, 7);
         let other = home.write("other.pem", certificates().ca);
-        assert_eq!(home.run(&["ledger", "vkey", "--token-file", token, "--url", server.url(), "--tls-ca", &other]).code, 7);
+        let hint = |arguments: &[&str]| home.refusal(7, arguments)["hint"].as_str().expect("a hint").to_owned();
+        let unencrypted = hint(&["ledger", "vkey", "--token-file", token, "--url", &plain]);
+        assert!(unencrypted.contains("https://"), "{unencrypted}");
+        let untrusted = ["--tls-ca", other.as_str()];
+        let unknown = hint(&[&["ledger", "vkey", "--token-file", token, "--url", server.url()], untrusted.as_slice()].concat());
+        assert!(unknown.contains("--tls-ca"), "{unknown}");
+        let health = ["health", server.url(), "--grpc"];
+        assert_eq!(home.json(&[health.as_slice(), &["--tls-ca", &ca]].concat())["answer"], "SERVING");
+        assert!(hint(&[health.as_slice(), &untrusted].concat()).contains("--tls-ca"));
+        assert!(hint(&["health", &plain, "--grpc"]).contains("https://"));
     }
 
     tls_key {
@@ -415,7 +423,10 @@ settings! {
         let server = started(&home, &["--tls-cert", &certificate, "--tls-key", &key, "--client-ca", &client_ca]);
         let token = server.ready["token_file"].as_str().expect("a token file");
         let vkey = ["ledger", "vkey", "--token-file", token, "--url", server.url(), "--tls-ca", &ca];
-        assert_eq!(home.run(&vkey).code, 7, "a client without a certificate is refused");
+        let refusal = home.refusal(7, &vkey);
+        assert!(refusal["hint"].as_str().is_some_and(|hint| hint.contains("--tls-cert")), "a client without a certificate is refused: {refusal}");
+        let health = ["health", server.url(), "--grpc", "--tls-ca", &ca, "--tls-cert", &client, "--tls-key", &client_key];
+        assert_eq!(home.json(&health)["ready"], true);
         let known = [vkey.as_slice(), &["--tls-cert", &client, "--tls-key", &client_key]].concat();
         assert_eq!(home.json(&known)["vkey"], server.ready["vkey"]);
         let unknown = [vkey.as_slice(), &["--tls-cert", &certificate, "--tls-key", &key]].concat();
@@ -425,7 +436,13 @@ settings! {
     insecure_no_tls {
         let home = Home::new();
         assert!(refused(&home, &["--listen", "0.0.0.0:0"]).contains("--insecure-no-tls"));
-        started(&home, &["--listen", "0.0.0.0:0", "--insecure-no-tls"]).stop();
+        let everywhere = ["--listen", "0.0.0.0:0", "--insecure-no-tls"];
+        let server = started(&home, &everywhere);
+        assert!(server.url().starts_with("http://127.0.0.1:"), "an address to connect to: {}", server.url());
+        assert_eq!(server.ready["nodes"][0]["url"], server.url());
+        assert_eq!(home.json(&["health", server.url(), "--grpc"])["ready"], true);
+        let log = server.stop();
+        assert!(log.contains("the data directory is temporary"), "{log}");
     }
 
     insecure_no_auth {

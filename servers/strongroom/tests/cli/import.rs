@@ -67,7 +67,7 @@ fn a_bad_line_is_named_and_nothing_is_written() {
         assert!(message.contains("bad.jsonl:702: ") && message.contains(reason), "{message}");
     }
     assert_eq!(home.json(&["ledger", "vault", "show", "acme/prod"])["version"], 0);
-    assert_eq!(home.refusal(3, &["ledger", "import", "acme/prod", "missing.jsonl"])["code"], "FILE");
+    assert_eq!(home.refusal(1, &["ledger", "import", "acme/prod", "missing.jsonl"])["code"], "FILE");
     let empty = home.json(&["ledger", "import", "acme/prod", &home.write("empty.jsonl", "\n\n")]);
     assert_eq!((&empty["operations"], &empty["chunks"]), (&0.into(), &0.into()));
 }

@@ -18,7 +18,8 @@ fn the_ready_line_says_everything_and_is_the_only_one() {
     assert_eq!((&ready["nodes"][0]["url"], &ready["nodes"][0]["pid"]), (&ready["ledger_url"], &ready["pid"]));
     assert!(ready.get("auth_url").is_none(), "only what runs");
     // `wait` checks that standard output has nothing more.
-    server.stop();
+    let log = server.stop();
+    assert_eq!(log.matches("the data directory is temporary").count(), 1, "{log}");
 }
 
 #[test]

@@ -45,6 +45,11 @@ fn a_proof_is_checked_without_the_server() {
     let expected = ["--expect-relationship", "doc:plan", "viewer", "user:ada", "--expect-present"];
     home.json(&[&["verify", &ada, "--vkey", &key], expected.as_slice()].concat());
 
+    let named = home.refusal(2, &["verify", &door, "--vkey", &key, "--expect-vault", "acme/prod"]);
+    assert!(
+        named["message"].as_str().is_some_and(|text| text.contains("names are not in proofs")),
+        "{named}"
+    );
     for unexpected in [
         vec!["--expect-key", "window"],
         vec!["--expect-value", "open"],
@@ -55,6 +60,51 @@ fn a_proof_is_checked_without_the_server() {
         let arguments = [&["verify", &door, "--vkey", &key], unexpected.as_slice()].concat();
         assert_eq!(home.refusal(5, &arguments)["code"], "VERIFICATION_FAILED");
     }
+}
+
+#[test]
+fn an_expired_record_is_not_the_expected_presence() {
+    let (home, server) = dev_with_vault();
+    home.json(&["ledger", "put", "acme/prod", "session", "on", "--ttl", "4s"]);
+    let file = home.path("session.json").display().to_string();
+    home.json(&["ledger", "proof", "acme/prod", "session", "-o", &file]);
+    let key = vkey(&home);
+    server.stop();
+    let verify = ["verify", &file, "--vkey", &key];
+    crate::harness::eventually("the record expires", || {
+        (home.json(&verify)["expired"] == true).then_some(())
+    });
+    for expected in [["--expect-present"].as_slice(), &["--expect-value", "on"]] {
+        let refusal = home.refusal(5, &[verify.as_slice(), expected].concat());
+        assert_eq!(refusal["code"], "VERIFICATION_FAILED");
+        assert!(refusal["message"].as_str().is_some_and(|text| text.contains("expired at")), "{refusal}");
+    }
+}
+
+#[test]
+fn a_vault_that_was_made_anew_under_its_name_is_told() {
+    let (home, _server) = dev_with_vault();
+    let get = ["ledger", "check", "acme/prod", "doc:a", "viewer", "user:b", "--verify", "--json"];
+    let answer =
+        || -> serde_json::Value { serde_json::from_str(&home.run(&get).stdout).expect("one JSON object") };
+    let first = answer();
+    assert_eq!((&first["trust"], first.get("warning")), (&"first-use".into(), None));
+    home.json(&["ledger", "vault", "delete", "acme/prod"]);
+    home.json(&["ledger", "vault", "create", "acme/prod"]);
+    let second = answer();
+    assert_eq!(second["trust"], "first-use");
+    let warning = second["warning"].as_str().expect("a warning");
+    let id = first["vault_id"].as_str().expect("an id");
+    assert!(
+        warning.starts_with("acme/prod was pinned before as vault ") && warning.contains(id),
+        "{warning}"
+    );
+    assert_eq!((&answer()["trust"], answer().get("warning")), (&"pinned".into(), None), "told once");
+    // For people it is a line.
+    home.json(&["ledger", "vault", "delete", "acme/prod"]);
+    home.json(&["ledger", "vault", "create", "acme/prod"]);
+    let said = home.run(&["ledger", "checkpoint", "acme/prod"]);
+    assert!(said.stderr.starts_with("warning: acme/prod was pinned before"), "{said:?}");
 }
 
 #[test]

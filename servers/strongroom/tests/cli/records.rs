@@ -55,7 +55,14 @@ fn a_failed_condition_is_exit_4_and_changes_nothing() {
     ] {
         let mut arguments = vec!["ledger", "put", "acme/prod", "door", "broken"];
         arguments.extend(&condition);
-        assert_eq!(home.refusal(4, &arguments)["code"], reason);
+        let refusal = home.refusal(4, &arguments);
+        assert_eq!(refusal["code"], reason);
+        assert_eq!(
+            (&refusal["op_index"], &refusal["current_version"]),
+            (&0.into(), &1.into()),
+            "a program needs no second read: {refusal}"
+        );
+        assert_eq!(refusal["current_value_base64"], "bG9ja2Vk", "{refusal}");
         let mut arguments = vec!["ledger", "delete", "acme/prod", "door"];
         arguments.extend(condition);
         assert_eq!(home.refusal(4, &arguments)["code"], reason);
@@ -80,16 +87,63 @@ fn a_record_with_a_time_to_live_disappears() {
     eventually("the record expires", || {
         (home.run(&["ledger", "get", "acme/prod", "session"]).code == 3).then_some(())
     });
-    let refusal = home.refusal(3, &["ledger", "get", "acme/prod", "session", "--verify"]);
-    assert_eq!(refusal["code"], "NOT_FOUND");
+    let said = home.run(&["ledger", "get", "acme/prod", "session", "--verify", "--json"]);
+    assert_eq!((said.code, &said.refusal()["code"]), (3, &"NOT_FOUND".into()), "{said:?}");
+}
+
+#[test]
+fn a_proved_absence_is_exit_3_with_all_that_was_proved() {
+    let (home, _server) = dev_with_vault();
+    let said = home.run(&["ledger", "get", "acme/prod", "nope", "--verify", "--json"]);
+    assert_eq!(said.code, 3, "{said:?}");
+    let refusal = said.refusal();
+    assert_eq!((&refusal["code"], &refusal["verified"]), (&"NOT_FOUND".into(), &true.into()));
+    assert_eq!((&refusal["trust"], &refusal["checkpoint_size"]), (&"first-use".into(), &1.into()));
+    assert_eq!((&refusal["height"], &refusal["expired"]), (&0.into(), &false.into()));
+    let document: serde_json::Value = serde_json::from_str(&said.stdout).expect("one JSON object");
+    assert_eq!((&document["present"], &document["key"]), (&false.into(), &"nope".into()));
+    assert_eq!((&document["verified"], &document["trust"]), (&true.into(), &"first-use".into()));
+}
+
+#[test]
+fn a_repeated_write_with_a_time_to_live_happens_once() {
+    let (home, _server) = dev_with_vault();
+    let key = new_key();
+    let file = home.write(
+        "ttl.json",
+        r#"{"operations":[{"op":"put","key":"b","value":"1","ttl":"60s"},{"op":"put","key":"c","value":"2"}]}"#,
+    );
+    let put = ["ledger", "put", "acme/prod", "a", "v", "--ttl", "60s", "--idempotency-key", &key];
+    let other = new_key();
+    let txn = ["ledger", "txn", "acme/prod", &file, "--idempotency-key", &other];
+    for write in [put.as_slice(), &txn] {
+        let (first, second) = (home.json(write), home.json(write));
+        assert_eq!((&first["replayed"], &second["replayed"]), (&false.into(), &true.into()), "{write:?}");
+        assert_eq!(first["height"], second["height"]);
+    }
+    let stamped = |key: &str| {
+        let digits: String = key.chars().filter(|character| *character != '-').take(12).collect();
+        u64::from_str_radix(&digits, 16).expect("the time of the key")
+    };
+    for (entity, key) in [("a", &key), ("b", &other)] {
+        let read = home.json(&["ledger", "get", "acme/prod", entity]);
+        assert_eq!(read["expires_at_ms"], stamped(key) + 60_000, "it counts from the key's own time");
+    }
+}
+
+/// A key with the time of now, unlike any before.
+fn new_key() -> String {
+    static COUNT: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let now_ms =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    ledger_core::transaction::IdempotencyKey::from_parts(now_ms as u64, [count; 10]).to_string()
 }
 
 #[test]
 fn the_same_idempotency_key_writes_once() {
     let (home, _server) = dev_with_vault();
-    let now_ms =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
-    let key = ledger_core::transaction::IdempotencyKey::from_parts(now_ms as u64, [7; 10]).to_string();
+    let key = new_key();
     let write = ["ledger", "put", "acme/prod", "door", "locked", "--idempotency-key", &key];
     let first = home.json(&write);
     let second = home.json(&write);

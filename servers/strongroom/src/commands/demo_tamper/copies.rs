@@ -87,7 +87,12 @@ pub fn digest_of(directory: &Path) -> Result<[u8; 32], Failure> {
     for name in FILES {
         let path = directory.join(name);
         let failed = |error: std::io::Error| Failure::file("read", &path, &error);
-        let mut file = std::fs::File::open(&path).map_err(failed)?;
+        let mut file = std::fs::File::open(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Failure::not_found(format!("{} holds no ledger: it has no {name}", directory.display()))
+            }
+            _ => failed(error),
+        })?;
         let metadata = file.metadata().map_err(failed)?;
         digest.update(metadata.mtime().to_be_bytes());
         digest.update(metadata.mtime_nsec().to_be_bytes());

@@ -6,7 +6,7 @@ use ledger_core::names::VaultRef;
 use ledger_core::relationship::Relationship;
 use serde_json::json;
 
-use super::get::{extend, note_trust};
+use super::get::{extend, note_trust, trust_fields};
 use super::{Tuple, shown};
 use crate::discovery::{ServerArgs, TrustArgs};
 use crate::failure::Failure;
@@ -42,9 +42,9 @@ impl Check {
         let client = self.server.trusting_client(&self.trust)?;
         let (exists, record) = if self.verify || !self.trust.verifier_keys.is_empty() {
             let verified = client.verified_check(&self.vault, &tuple).await?;
-            note_trust(output, &verified);
+            note_trust(output, &self.vault, &verified);
             let mut record = record::claim(&verified.claim, clock::now_ms());
-            extend(&mut record, json!({ "verified": true, "trust": verified.trust.as_str() }));
+            extend(&mut record, trust_fields(&self.vault, &verified));
             (verified.claim.present, record)
         } else {
             let consistency = if self.eventual { Consistency::Eventual } else { Consistency::Linearizable };

@@ -4,6 +4,7 @@ use clap::Args;
 use ledger_core::names::VaultRef;
 use serde_json::json;
 
+use super::get::{extend, note_renamed, warning_field};
 use crate::discovery::{ServerArgs, TrustArgs};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -24,7 +25,7 @@ impl Checkpoint {
     /// Runs the command.
     pub async fn run(self, output: Output) -> Result<(), Failure> {
         let verified = self.server.trusting_client(&self.trust)?.verified_checkpoint(&self.vault).await?;
-        let document = json!({
+        let mut document = json!({
             "checkpoint": verified.note,
             "origin": verified.checkpoint.origin,
             "size": verified.checkpoint.size,
@@ -35,6 +36,8 @@ impl Checkpoint {
             "verified": true,
             "trust": verified.trust.as_str(),
         });
+        extend(&mut document, warning_field(&self.vault, verified.formerly));
+        note_renamed(output, &self.vault, verified.formerly);
         output.note(&format!("trust: {}", verified.trust));
         output.result(&document, || verified.note.clone())
     }

@@ -1,7 +1,7 @@
 //! `strongroom ledger get`
 
 use clap::Args;
-use ledger_client::{Consistency, Verified};
+use ledger_client::{Consistency, PinId, Verified};
 use ledger_core::entity::EntityKey;
 use ledger_core::names::VaultRef;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::{clock, record, table};
 
-/// Read one entity. Exit code 3 when it does not exist.
+/// Read one entity. Exit code 3 when it does not exist; with --verify --json the proved absence is printed too.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     strongroom ledger get acme/prod door:front\n  \
@@ -65,19 +65,26 @@ impl Get {
     async fn verified(self, output: Output) -> Result<(), Failure> {
         let client = self.server.trusting_client(&self.trust)?;
         let verified = client.verified_get(&self.vault, &self.key).await?;
-        note_trust(output, &verified);
-        if !verified.claim.present {
-            return Err(absent(&self.key, "proved: there is no key"));
-        }
+        note_trust(output, &self.vault, &verified);
         let now_ms = clock::now_ms();
-        if verified.claim.expired_at(now_ms) {
-            let at = table::time(verified.claim.expires_at_ms);
-            return Err(Failure::not_found(format!("proved: the key {} expired at {at}", self.key.as_str())));
+        let expired = verified.claim.expired_at(now_ms);
+        if output.is_json() {
+            // A proved absence is an answer too.
+            let mut record = record::claim(&verified.claim, now_ms);
+            extend(&mut record, trust_fields(&self.vault, &verified));
+            output.json_line(&record)?;
+        }
+        if !verified.claim.present || expired {
+            let absence = if expired {
+                let at = table::time(verified.claim.expires_at_ms);
+                Failure::not_found(format!("proved: the key {} expired at {at}", self.key.as_str()))
+            } else {
+                absent(&self.key, "proved: there is no key")
+            };
+            return Err(absence.with_details(absence_fields(&self.vault, &verified, expired)));
         }
         if output.is_json() {
-            let mut record = record::claim(&verified.claim, now_ms);
-            extend(&mut record, json!({ "verified": true, "trust": verified.trust.as_str() }));
-            return output.json_line(&record);
+            return Ok(());
         }
         let value = verified.claim.value.unwrap_or_default();
         output.bytes(&value)?;
@@ -85,9 +92,49 @@ impl Get {
     }
 }
 
-/// On what the belief in a verified answer rests, for people.
-pub fn note_trust(output: Output, verified: &Verified) {
+/// What programs read beside a claim that was verified online.
+pub fn trust_fields(vault: &VaultRef, verified: &Verified) -> serde_json::Value {
+    let mut fields = json!({ "verified": true, "trust": verified.trust.as_str() });
+    extend(&mut fields, warning_field(vault, verified.formerly));
+    fields
+}
+
+/// What an absence is as of, for the error object.
+fn absence_fields(vault: &VaultRef, verified: &Verified, expired: bool) -> serde_json::Value {
     let claim = &verified.claim;
+    let mut fields = json!({
+        "height": claim.height,
+        "time_ms": claim.time_ms,
+        "checkpoint_size": claim.checkpoint_size,
+        "expired": expired,
+    });
+    extend(&mut fields, trust_fields(vault, verified));
+    fields
+}
+
+/// The field `warning`, when another vault had the name before.
+pub fn warning_field(vault: &VaultRef, formerly: Option<PinId>) -> serde_json::Value {
+    formerly.map_or_else(|| json!({}), |formerly| json!({ "warning": renamed(vault, formerly) }))
+}
+
+/// The same for people.
+pub fn note_renamed(output: Output, vault: &VaultRef, formerly: Option<PinId>) {
+    if let Some(formerly) = formerly {
+        output.note(&format!("warning: {}", renamed(vault, formerly)));
+    }
+}
+
+fn renamed(vault: &VaultRef, formerly: PinId) -> String {
+    format!(
+        "{vault} was pinned before as vault {} of ledger {}: it was deleted and created again, or this is another ledger",
+        formerly.vault, formerly.ledger
+    )
+}
+
+/// On what the belief in a verified answer rests, for people.
+pub fn note_trust(output: Output, vault: &VaultRef, verified: &Verified) {
+    let claim = &verified.claim;
+    note_renamed(output, vault, verified.formerly);
     output.note(&format!(
         "verified at block {} of {} (trust: {})",
         claim.height,

@@ -11,7 +11,7 @@ use std::time::Instant;
 use clap::Args;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use ledger_client::{Consistency, LedgerClient};
+use ledger_client::{ClientError, Consistency, LedgerClient};
 use ledger_core::command::Receipt;
 use ledger_core::names::VaultRef;
 use ledger_core::transaction::Transaction;
@@ -120,7 +120,9 @@ impl Import {
             keys_in_flight.add(&chunk);
             let key = journal.idempotency_key(chunk.number);
             let transaction = Transaction::new(key, chunk.operations.clone()).map_err(|error| {
-                Failure::usage(format!("{}:{}: {error}", self.file.display(), chunk.first_line))
+                let failure = Failure::from(ClientError::from(error));
+                let place = format!("{}:{}", self.file.display(), chunk.first_line);
+                Failure { message: format!("{place}: {}", failure.message), ..failure }
             })?;
             in_flight.push(async move { (client.write_transaction(&self.vault, &transaction).await, chunk) });
         }

@@ -10,7 +10,7 @@ use ledger_core::relationship::Relationship;
 use ledger_verify::proof;
 use serde_json::json;
 
-use super::get::note_trust;
+use super::get::{extend, note_trust, trust_fields};
 use crate::discovery::{ServerArgs, TrustArgs};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -52,16 +52,15 @@ impl Proof {
         let document = proof::to_json(&verified.claim.subject, &verified.evidence);
         let Some(path) = &self.output else { return output.text(&document) };
         write(path, document.as_bytes())?;
-        note_trust(output, &verified);
-        let summary = json!({
+        note_trust(output, &self.vault, &verified);
+        let mut summary = json!({
             "file": path.display().to_string(),
             "bytes": document.len(),
             "present": verified.claim.present,
             "height": verified.claim.height,
             "vkey": verified.verifier_key.to_string(),
-            "verified": true,
-            "trust": verified.trust.as_str(),
         });
+        extend(&mut summary, trust_fields(&self.vault, &verified));
         output.result(&summary, || {
             let shown = path.display();
             format!(

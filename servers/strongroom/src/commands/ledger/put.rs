@@ -34,7 +34,8 @@ pub struct Put {
     /// File with the value.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Hide the entity after this time, such as 60s, 5m, 12h, 30d.
+    /// Hide the entity after this time, such as 60s, 5m, 12h, 30d. It counts from the time of the write's idempotency
+    /// key: repeated under that key, the write is the same.
     #[arg(long, value_name = "DURATION", value_parser = ttl::parse)]
     ttl: Option<Duration>,
     #[command(flatten)]
@@ -52,13 +53,19 @@ impl Put {
         let value = EntityValue::new(value).map_err(|error| Failure::usage(error.to_string()))?;
         let condition = self.condition.condition()?;
         let client = self.server.client()?;
-        let expires_at_ms = match self.ttl {
-            None => 0,
-            Some(ttl) => ttl::expires_at_ms(client.expiry_base_ms().await?, ttl),
+        let operations = |expires_at_ms| {
+            let action = Action::SetEntity { key: self.key.clone(), value: value.clone(), expires_at_ms };
+            vec![Operation { action, condition: condition.clone() }]
         };
-        let action = Action::SetEntity { key: self.key.clone(), value, expires_at_ms };
-        let operations = vec![Operation { action, condition }];
-        let receipt = submit::submit(&client, &self.vault, operations, &self.idempotency).await?;
+        let (vault, idempotency) = (&self.vault, &self.idempotency);
+        let receipt = match self.ttl {
+            None => submit::submit(&client, vault, operations(0), idempotency).await?,
+            Some(ttl) => {
+                let expiring =
+                    |base_ms| Ok(operations(ttl::expires_at_ms(base_ms, ttl).map_err(Failure::usage)?));
+                submit::submit_expiring(&client, vault, expiring, idempotency).await?
+            }
+        };
         submit::print(output, &receipt, self.key.as_str())
     }
 }
@@ -70,13 +77,29 @@ fn read_value(value: Option<String>, file: Option<PathBuf>) -> Result<Vec<u8>, F
     match (value, file) {
         (Some(value), _) if value != "-" => bytes = value.into_bytes(),
         (_, Some(path)) => {
-            let read = std::fs::File::open(&path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-            read.map_err(|error| Failure::file("read", &path, &error))?;
+            let failed = |error: std::io::Error| Failure::file("read", &path, &error);
+            let file = std::fs::File::open(&path).map_err(failed)?;
+            let metadata = file.metadata().map_err(failed)?;
+            if metadata.is_file() && metadata.len() > VALUE_BYTES_MAX as u64 {
+                return Err(too_large(&path.display().to_string(), &format!("has {}", metadata.len())));
+            }
+            file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+            refuse_cut(&path.display().to_string(), &bytes)?;
         }
         _ => {
             let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
             read.map_err(|error| Failure::error(format!("cannot read standard input: {error}")))?;
+            refuse_cut("standard input", &bytes)?;
         }
     }
     Ok(bytes)
+}
+
+/// A pipe does not tell its size.
+fn refuse_cut(what: &str, bytes: &[u8]) -> Result<(), Failure> {
+    if bytes.len() > VALUE_BYTES_MAX { Err(too_large(what, "has more")) } else { Ok(()) }
+}
+
+fn too_large(what: &str, size: &str) -> Failure {
+    Failure::usage(format!("an entity value has at most {VALUE_BYTES_MAX} bytes (1 MiB), {what} {size}"))
 }

@@ -37,13 +37,17 @@ impl WhenReady for Announce {
 
     fn ready(self, ready: &ReadyLine, ephemeral: bool) -> Result<(), Failure> {
         if self.0.is_json() {
-            if ephemeral {
-                // Standard output has its one line; a program's log should still say it.
-                tracing::warn!("no --data: everything is gone after the end");
-            }
+            warn_of_loss(ephemeral);
             return Ok(());
         }
         self.0.text(&facts(ready, ephemeral))
+    }
+}
+
+/// Standard output has its one line; a program's log should still say that nothing is kept.
+pub fn warn_of_loss(ephemeral: bool) {
+    if ephemeral {
+        tracing::warn!("no --data: the data directory is temporary, everything is gone after the end");
     }
 }
 

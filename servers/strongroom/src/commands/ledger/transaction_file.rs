@@ -65,6 +65,11 @@ impl OperationText {
         self.op
     }
 
+    /// Whether it has a time to live.
+    pub fn expires(&self) -> bool {
+        self.ttl.is_some()
+    }
+
     /// Whether a condition is given.
     pub fn is_conditional(&self) -> bool {
         let flags = self.if_absent || self.if_exists || self.if_version.is_some();
@@ -80,7 +85,7 @@ impl OperationText {
                 value: self.value()?,
                 expires_at_ms: match &self.ttl {
                     None => 0,
-                    Some(text) => ttl::expires_at_ms(base_ms, ttl::parse(text)?),
+                    Some(text) => ttl::expires_at_ms(base_ms, ttl::parse(text)?)?,
                 },
             },
             Op::Delete => Action::DeleteEntity { key: self.key()? },

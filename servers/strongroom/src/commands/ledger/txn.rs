@@ -58,16 +58,20 @@ impl Txn {
             Failure::usage(format!("{shown}: {error}")).with_hint("see strongroom ledger txn --help")
         })?;
         let client = self.server.client()?;
-        let base_ms = client.expiry_base_ms().await?;
-        let operation = |(index, text): (usize, &OperationText)| {
-            text.operation(base_ms)
-                .map_err(|reason| Failure::usage(format!("{shown}: operation {index}: {reason}")))
+        let operations = |base_ms: u64| -> Result<Vec<Operation>, Failure> {
+            let operation = |(index, text): (usize, &OperationText)| {
+                text.operation(base_ms)
+                    .map_err(|reason| Failure::usage(format!("{shown}: operation {index}: {reason}")))
+            };
+            text.operations.iter().enumerate().map(operation).collect()
         };
-        let operations: Vec<Operation> =
-            text.operations.iter().enumerate().map(operation).collect::<Result<_, _>>()?;
-        let count = operations.len();
-        let receipt = submit::submit(&client, &self.vault, operations, &self.idempotency).await?;
-        submit::print(output, &receipt, &format!("{count} operations"))
+        let (vault, idempotency) = (&self.vault, &self.idempotency);
+        let receipt = if text.operations.iter().any(OperationText::expires) {
+            submit::submit_expiring(&client, vault, operations, idempotency).await?
+        } else {
+            submit::submit(&client, vault, operations(0)?, idempotency).await?
+        };
+        submit::print(output, &receipt, &format!("{} operations", text.operations.len()))
     }
 }
 
