@@ -20,6 +20,6 @@ async fn main() -> anyhow::Result<()> {
     let receipt = ledger.write(&vault, &Actor::new("user:ada")?, transaction).await?;
     let read = ledger.verified_read(&vault, VerifiedSubject::Entity(key.clone()), 0).await?;
     let claim = verify(&Subject::Entity { key: key.into() }, &read.evidence, &[ledger.verifier_key()])?;
-    println!("block {}: {:?} is proved at height {}", receipt.height, claim.value, claim.height);
+    println!("block {}: {:?} is proved", receipt.height, claim.value.map(String::from_utf8).transpose()?);
     Ok(ledger.shutdown().await?)
 }

@@ -1,5 +1,5 @@
 //! Storage ports: what the engine asks of a disk. Each trait has a numbered contract; the suites in
-//! [`crate::conformance`] (feature `conformance`) hold every implementation to it.
+//! `conformance` (a feature) hold every implementation to it.
 
 mod log_extent;
 mod log_store;

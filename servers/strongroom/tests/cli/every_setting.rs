@@ -342,7 +342,7 @@ settings! {
         assert_eq!(started(&home, &["--log-level", "off"]).stop(), "");
         let info = started(&home, &["--log-level", "info"]).stop();
         assert!(info.contains("asked to end"), "{info}");
-        let debug = started(&home, &["--log-level", "debug"]).stop();
+        let debug = started(&home, &["--log-level", "debug,openraft=debug"]).stop();
         assert!(debug.lines().count() > info.lines().count());
     }
 

@@ -81,7 +81,7 @@ fn without_a_token_nothing_is_answered() {
     );
     let no_token = home.write("no.token", "hello\n");
     assert_eq!(home.refusal(2, &["ledger", "vkey", "--token-file", &no_token])["code"], "USAGE");
-    assert_eq!(home.refusal(3, &["ledger", "vkey", "--token-file", "missing"])["code"], "FILE");
+    assert_eq!(home.refusal(1, &["ledger", "vkey", "--token-file", "missing"])["code"], "FILE");
 }
 
 #[test]
