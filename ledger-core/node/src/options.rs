@@ -24,11 +24,11 @@ pub struct Options {
     pub queue_transactions_max: usize,
     /// Most bytes of transactions that wait to be proposed. Default 64 MiB.
     pub queue_bytes_max: usize,
-    /// How often applied state is written to the state store. Default 1 s: as much is replayed after a crash.
+    /// How often applied state is written to the state store. Default 5 s: as much is replayed after a crash.
     pub flush_interval: Duration,
-    /// Applied but unwritten bytes that start a flush early. Default 16 MiB.
+    /// Applied but unwritten bytes that start a flush early. Default 64 MiB.
     pub flush_bytes: usize,
-    /// Applied but unwritten bytes at which applying waits for the flush. Default 128 MiB.
+    /// Applied but unwritten bytes at which applying waits for the flush. Default 256 MiB.
     pub overlay_bytes_max: usize,
     /// How often expired entities are looked for, at most 60 s. Default 60 s.
     pub gc_interval: Duration,
@@ -80,9 +80,9 @@ impl Default for Options {
             batch_delay: Duration::ZERO,
             queue_transactions_max: 16_384,
             queue_bytes_max: 64 * 1_048_576,
-            flush_interval: Duration::from_secs(1),
-            flush_bytes: 16 * 1_048_576,
-            overlay_bytes_max: 128 * 1_048_576,
+            flush_interval: Duration::from_secs(5),
+            flush_bytes: 64 * 1_048_576,
+            overlay_bytes_max: 256 * 1_048_576,
             gc_interval: GC_INTERVAL_MAX,
             bootstrap: Bootstrap::Single,
             clock: Arc::new(SystemClock),

@@ -83,15 +83,15 @@ pub static LEDGER_SETTINGS: &[Setting] = &[
         MILLISECONDS,
         "How often applied state is written to the state store; as much of the log is replayed after a crash.",
     )
-    .or("1s"),
+    .or("5s"),
     Setting::new("flush_bytes", Kind::Bytes, "Applied but unwritten bytes that start such a write early.")
-        .or("16MiB"),
+        .or("64MiB"),
     Setting::new(
         "overlay_bytes",
         Kind::Bytes,
         "Applied but unwritten bytes at which applying waits for the state store.",
     )
-    .or("128MiB"),
+    .or("256MiB"),
     Setting::new("state_cache", Kind::Bytes, "Page cache of the state store: the one cache in front of random reads.")
         .or("256MiB"),
     Setting::new("gc_interval", SECONDS, "How often expired entities are looked for, at most 60s.").or("60s"),
