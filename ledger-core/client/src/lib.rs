@@ -31,6 +31,7 @@ mod options;
 
 mod admin;
 mod client;
+mod connector;
 mod read;
 mod verified;
 mod write;
