@@ -41,6 +41,7 @@ impl Chain {
         let height = self.headers.len() as u64;
         let leaf = Self::leaf_at(height, value);
         let header = BlockHeader {
+            version: 1,
             ledger_id: LEDGER,
             vault_id: VAULT,
             height,
