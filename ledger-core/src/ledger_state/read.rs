@@ -59,6 +59,12 @@ pub enum ReadError {
         /// Height of the newest block.
         tip: u64,
     },
+    /// The rows do not have the list that a header commits to.
+    #[error("the rows of the list are not those that block {height} commits to")]
+    ListDiffers {
+        /// Height of the list.
+        height: u64,
+    },
     /// The state cannot be read: the node must stop.
     #[error(transparent)]
     State(#[from] StateError),
