@@ -269,6 +269,7 @@ impl ReadService for Service {
         list_relationships(ListRelationshipsRequest) -> ListRelationshipsResponse;
         get_block(GetBlockRequest) -> GetBlockResponse;
         get_client_state(GetClientStateRequest) -> GetClientStateResponse;
+        verified_list(VerifiedListRequest) -> VerifiedListResponse;
     }
 }
 
