@@ -52,6 +52,12 @@ pub enum Command {
         /// The transactions in order.
         submissions: Vec<Submission>,
     },
+    /// Lets every block from now on have a header of at least this version. An entry of its own, so that entries before
+    /// it make the blocks that they always made, whatever program applies them.
+    RaiseHeaderVersion {
+        /// A version of [`ledger_verify::header`].
+        version: u16,
+    },
 }
 
 /// A transaction with its vault and its authenticated author.
@@ -76,6 +82,8 @@ pub enum Outcome {
     Vault(Result<VaultInfo, AdminRefusal>),
     /// To [`Command::Write`]: one answer per submission, in order.
     Writes(Vec<Result<Receipt, WriteRefusal>>),
+    /// To [`Command::RaiseHeaderVersion`]: the version of headers from now on.
+    HeaderVersion(u16),
 }
 
 /// A namespace as it is listed.

@@ -16,6 +16,7 @@ use ledger_verify::{Hash, hash, log};
 
 use crate::codec;
 use crate::ledger_state::StateError;
+use crate::list_sets::{ListChange, ListSets};
 use crate::names::{LedgerId, VaultId, VaultNumber};
 use crate::overlay::Overlay;
 use crate::ports::{ScanRange, StateStore, StoreError, Table};
@@ -169,6 +170,7 @@ struct Expected {
 
 struct Inspection {
     report: VaultReport,
+    covers_lists: bool,
     expected: BTreeMap<Hash, (String, Expected)>,
 }
 
@@ -187,7 +189,7 @@ fn inspect_vault(overlay: &Overlay, number: VaultNumber, row: &VaultRow) -> Resu
         problems: Vec::new(),
         problem_count: 0,
     };
-    let mut inspection = Inspection { report, expected: BTreeMap::new() };
+    let mut inspection = Inspection { report, covers_lists: tip.covers_lists(), expected: BTreeMap::new() };
     inspection.replay(overlay, number, &tip)?;
     inspection.compare_rows(overlay, number)?;
     if inspection.report.computed_state_root != tip.state_root {
@@ -293,11 +295,11 @@ impl Inspection {
     }
 
     fn compare_rows(&mut self, overlay: &Overlay, number: VaultNumber) -> Result<(), StateError> {
-        let mut leaves = Vec::new();
+        let (mut leaves, mut lists) = (Vec::new(), Vec::new());
         for table in [Table::Entities, Table::Relationships] {
             let mut range = ScanRange { prefix: rows::vault_prefix(number), start: Vec::new() };
             // A corrupt row ends a scan: note it, and go on behind it.
-            while let Some(corrupt) = self.compare_table(overlay, table, &range, &mut leaves)? {
+            while let Some(corrupt) = self.compare_table(overlay, table, &range, &mut leaves, &mut lists)? {
                 self.corrupt_row(table, &corrupt);
                 range.start = corrupt;
                 range.start.push(0);
@@ -307,6 +309,9 @@ impl Inspection {
             self.problem(Problem::RowMissing { key: name, version: expected.version });
         }
         self.report.keys = leaves.len() as u64;
+        if self.covers_lists {
+            leaves.extend(ListSets::from_changes(lists).leaves());
+        }
         self.report.computed_state_root = StateTree::from_leaves(leaves).root();
         Ok(())
     }
@@ -318,6 +323,7 @@ impl Inspection {
         table: Table,
         range: &ScanRange,
         leaves: &mut Vec<(Hash, Hash)>,
+        lists: &mut Vec<ListChange>,
     ) -> Result<Option<Vec<u8>>, StateError> {
         let scanned = overlay.scan(table, range, &mut |row_key, row| {
             let leaf = hash::sha256(&[row]);
@@ -327,6 +333,10 @@ impl Inspection {
                 return true;
             };
             leaves.push((key_hash, leaf));
+            if table == Table::Relationships {
+                lists
+                    .extend(rows::relationship_of(row_key).map(|tuple| ListChange::created(&tuple.as_ref())));
+            }
             match self.expected.remove(&key_hash) {
                 Some((_, expected)) if expected.leaf == leaf => {}
                 Some((_, expected)) => {

@@ -8,6 +8,8 @@ pub mod conformance;
 pub mod doctor;
 pub mod entity;
 pub mod ledger_state;
+pub mod list_sets;
+pub mod list_snapshot;
 pub mod log_tree;
 pub mod memory;
 pub mod names;

@@ -27,6 +27,8 @@ pub(crate) struct LedgerRow {
 
 /// Key of the ledger's row.
 pub(crate) const LEDGER_KEY: &[u8] = b"ledger";
+/// Key of the row of the same table that holds the version of new headers (u16, big-endian); no row = 1.
+pub(crate) const HEADER_VERSION_KEY: &[u8] = b"header_version";
 
 /// A row of `Table::Namespaces`, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

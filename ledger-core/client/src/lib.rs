@@ -16,13 +16,14 @@
 //! # Concepts
 //! - **Retries.** A write is sent again under the *same* idempotency key when the outcome is unknown, so it
 //!   happens at most once. Keys are UUIDv7 stamped with the ledger's own time, learned from its answers.
-//! - **Proofs.** [`LedgerClient::verified_get`] and [`LedgerClient::verified_check`] check the whole chain:
+//! - **Proofs.** [`LedgerClient::verified_get`], [`LedgerClient::verified_check`] and
+//!   [`LedgerClient::verified_list`] check the whole chain:
 //!   leaf, state root, header, inclusion, signed checkpoint, and that the checkpoint extends the last one seen.
 //! - **Pins.** The last checkpoint and the key that signed it are kept per ledger and vault ([`PinStore`]). The
 //!   first one is trusted on first use, and the answer says so ([`Trust`]).
 //!
 //! # It is not
-//! a cache: every call asks the ledger. Lists, plain reads and receipts are not verified.
+//! a cache: every call asks the ledger. Plain reads and lists and receipts are not verified.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -34,6 +35,7 @@ mod client;
 mod connector;
 mod read;
 mod verified;
+mod verified_list;
 mod write;
 
 mod idempotency;
@@ -53,3 +55,4 @@ pub use read::{
     BatchGet, Block, ClientState, Consistency, Listing, PageRequest, Read, RelationshipFilter, Tip,
 };
 pub use verified::{Trust, Verified, VerifiedCheckpoint};
+pub use verified_list::VerifiedList;

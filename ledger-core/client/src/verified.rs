@@ -21,7 +21,7 @@ use crate::retry::Repeatable;
 use crate::wire;
 
 /// Rounds of one verified call while others move the pin or the vault is replaced.
-const ROUNDS_MAX: u32 = 8;
+pub(crate) const ROUNDS_MAX: u32 = 8;
 
 /// On what the belief in an answer rests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,16 +87,16 @@ pub struct VerifiedCheckpoint {
 }
 
 /// What a round starts from.
-struct Footing {
-    id: PinId,
+pub(crate) struct Footing {
+    pub(crate) id: PinId,
     pin: Option<Pin>,
     pinned: Option<Checkpoint>,
-    keys: Vec<VerifierKey>,
-    trust: Trust,
+    pub(crate) keys: Vec<VerifierKey>,
+    pub(crate) trust: Trust,
 }
 
 impl Footing {
-    fn trusted_size(&self) -> u64 {
+    pub(crate) fn trusted_size(&self) -> u64 {
         self.pinned.as_ref().map_or(0, |checkpoint| checkpoint.size)
     }
 }
@@ -174,11 +174,11 @@ impl LedgerClient {
     }
 
     /// The first round runs beside others; whoever lost a race takes turns.
-    async fn take_turn(&self, round: u32) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    pub(crate) async fn take_turn(&self, round: u32) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         if round == 1 { None } else { Some(self.inner.verification_turn.lock().await) }
     }
 
-    async fn footing(&self, vault: &VaultRef) -> Result<Footing, ClientError> {
+    pub(crate) async fn footing(&self, vault: &VaultRef) -> Result<Footing, ClientError> {
         let id = match self.known_vault(vault) {
             Some(id) => id,
             None => {
@@ -199,7 +199,7 @@ impl LedgerClient {
     }
 
     /// Checks that a checkpoint with a good signature extends the pinned one, and pins it.
-    async fn settle(
+    pub(crate) async fn settle(
         &self,
         footing: &Footing,
         key: &VerifierKey,
@@ -229,7 +229,11 @@ impl LedgerClient {
     }
 
     /// Remembers the name of a vault that was not pinned before.
-    async fn name_vault(&self, name: &VaultRef, footing: &Footing) -> Result<Option<PinId>, ClientError> {
+    pub(crate) async fn name_vault(
+        &self,
+        name: &VaultRef,
+        footing: &Footing,
+    ) -> Result<Option<PinId>, ClientError> {
         if footing.pin.is_some() {
             return Ok(None);
         }
@@ -295,7 +299,7 @@ impl LedgerClient {
 
 /// A ledger that lost its tail cannot prove that it extends the pin and refuses. Its own checkpoint, asked for
 /// without that proof, then shows how far it went back: that is the evidence to keep.
-fn may_be_behind(error: &ClientError, trusted_size: u64) -> bool {
+pub(crate) fn may_be_behind(error: &ClientError, trusted_size: u64) -> bool {
     trusted_size > 0 && matches!(error.code(), ErrorCode::InvalidArgument | ErrorCode::ConditionFailed)
 }
 
@@ -324,7 +328,7 @@ fn open_pin(id: PinId, pin: &Pin) -> Result<(Checkpoint, VerifierKey), ClientErr
     Ok((checkpoint, key))
 }
 
-fn evidence_from(answer: v1::VerifiedReadResponse) -> Result<(Evidence, Vec<Hash>), ClientError> {
+pub(crate) fn evidence_from(answer: v1::VerifiedReadResponse) -> Result<(Evidence, Vec<Hash>), ClientError> {
     let other_leaf = match &answer.other_leaf {
         None => None,
         Some(other) => Some((

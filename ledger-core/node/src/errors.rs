@@ -185,6 +185,41 @@ pub enum ReadFailure {
         /// Size of the log.
         size: u64,
     },
+    /// The newest block of the vault was made by an older program: it commits to no lists.
+    #[error(
+        "lists of this vault cannot be proved yet: its newest block {height} was made by an older program. Write once to \
+         the vault, then ask again"
+    )]
+    ListsNotCovered {
+        /// Height of that block.
+        height: u64,
+    },
+    /// A list is longer than what is proved at once.
+    #[error(
+        "the resource has {count} relationships, lists of at most {max} are proved: list it without proof"
+    )]
+    ListTooLong {
+        /// Relationships, at least.
+        count: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// A list cannot be continued as of its height any more.
+    #[error(
+        "the list as of block {height} is no longer available, the newest block is {tip}: ask for its first page again"
+    )]
+    ListHeightGone {
+        /// Height of the list.
+        height: u64,
+        /// Height of the newest block.
+        tip: u64,
+    },
+    /// The rows do not have the list that a header commits to: nothing is served from them.
+    #[error("the rows of the list are not those that block {height} commits to")]
+    ListDiffers {
+        /// Height of the list.
+        height: u64,
+    },
     /// The page token was refused.
     #[error(transparent)]
     PageToken(#[from] PageTokenError),
@@ -230,6 +265,10 @@ impl ReadFailure {
         match error {
             ReadError::VaultNotFound => Self::VaultNotFound { vault: vault.clone() },
             ReadError::HeightUnavailable { asked, height } => Self::HeightUnavailable { asked, height },
+            ReadError::ListsNotCovered { height } => Self::ListsNotCovered { height },
+            ReadError::ListTooLong { count, max } => Self::ListTooLong { count, max },
+            ReadError::ListHeightGone { height, tip } => Self::ListHeightGone { height, tip },
+            ReadError::ListDiffers { height } => Self::ListDiffers { height },
             ReadError::State(error) => Self::State(error),
             other => Self::Unavailable { reason: other.to_string() },
         }

@@ -20,6 +20,7 @@ use crate::errors::{AdminError, OpenError, ShutdownError, WriteError};
 use crate::failure::{FailureCell, NodeFailure};
 use crate::node_thread::{self, NodeHandles, NodeParts, NodeThread};
 use crate::options::Options;
+use crate::verified_lists::KeptLists;
 
 /// Administrative commands on their way at once; more are refused with a retry time.
 const ADMIN_COMMANDS_MAX: usize = 64;
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     node_id: u64,
     ledger_id: LedgerId,
     verifier_key: VerifierKey,
+    pub lists: KeptLists,
     admin: Semaphore,
     thread: NodeThread,
 }
@@ -107,8 +109,19 @@ impl Ledger {
         };
         let (handles, thread) = node_thread::start(parts).await?;
         let admin = Semaphore::new(ADMIN_COMMANDS_MAX);
-        let shared =
-            Shared { handles, counters, failure, options, node_id, ledger_id, verifier_key, admin, thread };
+        let lists = KeptLists::default();
+        let shared = Shared {
+            handles,
+            counters,
+            failure,
+            options,
+            node_id,
+            ledger_id,
+            verifier_key,
+            lists,
+            admin,
+            thread,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 

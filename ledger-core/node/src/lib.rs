@@ -35,7 +35,7 @@
 //!
 //! # Map
 //!
-//! `ledger` and `reads` are the façade. A write passes `batcher` → `raft` (the only module that names the
+//! `ledger`, `reads` and `verified_lists` are the façade. A write passes `batcher` → `raft` (the only module that names the
 //! engine) → `log_writer` → `applied_state`; `flusher`, `checkpoint_signer`, `read_barrier` and
 //! `garbage_collection` work beside it; `node_thread` starts and stops them all.
 //!
@@ -62,6 +62,7 @@ mod options;
 mod raft;
 mod read_barrier;
 mod reads;
+mod verified_lists;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use counters::Counters;
@@ -74,3 +75,4 @@ pub use reads::{
     ANSWER_BYTES_MAX, BATCH_KEYS_MAX, BatchGet, CheckpointAnswer, Consistency, ListRequest, Listing,
     PAGE_SIZE_DEFAULT, Read, VerifiedRead, VerifiedSubject,
 };
+pub use verified_lists::{LIST_PAGE_BYTES_MAX, VerifiedListHead, VerifiedListPage, VerifiedListQuery};

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use ledger_core::command::{Command, Outcome};
 use ledger_core::ledger_state::{LedgerState, ReadError};
 use ledger_core::ports::{AppliedState, LogSnapshot, SignedMark};
+use ledger_verify::header::HEADER_VERSION;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -262,6 +263,10 @@ async fn recover(
             Some(Outcome::Initialised(_)) => {}
             _ => return Err(OpenError::Consensus { reason: "the ledger took no identity".to_owned() }),
         }
+    }
+    if read(ledger)?.header_version() < HEADER_VERSION {
+        let raise = Command::RaiseHeaderVersion { version: HEADER_VERSION };
+        consensus.propose(raise).await.map_err(refused)?;
     }
     let state = read(ledger)?;
     check_identity(&parts.directory, &state)?;

@@ -261,7 +261,7 @@ impl Ledger {
         Ok(CheckpointAnswer { note: signed.note.clone(), consistency })
     }
 
-    async fn signed(
+    pub(crate) async fn signed(
         &self,
         vault: &VaultRef,
         id: VaultId,
@@ -291,7 +291,7 @@ impl Ledger {
     }
 
     /// Reads what is applied now, in one piece.
-    fn at_once<T>(
+    pub(crate) fn at_once<T>(
         &self,
         vault: &VaultRef,
         read: impl FnOnce(&LedgerState, &VaultInfo) -> Result<T, ReadError>,
@@ -302,7 +302,7 @@ impl Ledger {
         })
     }
 
-    fn of_vault<T>(
+    pub(crate) fn of_vault<T>(
         &self,
         vault: &VaultRef,
         read: impl FnOnce(&LedgerState) -> Result<T, ReadError>,
@@ -354,7 +354,7 @@ impl Ledger {
 }
 
 /// `None` when the caller trusts more than there is.
-fn consistency(
+pub(crate) fn consistency(
     state: &LedgerState,
     vault: VaultId,
     trusted_size: u64,
@@ -379,14 +379,14 @@ impl ListRequest {
 }
 
 /// What a page token is bound to, beside the vault.
-struct Query<'a> {
-    kind: u8,
-    texts: &'a [&'a str],
+pub(crate) struct Query<'a> {
+    pub(crate) kind: u8,
+    pub(crate) texts: &'a [&'a str],
 }
 
 impl Query<'_> {
     /// Canonical bytes: kind, vault, then each text with its length.
-    fn scope(&self, vault: VaultId) -> Bytes {
+    pub(crate) fn scope(&self, vault: VaultId) -> Bytes {
         let mut scope = vec![self.kind];
         scope.extend(vault.0);
         for text in self.texts {

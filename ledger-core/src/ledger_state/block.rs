@@ -11,9 +11,10 @@ use ledger_verify::transaction::{
 use ledger_verify::{Hash, hash, log};
 
 use super::idempotency::{KeyDigest, RememberedBlock, payload_digest};
-use super::{LedgerState, StateError, Vault, inconsistent};
+use super::{LedgerState, StateError, Vault, inconsistent, lists};
 use crate::codec;
 use crate::command::OperationResult;
+use crate::list_sets::ListChange;
 use crate::names::{VaultId, VaultNumber};
 use crate::ports::{LogId, Table};
 use crate::relationship::Relationship;
@@ -29,6 +30,7 @@ pub(super) struct OpenBlock {
     transactions: Vec<Bytes>,
     /// By key hash: the new value hash, `None` = deleted.
     changes: HashMap<Hash, Option<Hash>>,
+    list_changes: Vec<ListChange>,
     records: Vec<IdempotencyRecord>,
     positions: HashMap<KeyDigest, u32>,
     last_by_actor: BTreeMap<Actor, (u32, IdempotencyKey)>,
@@ -51,6 +53,7 @@ impl OpenBlock {
             first_sequence: vault.header.last_sequence + 1,
             transactions: Vec::new(),
             changes: HashMap::new(),
+            list_changes: Vec::new(),
             records: Vec::new(),
             positions: HashMap::new(),
             last_by_actor: BTreeMap::new(),
@@ -109,6 +112,7 @@ impl OpenBlock {
         for (key_hash, leaf) in leaves {
             self.changes.insert(key_hash, leaf.map(|leaf| hash::sha256(&[&leaf])));
         }
+        self.list_changes.extend(lists::changes_of(transaction.operations(), &results));
         let payload = payload_digest(&operations);
         self.records.push(IdempotencyRecord { digest, key_ms: key.unix_ms(), payload, results });
         self.positions.insert(digest, position);
@@ -169,11 +173,14 @@ impl LedgerState {
             first_sequence,
             transactions,
             changes,
+            list_changes,
             records,
             last_by_actor,
             ..
         } = block;
-        vault.tree.update(changes.into_iter().collect());
+        let mut changes: Vec<_> = changes.into_iter().collect();
+        changes.extend(vault.change_lists(list_changes, self.header_version));
+        vault.tree.update(changes);
         let leaves: Vec<Hash> = transactions.iter().map(|transaction| hash::log_leaf(transaction)).collect();
         vault.header = BlockHeader {
             height,

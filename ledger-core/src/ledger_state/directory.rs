@@ -8,6 +8,7 @@ use ledger_verify::header::BlockHeader;
 use super::{LedgerState, Namespace, StateError, Vault};
 use crate::codec;
 use crate::command::{AdminRefusal, NAMESPACES_MAX, NamespaceInfo, VAULTS_MAX, VaultInfo};
+use crate::list_sets::ListSets;
 use crate::log_tree::LogTree;
 use crate::names::{NamespaceName, VaultId, VaultNumber, VaultRef};
 use crate::ports::{LogId, Table};
@@ -74,6 +75,7 @@ impl LedgerState {
 
         let tree = StateTree::new();
         let header = BlockHeader {
+            version: self.header_version,
             ledger_id: identity.ledger_id.0,
             vault_id: id.0,
             height: 0,
@@ -90,8 +92,16 @@ impl LedgerState {
         let block_hash = header.leaf_hash();
         let mut log = LogTree::new();
         assert!(log.append(block_hash).is_empty(), "the first leaf completes no tile");
-        let created =
-            Vault { number, name: vault.clone(), created_at_ms: time_ms, header, block_hash, tree, log };
+        let created = Vault {
+            number,
+            name: vault.clone(),
+            created_at_ms: time_ms,
+            header,
+            block_hash,
+            tree,
+            lists: ListSets::new(),
+            log,
+        };
         self.overlay.put(Table::Blocks, rows::header_key(number, 0), header.encode().to_vec());
         self.overlay.put(Table::Vaults, rows::vault_prefix(number), created.row(id, None)?);
         let info = created.info(id);
@@ -109,7 +119,7 @@ impl LedgerState {
         if let Some(namespace) = self.namespaces.get_mut(&vault.namespace) {
             namespace.vaults.remove(&vault.vault);
         }
-        self.key_count = self.key_count.saturating_sub(deleted.tree.len());
+        self.key_count = self.key_count.saturating_sub(deleted.key_count());
         self.overlay.drop_vault(deleted.number.0);
         self.overlay.put(Table::Vaults, rows::vault_prefix(deleted.number), deleted.row(id, Some(time_ms))?);
         Ok(Ok(deleted.info(id)))
@@ -185,7 +195,7 @@ impl Vault {
             block_hash: self.block_hash,
             state_root: self.header.state_root,
             version: self.header.last_sequence,
-            key_count: self.tree.len(),
+            key_count: self.key_count(),
             created_at_ms: self.created_at_ms,
         }
     }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ledger_verify::Hash;
 use ledger_verify::hash::sha256;
-use ledger_verify::header::BlockHeader;
+use ledger_verify::header::{BlockHeader, HEADER_VERSION_WITHOUT_LISTS};
 use ledger_verify::state::StateKey;
 
 use super::evidence::Tiles;
 use super::idempotency::{IdempotencyIndex, RememberedBlock};
-use super::{LedgerState, Namespace, StateError, Vault, inconsistent};
+use super::lists::{ListRows, with_lists};
+use super::{LedgerState, Namespace, StateError, Vault, inconsistent, known_header_version};
 use crate::codec;
+use crate::list_sets::ListSets;
 use crate::log_tree::{LogTree, TILE_WIDTH};
 use crate::names::{NamespaceName, VaultId, VaultNumber, VaultRef};
 use crate::overlay::Overlay;
@@ -26,6 +28,7 @@ pub(super) fn load(store: Arc<dyn StateStore>) -> Result<LedgerState, StateError
     let identity = overlay.get(Table::Ledger, rows::LEDGER_KEY)?;
     let identity: Option<LedgerRow> =
         identity.map(|row| codec::decode("the ledger row", &row)).transpose()?;
+    let header_version = header_version(&overlay)?;
     let mut state = LedgerState {
         applied: applied.as_ref().map(|applied| applied.last_applied),
         membership: applied.map(|applied| applied.membership).unwrap_or_default(),
@@ -35,10 +38,20 @@ pub(super) fn load(store: Arc<dyn StateStore>) -> Result<LedgerState, StateError
         vault_ids_used: BTreeSet::new(),
         idempotency: idempotency(&overlay)?,
         key_count: 0,
+        header_version,
         overlay,
     };
     load_vaults(&mut state)?;
     Ok(state)
+}
+
+fn header_version(overlay: &Overlay) -> Result<u16, StateError> {
+    let Some(row) = overlay.get(Table::Ledger, rows::HEADER_VERSION_KEY)? else {
+        return Ok(HEADER_VERSION_WITHOUT_LISTS);
+    };
+    let version = <[u8; 2]>::try_from(row.as_ref())
+        .map_err(|_| inconsistent("the row of the header version has another length than 2"))?;
+    known_header_version(u16::from_be_bytes(version))
 }
 
 fn namespaces(overlay: &Overlay) -> Result<BTreeMap<NamespaceName, Namespace>, StateError> {
@@ -84,7 +97,7 @@ fn load_vaults(state: &mut LedgerState) -> Result<(), StateError> {
         let namespace = namespace.ok_or_else(|| inconsistent(format!("vault {name} has no namespace")))?;
         namespace.vaults.insert(row.name.clone(), row.id);
         let vault = load_vault(&state.overlay, number, name, &row)?;
-        state.key_count += vault.tree.len();
+        state.key_count += vault.key_count();
         state.vaults.insert(row.id, vault);
     }
     Ok(())
@@ -102,7 +115,8 @@ fn load_vault(
     if VaultId(header.vault_id) != row.id {
         return Err(inconsistent(format!("the newest header of vault {name} is another vault's")));
     }
-    let tree = StateTree::from_leaves(leaves(overlay, number)?);
+    let (leaves, lists) = leaves(overlay, number)?;
+    let tree = StateTree::from_leaves(with_lists(leaves, &lists, &header));
     if tree.root() != header.state_root {
         return Err(inconsistent(format!(
             "the rows of vault {name} do not have the state root of its block {}",
@@ -111,24 +125,26 @@ fn load_vault(
     }
     let log = load_log(overlay, number, &name, &header)?;
     let block_hash = header.leaf_hash();
-    Ok(Vault { number, name, created_at_ms: row.created_at_ms, header, block_hash, tree, log })
+    Ok(Vault { number, name, created_at_ms: row.created_at_ms, header, block_hash, tree, lists, log })
 }
 
-/// Key hash and value hash of every entity and relationship of a vault.
-pub(crate) fn leaves(overlay: &Overlay, number: VaultNumber) -> Result<Vec<(Hash, Hash)>, StateError> {
+/// Key hash and value hash of every entity and relationship of a vault, and the lists of its resources.
+fn leaves(overlay: &Overlay, number: VaultNumber) -> Result<(Vec<(Hash, Hash)>, ListSets), StateError> {
     let mut leaves = Vec::new();
     each(overlay, Table::Entities, rows::vault_prefix(number), |key, row| {
         let key = rows::entity_of(key).ok_or_else(|| inconsistent("an entity row has no valid key"))?;
         leaves.push((StateKey::Entity { key: key.as_str() }.hash(), sha256(&[row])));
         Ok(())
     })?;
+    let mut lists = ListRows::default();
     each(overlay, Table::Relationships, rows::vault_prefix(number), |key, row| {
         let tuple =
             rows::relationship_of(key).ok_or_else(|| inconsistent("a relationship row has no valid key"))?;
         leaves.push((StateKey::Relationship(tuple.as_ref()).hash(), sha256(&[row])));
+        lists.push(&tuple);
         Ok(())
     })?;
-    Ok(leaves)
+    Ok((leaves, lists.finish()))
 }
 
 fn load_log(

@@ -7,6 +7,7 @@ mod block;
 mod directory;
 mod evidence;
 mod idempotency;
+mod lists;
 mod load;
 mod read;
 mod write;
@@ -16,15 +17,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ledger_verify::Hash;
-use ledger_verify::header::BlockHeader;
+use ledger_verify::header::{BlockHeader, HEADER_VERSION};
 
 pub use evidence::{Block, StateEvidence, Tip};
+pub use lists::{Collected, LIST_BLOCKS_MAX, LIST_MEMBERS_MAX, ListCollector, ListHead};
 pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
 
 pub use crate::overlay::FlushJob;
 
 use crate::codec::{self, CodecError};
 use crate::command::{Command, Outcome, Proposal};
+use crate::list_sets::ListSets;
 use crate::log_tree::LogTree;
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultNumber, VaultRef};
 use crate::overlay::Overlay;
@@ -57,10 +60,30 @@ pub enum StateError {
     /// The first proposal was not [`Command::Initialise`].
     #[error("the ledger has no identity yet")]
     NotInitialised,
+    /// The ledger was told to write headers that this program does not know.
+    #[error(
+        "the ledger writes block headers of version {version}, this program knows versions up to {known}: use a newer \
+         program"
+    )]
+    HeaderVersionUnknown {
+        /// Version that the ledger writes.
+        version: u16,
+        /// Newest version that is known here.
+        known: u16,
+    },
 }
 
 pub(crate) fn inconsistent(what: impl Into<String>) -> StateError {
     StateError::Inconsistent { what: what.into() }
+}
+
+/// Refuses a version that only a newer program knows.
+fn known_header_version(version: u16) -> Result<u16, StateError> {
+    if version <= HEADER_VERSION {
+        Ok(version)
+    } else {
+        Err(StateError::HeaderVersionUnknown { version, known: HEADER_VERSION })
+    }
 }
 
 /// What a node has applied: directory, trees, idempotency, and the rows that are not stored yet.
@@ -75,6 +98,8 @@ pub struct LedgerState {
     vault_ids_used: BTreeSet<VaultId>,
     idempotency: IdempotencyIndex,
     key_count: u64,
+    /// Version of the headers that blocks get from now on.
+    header_version: u16,
 }
 
 struct Namespace {
@@ -89,6 +114,8 @@ struct Vault {
     header: BlockHeader,
     block_hash: Hash,
     tree: StateTree,
+    /// Kept for every header version; in the tree from the first header that covers lists.
+    lists: ListSets,
     log: LogTree,
 }
 
@@ -152,11 +179,19 @@ impl LedgerState {
             Command::DeleteNamespace { name } => Outcome::Namespace(self.delete_namespace(name)),
             Command::CreateVault { vault, id } => Outcome::Vault(self.create_vault(at, vault, *id, time_ms)?),
             Command::DeleteVault { vault } => Outcome::Vault(self.delete_vault(vault, time_ms)?),
+            Command::RaiseHeaderVersion { version } => {
+                Outcome::HeaderVersion(self.raise_header_version(*version)?)
+            }
             Command::Write { submissions } => Outcome::Writes(self.write(at, time_ms, submissions)?),
         };
         self.store_identity()?;
         self.applied = Some(at);
         Ok(outcome)
+    }
+
+    /// Version of the headers that blocks get: see [`Command::RaiseHeaderVersion`].
+    pub fn header_version(&self) -> u16 {
+        self.header_version
     }
 
     /// Applies an entry that carries nothing.
@@ -205,6 +240,15 @@ impl LedgerState {
         });
         self.store_identity()?;
         Ok(Outcome::Initialised(true))
+    }
+
+    fn raise_header_version(&mut self, version: u16) -> Result<u16, StateError> {
+        if version > self.header_version {
+            self.header_version = known_header_version(version)?;
+            let row = version.to_be_bytes().to_vec();
+            self.overlay.put(Table::Ledger, rows::HEADER_VERSION_KEY.to_vec(), row);
+        }
+        Ok(self.header_version)
     }
 
     fn advance_time(&mut self, time_ms: u64) -> Result<u64, StateError> {

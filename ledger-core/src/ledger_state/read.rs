@@ -30,6 +30,41 @@ pub enum ReadError {
         /// The newest height.
         height: u64,
     },
+    /// The newest header does not cover lists yet.
+    #[error(
+        "lists of this vault cannot be proved yet: its newest block {height} was made by an older program. Write once to \
+         the vault, then ask again"
+    )]
+    ListsNotCovered {
+        /// Height of the newest block.
+        height: u64,
+    },
+    /// A list is longer than what is proved at once.
+    #[error(
+        "the resource has {count} relationships, lists of at most {max} are proved: list it without proof"
+    )]
+    ListTooLong {
+        /// Relationships, at least.
+        count: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// A list cannot be rebuilt as it was any more.
+    #[error(
+        "the list as of block {height} is no longer available, the newest block is {tip}: ask for its first page again"
+    )]
+    ListHeightGone {
+        /// Height of the list.
+        height: u64,
+        /// Height of the newest block.
+        tip: u64,
+    },
+    /// The rows do not have the list that a header commits to.
+    #[error("the rows of the list are not those that block {height} commits to")]
+    ListDiffers {
+        /// Height of the list.
+        height: u64,
+    },
     /// The state cannot be read: the node must stop.
     #[error(transparent)]
     State(#[from] StateError),

@@ -14,6 +14,7 @@
 
 mod arena;
 mod prove;
+mod range;
 mod update;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use ledger_verify::Hash;
 use ledger_verify::hash::{STATE_EMPTY, state_leaf};
 
 use self::arena::{Inner, Leaf, NodeRef, Place, Slab};
+pub(crate) use self::range::root_of_sorted;
 
 /// A compact sparse Merkle tree from key hashes to value hashes.
 ///

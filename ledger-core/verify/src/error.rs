@@ -187,4 +187,81 @@ pub enum ProofError {
         /// Offset of the first byte that differs.
         offset: usize,
     },
+    /// The header's state root covers no lists.
+    #[error(
+        "the header has version {given}: its state root covers no lists. Write once to the vault, then ask again"
+    )]
+    ListsNotCovered {
+        /// Version of the header.
+        given: u16,
+    },
+    /// A page of a list does not show exactly what it should.
+    #[error("page {page} of the list is refused: {fault}")]
+    ListPage {
+        /// Which page, from 0.
+        page: usize,
+        /// Why.
+        fault: ListFault,
+    },
+    /// The pages do not add up to the whole list.
+    #[error("the list is not complete: {fault}")]
+    ListIncomplete {
+        /// What is missing or too much.
+        fault: ListFault,
+    },
+}
+
+/// What is wrong with a page of a list, or with all of them together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListFault {
+    /// Its bytes are no tree of nodes.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A subtree inside the range is withheld.
+    #[error("a subtree that reaches into the page's range shows its hash only")]
+    Withheld,
+    /// A subtree outside the range is shown: the page has another form than the canonical one.
+    #[error("a subtree outside the page's range is shown")]
+    NotPruned,
+    /// A subtree that a collapsed tree does not have.
+    #[error("a subtree of at most one member is not collapsed")]
+    NotCollapsed,
+    /// Nodes below the last bit of a key.
+    #[error("the nodes go deeper than a key has bits")]
+    TooDeep,
+    /// A member stands where its key does not lead.
+    #[error("a member stands in a place that is not its own")]
+    Misplaced,
+    /// A relation or subject is empty, too long, or has a zero character.
+    #[error("a member has no well-formed {what}")]
+    Malformed {
+        /// `relation` or `subject`.
+        what: &'static str,
+    },
+    /// The nodes have another root than the list's leaf says.
+    #[error("its nodes lead to another root than the list's leaf says: something was changed")]
+    RootMismatch {
+        /// Root in the leaf.
+        expected: Hash,
+        /// Root that the nodes lead to.
+        computed: Hash,
+    },
+    /// The page ends before it begins, or after the end of what was asked.
+    #[error("its last key does not follow the page before, or lies outside of what was asked")]
+    Range,
+    /// The pages end before the range does.
+    #[error("the pages end before the last key of what was asked")]
+    Unfinished,
+    /// Pages of a resource without relationships.
+    #[error("there are pages although the resource has no relationships")]
+    PagesOfNothing,
+    /// The members are not as many as the leaf counts.
+    #[error("the leaf counts {counted} relationships of the resource, the pages show {shown}")]
+    Count {
+        /// Count in the leaf.
+        counted: u64,
+        /// Members in the pages.
+        shown: u64,
+    },
 }

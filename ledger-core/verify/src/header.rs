@@ -7,14 +7,18 @@ use crate::layout::{Reader, put};
 
 /// Bytes of an encoded header.
 pub const HEADER_BYTES: usize = 188;
-/// Version of the layout.
-pub const HEADER_VERSION: u16 = 1;
+/// Newest version: the state root covers the lists of relationships too.
+pub const HEADER_VERSION: u16 = 2;
+/// The version before: its state root covers entities and relationships, but no lists. The layout is the same.
+pub const HEADER_VERSION_WITHOUT_LISTS: u16 = 1;
 const MAGIC: [u8; 4] = *b"SRBH";
 const WHAT: &str = "a block header";
 
 /// One block of a vault. All integers are big-endian in the encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockHeader {
+    /// [`HEADER_VERSION`] or [`HEADER_VERSION_WITHOUT_LISTS`]: what the state root covers.
+    pub version: u16,
     /// The ledger.
     pub ledger_id: [u8; 16],
     /// The vault, a UUID that is never reused.
@@ -47,7 +51,7 @@ impl BlockHeader {
         let mut out = [0; HEADER_BYTES];
         let mut rest: &mut [u8] = &mut out;
         rest = put(rest, MAGIC);
-        rest = put(rest, HEADER_VERSION.to_be_bytes());
+        rest = put(rest, self.version.to_be_bytes());
         rest = put(rest, SUITE_SHA256.to_be_bytes());
         rest = put(rest, self.ledger_id);
         rest = put(rest, self.vault_id);
@@ -71,9 +75,13 @@ impl BlockHeader {
         }
         let mut reader = Reader::new(bytes);
         reader.expect_magic(WHAT, MAGIC)?;
-        reader.expect_u16("the header version", HEADER_VERSION)?;
+        let version = reader.u16("the header version")?;
+        if !(HEADER_VERSION_WITHOUT_LISTS..=HEADER_VERSION).contains(&version) {
+            return Err(DecodeError::Unknown { field: "the header version", given: version.into() });
+        }
         reader.expect_u16("the header's hash suite", SUITE_SHA256)?;
         let header = Self {
+            version,
             ledger_id: reader.array("the ledger id")?,
             vault_id: reader.array("the vault id")?,
             height: reader.u64("the height")?,
@@ -89,6 +97,11 @@ impl BlockHeader {
         };
         reader.finish(WHAT)?;
         Ok(header)
+    }
+
+    /// Whether the state root covers lists: only then a list, or that there is none, can be proved.
+    pub fn covers_lists(&self) -> bool {
+        self.version > HEADER_VERSION_WITHOUT_LISTS
     }
 
     /// The block hash: the RFC 6962 leaf hash of the canonical bytes.

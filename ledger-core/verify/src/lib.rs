@@ -24,23 +24,27 @@
 //!   a key that *you* trust. A changed bit anywhere in a document of a present record is refused; in a document of an
 //!   absent one, only the subject can change, to another one that is absent, too.
 //! - Each encoding has one byte form: what decodes encodes to the same bytes, and everything else is refused.
+//! - [`list::verify`] returns all relationships of a resource, or of a resource and a relation: what was left out,
+//!   added, repeated or changed refuses the list.
 //! - No input makes the crate panic, and work is bounded: at most 256 siblings, 64 path hashes, one signature, 8 MiB of
-//!   JSON. (Encoders of data of your own assert the stated length limits.)
+//!   JSON (64 MiB of a list). (Encoders of data of your own assert the stated length limits.)
 //!
 //! # It is not
 //! - proof of freshness: that no newer block exists. Keep the last checkpoint and demand
 //!   [`log::verify_consistency`] from it to each newer one;
-//! - proof that a list is complete, or that others are shown the same log;
+//! - proof that others are shown the same log, or that the signer kept its lists right: only a replay of the blocks
+//!   shows that;
 //! - a judge of time: [`proof::Claim::expired_at`] asks for your clock.
 //!
 //! # Map
-//! [`proof`] whole proofs and their JSON · [`note`] keys and signed checkpoints · [`log`] inclusion and consistency ·
+//! [`proof`] whole proofs and their JSON · [`list`] lists that are proved complete · [`note`] keys and signed checkpoints · [`log`] inclusion and consistency ·
 //! [`state`] state keys, leaves, presence and absence · [`header`], [`transaction`] canonical bytes · [`hash`] the
 //! primitives. The formats are described byte by byte in `docs/formats.md`.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod hash;
 pub mod header;
+pub mod list;
 pub mod log;
 pub mod note;
 pub mod proof;
@@ -51,7 +55,7 @@ mod error;
 mod hex;
 mod layout;
 
-pub use error::{DecodeError, ProofError};
+pub use error::{DecodeError, ListFault, ProofError};
 
 /// A SHA-256 digest.
 pub type Hash = [u8; 32];

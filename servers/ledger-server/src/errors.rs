@@ -279,6 +279,18 @@ pub(crate) fn read_failed(failure: ReadFailure) -> Status {
             let metadata = Metadata::none().with("trusted_size", trusted_size).with("size", size);
             status(Code::OutOfRange, Reason::TrustedSizeAhead, failure.to_string(), metadata)
         }
+        ReadFailure::ListsNotCovered { height } => {
+            let metadata = Metadata::none().with("height", height);
+            status(Code::FailedPrecondition, Reason::ListsNotCovered, failure.to_string(), metadata)
+        }
+        ReadFailure::ListTooLong { max, .. } => {
+            let metadata = Metadata::none().with("limit", max);
+            status(Code::FailedPrecondition, Reason::ListTooLong, failure.to_string(), metadata)
+        }
+        ReadFailure::ListHeightGone { height, tip } => {
+            let metadata = Metadata::none().with("height", height).with("tip_height", tip);
+            status(Code::OutOfRange, Reason::HeightUnavailable, failure.to_string(), metadata)
+        }
         ReadFailure::PageToken(error) => page_token(&error),
         ReadFailure::Overloaded { retry_after } => overloaded(retry_after),
         ReadFailure::Unavailable { .. } => unavailable(&failure),

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
 use crate::errors;
-use crate::wire::{address, read, transaction};
+use crate::wire::{address, list, read, transaction};
 
 /// Serves reads from a ledger.
 #[derive(Debug, Clone)]
@@ -178,6 +178,23 @@ impl ReadService for LedgerReadService {
         let vault = caller.vault(request.into_inner().vault)?;
         let last = self.ledger.client_state(&vault, &caller.actor).map_err(errors::read_failed)?;
         Ok(Response::new(transaction::client_state_answer(last, self.ledger.log_time_ms())))
+    }
+
+    async fn verified_list(
+        &self,
+        request: Request<v1::VerifiedListRequest>,
+    ) -> Result<Response<v1::VerifiedListResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        let query = list::query(&request.resource, &request.relation)?;
+        let page = list::request(request.page_size, request.page_token)?;
+        let shown = self
+            .ledger
+            .verified_list(&vault, &query, &page, request.trusted_size)
+            .await
+            .map_err(errors::read_failed)?;
+        Ok(Response::new(list::answer(shown)))
     }
 }
 

@@ -58,6 +58,10 @@ pub enum Reason {
     HeightUnavailable,
     /// The caller trusts a checkpoint that is larger than the ledger.
     TrustedSizeAhead,
+    /// The vault's newest block commits to no lists.
+    ListsNotCovered,
+    /// A list is longer than what is proved at once.
+    ListTooLong,
     /// There is no such token.
     TokenNotFound,
     /// The last administrator's token cannot be revoked.
@@ -107,6 +111,8 @@ impl Reason {
             Self::TooManyVaults => "TOO_MANY_VAULTS",
             Self::HeightUnavailable => "HEIGHT_UNAVAILABLE",
             Self::TrustedSizeAhead => "TRUSTED_SIZE_AHEAD",
+            Self::ListsNotCovered => "LISTS_NOT_COVERED",
+            Self::ListTooLong => "LIST_TOO_LONG",
             Self::TokenNotFound => "TOKEN_NOT_FOUND",
             Self::LastAdminToken => "LAST_ADMIN_TOKEN",
             Self::TooManyTokens => "TOO_MANY_TOKENS",

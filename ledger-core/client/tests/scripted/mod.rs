@@ -41,6 +41,7 @@ impl Chain {
         let height = self.headers.len() as u64;
         let leaf = Self::leaf_at(height, value);
         let header = BlockHeader {
+            version: 1,
             ledger_id: LEDGER,
             vault_id: VAULT,
             height,
@@ -268,6 +269,7 @@ impl ReadService for Service {
         list_relationships(ListRelationshipsRequest) -> ListRelationshipsResponse;
         get_block(GetBlockRequest) -> GetBlockResponse;
         get_client_state(GetClientStateRequest) -> GetClientStateResponse;
+        verified_list(VerifiedListRequest) -> VerifiedListResponse;
     }
 }
 

@@ -52,6 +52,7 @@ impl fmt::Display for ProposalData {
             Command::CreateVault { .. } => "create vault",
             Command::DeleteVault { .. } => "delete vault",
             Command::Write { .. } => "write",
+            Command::RaiseHeaderVersion { .. } => "raise header version",
         };
         write!(f, "{kind}, {} bytes", self.encoded.len())
     }

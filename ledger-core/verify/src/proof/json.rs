@@ -30,7 +30,7 @@ struct Document {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StateProofText {
+pub(crate) struct StateProofText {
     siblings: Vec<String>,
     other_leaf: Option<OtherLeafText>,
 }
@@ -42,18 +42,33 @@ struct OtherLeafText {
     value_hash: String,
 }
 
+impl StateProofText {
+    pub(crate) fn of(proof: &StateProof) -> Self {
+        Self {
+            siblings: proof.siblings.iter().map(|hash| hex::encode(hash)).collect(),
+            other_leaf: proof.other_leaf.as_ref().map(|(key_hash, value_hash)| OtherLeafText {
+                key_hash: hex::encode(key_hash),
+                value_hash: hex::encode(value_hash),
+            }),
+        }
+    }
+
+    pub(crate) fn read(&self) -> Result<StateProof, ProofError> {
+        let other_leaf = match &self.other_leaf {
+            Some(other) => Some((hash("key_hash", &other.key_hash)?, hash("value_hash", &other.value_hash)?)),
+            None => None,
+        };
+        Ok(StateProof { siblings: hashes("siblings", &self.siblings)?, other_leaf })
+    }
+}
+
 /// Writes the canonical document: two spaces of indentation, a newline at the end.
 pub fn to_json(subject: &Subject, evidence: &Evidence) -> String {
     let document = Document {
         format: FORMAT.to_owned(),
         subject: subject.clone(),
         leaf_base64: evidence.leaf.as_ref().map(|leaf| STANDARD.encode(leaf)),
-        state_proof: StateProofText {
-            siblings: evidence.state_proof.siblings.iter().map(|hash| hex::encode(hash)).collect(),
-            other_leaf: evidence.state_proof.other_leaf.as_ref().map(|(key_hash, value_hash)| {
-                OtherLeafText { key_hash: hex::encode(key_hash), value_hash: hex::encode(value_hash) }
-            }),
-        },
+        state_proof: StateProofText::of(&evidence.state_proof),
         header_base64: STANDARD.encode(&evidence.header),
         inclusion: evidence.inclusion_path.iter().map(|hash| hex::encode(hash)).collect(),
         checkpoint: evidence.checkpoint.clone(),
@@ -78,13 +93,9 @@ pub fn from_json(bytes: &[u8]) -> Result<(Subject, Evidence), ProofError> {
         return Err(ProofError::Format { given: document.format.chars().take(80).collect() });
     }
     require_canonical(bytes, &canonical(&document))?;
-    let other_leaf = match &document.state_proof.other_leaf {
-        Some(other) => Some((hash("key_hash", &other.key_hash)?, hash("value_hash", &other.value_hash)?)),
-        None => None,
-    };
     let evidence = Evidence {
         leaf: document.leaf_base64.as_deref().map(|text| base64("leaf_base64", text)).transpose()?,
-        state_proof: StateProof { siblings: hashes("siblings", &document.state_proof.siblings)?, other_leaf },
+        state_proof: document.state_proof.read()?,
         header: base64("header_base64", &document.header_base64)?,
         inclusion_path: hashes("inclusion", &document.inclusion)?,
         checkpoint: document.checkpoint,
@@ -97,13 +108,13 @@ pub fn from_json(bytes: &[u8]) -> Result<(Subject, Evidence), ProofError> {
     clippy::expect_used,
     reason = "plain structs of texts, lists and options always serialise to memory"
 )]
-fn canonical(document: &Document) -> String {
+pub(crate) fn canonical<D: Serialize>(document: &D) -> String {
     let mut text = serde_json::to_string_pretty(document).expect("structs of texts serialise to memory");
     text.push('\n');
     text
 }
 
-fn require_canonical(given: &[u8], canonical: &str) -> Result<(), ProofError> {
+pub(crate) fn require_canonical(given: &[u8], canonical: &str) -> Result<(), ProofError> {
     let canonical = canonical.as_bytes();
     if given == canonical {
         return Ok(());
@@ -112,17 +123,17 @@ fn require_canonical(given: &[u8], canonical: &str) -> Result<(), ProofError> {
     Err(ProofError::NotCanonical { offset: same })
 }
 
-fn hashes(field: &'static str, texts: &[String]) -> Result<Vec<Hash>, ProofError> {
+pub(crate) fn hashes(field: &'static str, texts: &[String]) -> Result<Vec<Hash>, ProofError> {
     texts.iter().map(|text| hash(field, text)).collect()
 }
 
-fn hash(field: &'static str, text: &str) -> Result<Hash, ProofError> {
+pub(crate) fn hash(field: &'static str, text: &str) -> Result<Hash, ProofError> {
     hex::decode_hash(text)
         .ok_or(ProofError::Encoding { field, encoding: "lower-case hexadecimal of 32 bytes" })
 }
 
 /// The engine refuses missing padding and non-zero trailing bits, so each byte string has one text.
-fn base64(field: &'static str, text: &str) -> Result<Vec<u8>, ProofError> {
+pub(crate) fn base64(field: &'static str, text: &str) -> Result<Vec<u8>, ProofError> {
     STANDARD
         .decode(text)
         .map_err(|_| ProofError::Encoding { field, encoding: "base64 (standard alphabet, padded)" })

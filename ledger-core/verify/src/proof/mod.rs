@@ -1,6 +1,6 @@
 //! Whole proofs: from a key and its answer to the signed checkpoint of the vault's log, and their JSON documents.
 
-mod json;
+pub(crate) mod json;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::hash::sha256;
 use crate::header::BlockHeader;
 use crate::hex;
 use crate::log;
-use crate::note::{SignedCheckpoint, VerifierKey};
+use crate::note::{Checkpoint, SignedCheckpoint, VerifierKey};
 use crate::state::{LEAF_PREFIX_BYTES, LeafValue, SIBLINGS_MAX, StateKey, StateProof};
 use crate::transaction::RelationshipRef;
 
@@ -151,15 +151,7 @@ pub fn log_origin(ledger_id: &[u8; 16], vault_id: &[u8; 16]) -> String {
 pub fn verify(subject: &Subject, evidence: &Evidence, keys: &[VerifierKey]) -> Result<Claim, ProofError> {
     subject.check_limits()?;
     evidence.check_limits()?;
-    let header = BlockHeader::decode(&evidence.header)?;
-    let signed = SignedCheckpoint::parse(&evidence.checkpoint)?;
-    let key = signed.verify(keys)?;
-    let checkpoint = signed.checkpoint();
-    check_names(&header, key.name(), &checkpoint.origin)?;
-
-    let block_hash = header.leaf_hash();
-    let path = &evidence.inclusion_path;
-    log::verify_inclusion(&block_hash, header.height, checkpoint.size, path, &checkpoint.root)?;
+    let Anchor { header, block_hash, checkpoint, key_name } = anchor(evidence, keys)?;
     let leaf = verify_state(subject, evidence, &header)?;
 
     Ok(Claim {
@@ -180,9 +172,30 @@ pub fn verify(subject: &Subject, evidence: &Evidence, keys: &[VerifierKey]) -> R
         time_ms: header.time_ms,
         checkpoint_size: checkpoint.size,
         checkpoint_root: checkpoint.root,
-        origin: checkpoint.origin.clone(),
-        key_name: key.name().to_owned(),
+        origin: checkpoint.origin,
+        key_name,
     })
+}
+
+/// A header that a trusted key answers for.
+pub(crate) struct Anchor {
+    pub(crate) header: BlockHeader,
+    pub(crate) block_hash: Hash,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) key_name: String,
+}
+
+/// From the signature to the header: everything of a proof but its state.
+pub(crate) fn anchor(evidence: &Evidence, keys: &[VerifierKey]) -> Result<Anchor, ProofError> {
+    let header = BlockHeader::decode(&evidence.header)?;
+    let signed = SignedCheckpoint::parse(&evidence.checkpoint)?;
+    let key = signed.verify(keys)?;
+    let checkpoint = signed.checkpoint().clone();
+    check_names(&header, key.name(), &checkpoint.origin)?;
+    let block_hash = header.leaf_hash();
+    let path = &evidence.inclusion_path;
+    log::verify_inclusion(&block_hash, header.height, checkpoint.size, path, &checkpoint.root)?;
+    Ok(Anchor { header, block_hash, checkpoint, key_name: key.name().to_owned() })
 }
 
 fn verify_state<'e>(
@@ -209,7 +222,7 @@ fn verify_state<'e>(
 }
 
 impl Evidence {
-    fn check_limits(&self) -> Result<(), ProofError> {
+    pub(crate) fn check_limits(&self) -> Result<(), ProofError> {
         let leaf_bytes = self.leaf.as_ref().map_or(0, Vec::len);
         at_most("the leaf", leaf_bytes, LEAF_PREFIX_BYTES + VALUE_BYTES_MAX)?;
         at_most("the state proof", self.state_proof.siblings.len(), SIBLINGS_MAX)?;
@@ -229,13 +242,13 @@ fn check_names(header: &BlockHeader, key_name: &str, origin: &str) -> Result<(),
     Ok(())
 }
 
-fn part(what: &'static str, text: &str, max: usize) -> Result<(), ProofError> {
+pub(crate) fn part(what: &'static str, text: &str, max: usize) -> Result<(), ProofError> {
     if text.is_empty() {
         return Err(ProofError::EmptySubject { what });
     }
     at_most(what, text.len(), max)
 }
 
-fn at_most(what: &'static str, given: usize, max: usize) -> Result<(), ProofError> {
+pub(crate) fn at_most(what: &'static str, given: usize, max: usize) -> Result<(), ProofError> {
     if given <= max { Ok(()) } else { Err(ProofError::TooLarge { what, given, max }) }
 }

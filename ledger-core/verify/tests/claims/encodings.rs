@@ -13,6 +13,7 @@ use crate::fixture::{VIEWER, Vault};
 
 fn sample_header() -> BlockHeader {
     BlockHeader {
+        version: 1,
         ledger_id: [1; 16],
         vault_id: [2; 16],
         height: 3,
@@ -202,9 +203,11 @@ proptest! {
         hashes in any::<([u8; 32], [u8; 32], [u8; 32])>(),
         numbers in any::<[u64; 6]>(),
         tx_count in any::<u32>(),
+        version in 1..=2u16,
     ) {
         let [height, time_ms, term, index, first_sequence, last_sequence] = numbers;
         let header = BlockHeader {
+            version,
             ledger_id: ids.0, vault_id: ids.1, height, previous: hashes.0, tx_root: hashes.1, tx_count,
             state_root: hashes.2, time_ms, term, index, first_sequence, last_sequence,
         };

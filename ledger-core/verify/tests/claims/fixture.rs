@@ -106,6 +106,7 @@ impl Vault {
         }
         let leaves: Vec<Hash> = encoded.iter().map(|bytes| log_leaf(bytes)).collect();
         self.headers.push(BlockHeader {
+            version: 1,
             ledger_id: LEDGER_ID,
             vault_id: VAULT_ID,
             height,

@@ -153,6 +153,7 @@ fn header_json(name: &str, header: &BlockHeader) -> Json {
 
 fn header_vectors() -> Json {
     let distinct = BlockHeader {
+        version: 1,
         ledger_id: [0x11; 16],
         vault_id: [0x22; 16],
         height: 0x0102_0304_0506,

@@ -45,6 +45,7 @@ pub static POLICY: &[Rule] = &[
     rule("/strongroom.ledger.v1.ReadService/VerifiedRead", READS),
     rule("/strongroom.ledger.v1.ReadService/GetCheckpoint", READS),
     rule("/strongroom.ledger.v1.ReadService/GetClientState", READS),
+    rule("/strongroom.ledger.v1.ReadService/VerifiedList", READS),
     rule("/strongroom.ledger.v1.WriteService/Write", WRITES),
     rule("/strongroom.ledger.v1.AdminService/CreateNamespace", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/GetNamespace", Need::AdminOfEverything),

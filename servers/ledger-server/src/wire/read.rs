@@ -223,6 +223,7 @@ mod tests {
 
     fn block(sizes: &[usize]) -> Block {
         let header = BlockHeader {
+            version: 1,
             ledger_id: [1; 16],
             vault_id: [2; 16],
             height: 1,

@@ -6,6 +6,7 @@ mod calls;
 mod disk;
 mod documentation;
 mod limits;
+mod lists;
 mod metrics;
 mod paging;
 mod settings;

@@ -19,6 +19,7 @@ pub mod vault;
 pub mod vkey;
 
 mod condition;
+pub mod proven_list;
 mod submit;
 mod transaction_file;
 

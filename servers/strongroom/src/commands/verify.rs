@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ledger_core::names::VaultId;
+use ledger_verify::list::{self, DOCUMENT_BYTES_MAX, ListClaim, ListSubject};
 use ledger_verify::note::VerifierKey;
-use ledger_verify::proof::{self, Claim, DOCUMENT_BYTES_MAX, Subject};
+use ledger_verify::proof::{self, Claim, Subject};
 use serde_json::json;
 
 use crate::commands::ledger::get::extend;
+use crate::commands::ledger::proven_list;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::{clock, record, table};
@@ -18,7 +20,8 @@ use crate::{clock, record, table};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     strongroom verify door.proof.json --vkey 'strongroom/…+1a2b3c4d+AQ…'\n  \
-    strongroom verify door.proof.json --vkey KEY --expect-key door:front --expect-value locked")]
+    strongroom verify door.proof.json --vkey KEY --expect-key door:front --expect-value locked\n  \
+    strongroom verify viewers.proof.json --vkey KEY --expect-list doc:plan viewer")]
 pub struct Verify {
     /// The document that `strongroom ledger proof` wrote; `-` reads standard input.
     file: PathBuf,
@@ -31,6 +34,14 @@ pub struct Verify {
     /// Refuse a proof about anything but this key.
     #[arg(long, value_name = "KEY", conflicts_with = "expect_relationship")]
     expect_key: Option<String>,
+    /// Refuse a proof about anything but the list of this resource, or of this resource and relation.
+    #[arg(
+        long,
+        num_args = 1..=2,
+        value_names = ["RESOURCE", "RELATION"],
+        conflicts_with_all = ["expect_key", "expect_relationship", "expect_value", "expect_present", "expect_absent"]
+    )]
+    expect_list: Option<Vec<String>>,
     /// Refuse a proof about anything but this relationship.
     #[arg(long, num_args = 3, value_names = ["RESOURCE", "RELATION", "SUBJECT"])]
     expect_relationship: Option<Vec<String>>,
@@ -52,6 +63,14 @@ impl Verify {
         let refused = |error: ledger_verify::ProofError| {
             Failure::verification(format!("the proof is refused: {error}"))
         };
+        if list::is_list_document(&bytes) {
+            let (subject, evidence) = list::from_json(&bytes).map_err(refused)?;
+            let claim = list::verify(&subject, &evidence, &self.verifier_keys).map_err(refused)?;
+            return self.list(&claim, output);
+        }
+        if self.expect_list.is_some() {
+            return Err(Failure::verification("the document is not about a list"));
+        }
         let (subject, evidence) = proof::from_json(&bytes).map_err(refused)?;
         let claim = proof::verify(&subject, &evidence, &self.verifier_keys).map_err(refused)?;
         let now_ms = clock::now_ms();
@@ -59,6 +78,32 @@ impl Verify {
         let mut document = record::claim(&claim, now_ms);
         extend(&mut document, json!({ "verified": true, "trust": "vkey" }));
         output.result(&document, || render(&claim, now_ms))
+    }
+
+    fn list(&self, claim: &ListClaim, output: Output) -> Result<(), Failure> {
+        let is_about_a_record = self.expect_key.is_some()
+            || self.expect_relationship.is_some()
+            || self.expect_value.is_some()
+            || self.expect_present
+            || self.expect_absent;
+        let vault = VaultId(claim.vault_id);
+        let differs = |found: String| {
+            Err(Failure::verification(format!("the proof is sound, but it is about {found}")))
+        };
+        if self.expect_vault.is_some_and(|expected| expected != vault) {
+            return differs(format!("the vault {vault}"));
+        }
+        let expected = self.expect_list.as_deref().map(|words| ListSubject {
+            resource: words.first().cloned().unwrap_or_default(),
+            relation: words.get(1).cloned(),
+        });
+        if is_about_a_record || expected.is_some_and(|expected| expected != claim.subject) {
+            return differs(format!("the list {}", proven_list::shown(&claim.subject)));
+        }
+        let mut document = proven_list::fields(claim);
+        extend(&mut document, json!({ "members": proven_list::members(claim) }));
+        extend(&mut document, json!({ "verified": true, "trust": "vkey" }));
+        output.result(&document, || proven_list::render(claim))
     }
 
     fn require_expected(&self, claim: &Claim, now_ms: u64) -> Result<(), Failure> {

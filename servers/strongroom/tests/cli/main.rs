@@ -11,6 +11,7 @@ mod help;
 mod import;
 mod keys;
 mod lifecycle;
+mod lists;
 mod proofs;
 mod records;
 mod tampering;

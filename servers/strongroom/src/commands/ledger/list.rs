@@ -5,9 +5,12 @@ use ledger_client::{Consistency, LedgerClient, Listing, PageRequest, Read, Relat
 use ledger_core::entity::{Entity, EntityKey};
 use ledger_core::names::VaultRef;
 use ledger_core::relationship::{Relation, Relationship, Resource, Subject};
+use ledger_verify::list::Member;
 use serde_json::json;
 
-use crate::discovery::ServerArgs;
+use super::get::extend;
+use super::proven_list;
+use crate::discovery::{ServerArgs, TrustArgs};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::{record, table};
@@ -15,7 +18,8 @@ use crate::{record, table};
 /// Rows on one page of the protocol.
 const PAGE_ROWS_MAX: usize = 1_000;
 
-/// List entities, or relationships by resource or by subject. Lists are not verified.
+/// List entities, or relationships by resource or by subject. Lists are not verified; with --verified the relationships
+/// of a resource are, and that none is left out.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("by").multiple(false),
@@ -23,6 +27,7 @@ const PAGE_ROWS_MAX: usize = 1_000;
     after_help = "Examples:\n  \
         strongroom ledger list acme/prod --prefix door:\n  \
         strongroom ledger list acme/prod --resource doc:plan --relation viewer\n  \
+        strongroom ledger list acme/prod --resource doc:plan --verified\n  \
         strongroom ledger list acme/prod --subject user:ada --all --json"
 )]
 pub struct List {
@@ -49,6 +54,15 @@ pub struct List {
     /// Read what the node has, without asking whether it is the newest.
     #[arg(long)]
     eventual: bool,
+    /// Believe nothing that is not proved: all relationships of --resource, shown to be all.
+    #[arg(
+        long,
+        requires = "resource",
+        conflicts_with_all = ["prefix", "subject", "eventual", "limit"]
+    )]
+    verified: bool,
+    #[command(flatten)]
+    trust: TrustArgs,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -56,11 +70,30 @@ pub struct List {
 impl List {
     /// Runs the command.
     pub async fn run(self, output: Output) -> Result<(), Failure> {
+        if !self.verified && !self.trust.verifier_keys.is_empty() {
+            return Err(Failure::usage("--vkey is for --verified: other lists are not verified"));
+        }
+        if let (true, Some(resource)) = (self.verified, &self.resource) {
+            return self.verified(resource, output).await;
+        }
         let client = self.server.client()?;
         match self.filter()? {
             None => self.entities(&client, output).await,
             Some(filter) => self.relationships(&client, &filter, output).await,
         }
+    }
+
+    async fn verified(&self, resource: &Resource, output: Output) -> Result<(), Failure> {
+        let client = self.server.trusting_client(&self.trust)?;
+        let list = client.verified_list(&self.vault, resource, self.relation.as_ref()).await?;
+        proven_list::note_trust(output, &self.vault, &list);
+        let mut document = proven_list::fields(&list.claim);
+        extend(&mut document, proven_list::trust_fields(&self.vault, &list));
+        extend(&mut document, json!({ "relationships": proven_list::members(&list.claim), "more": false }));
+        output.result(&document, || {
+            let rows: Vec<_> = list.claim.members.iter().map(|member| member_row(resource, member)).collect();
+            table::render(&["resource", "relation", "subject"], &rows)
+        })
     }
 
     fn filter(&self) -> Result<Option<RelationshipFilter>, Failure> {
@@ -165,6 +198,10 @@ fn tuple_rows(tuples: &[Relationship]) -> Vec<Vec<String>> {
         vec![tuple.resource.to_string(), tuple.relation.to_string(), tuple.subject.to_string()]
     };
     tuples.iter().map(row).collect()
+}
+
+fn member_row(resource: &Resource, member: &Member) -> Vec<String> {
+    vec![resource.to_string(), table::cell(&member.relation), table::cell(&member.subject)]
 }
 
 fn note_more(output: Output, more: bool, count: usize) {
