@@ -11,6 +11,8 @@ use ledger_verify::transaction::{
 use ledger_verify::{Hash, hash, log};
 
 use super::idempotency::{KeyDigest, RememberedBlock, payload_digest};
+use super::undo::{self, Change};
+use super::write::StagedLeaf;
 use super::{LedgerState, StateError, Vault, inconsistent};
 use crate::codec;
 use crate::command::OperationResult;
@@ -27,8 +29,7 @@ pub(super) struct OpenBlock {
     height: u64,
     first_sequence: u64,
     transactions: Vec<Bytes>,
-    /// By key hash: the new value hash, `None` = deleted.
-    changes: HashMap<Hash, Option<Hash>>,
+    changes: HashMap<Hash, Change>,
     records: Vec<IdempotencyRecord>,
     positions: HashMap<KeyDigest, u32>,
     last_by_actor: BTreeMap<Actor, (u32, IdempotencyKey)>,
@@ -72,7 +73,7 @@ impl OpenBlock {
 
     /// What this block already did to a key; the inner `None` = deleted it.
     pub(super) fn change(&self, key_hash: &Hash) -> Option<Option<Hash>> {
-        self.changes.get(key_hash).copied()
+        self.changes.get(key_hash).map(|change| change.after)
     }
 
     /// A transaction of this block by the digest of its idempotency key.
@@ -89,7 +90,7 @@ impl OpenBlock {
         time_ms: u64,
         digest: KeyDigest,
         results: Vec<OperationResult>,
-        leaves: HashMap<Hash, Option<Bytes>>,
+        leaves: HashMap<Hash, StagedLeaf>,
     ) -> u32 {
         let position = self.transactions.len() as u32;
         let key = transaction.idempotency_key();
@@ -106,8 +107,10 @@ impl OpenBlock {
         encode_header(&mut encoded, &header);
         encoded.extend_from_slice(&operations);
         self.transactions.push(encoded.into());
-        for (key_hash, leaf) in leaves {
-            self.changes.insert(key_hash, leaf.map(|leaf| hash::sha256(&[&leaf])));
+        for (key_hash, staged) in leaves {
+            let after = staged.leaf.map(|leaf| hash::sha256(&[&leaf]));
+            let first = Change { before: staged.before, after };
+            self.changes.entry(key_hash).and_modify(|change| change.after = after).or_insert(first);
         }
         let payload = payload_digest(&operations);
         self.records.push(IdempotencyRecord { digest, key_ms: key.unix_ms(), payload, results });
@@ -173,7 +176,13 @@ impl LedgerState {
             last_by_actor,
             ..
         } = block;
-        vault.tree.update(changes.into_iter().collect());
+        let changes = undo::in_key_order(changes);
+        self.overlay.put(Table::Undo, rows::undo_key(number, height), undo::encode(&changes));
+        for (key_hash, _) in changes.iter().filter(|(_, change)| change.after.is_none()) {
+            let tombstone = rows::tombstone_key(number, key_hash, height);
+            self.overlay.put(Table::Tombstones, tombstone, Bytes::new());
+        }
+        vault.tree.update(changes.iter().map(|(key_hash, change)| (*key_hash, change.after)).collect());
         let leaves: Vec<Hash> = transactions.iter().map(|transaction| hash::log_leaf(transaction)).collect();
         vault.header = BlockHeader {
             height,
@@ -199,6 +208,7 @@ impl LedgerState {
         }
         self.overlay.put(Table::Blocks, rows::header_key(number, height), vault.header.encode().to_vec());
         self.overlay.put(Table::Blocks, rows::body_key(number, height), rows::encode_body(&transactions));
+        vault.compact_after_seal(&mut self.overlay)?;
         self.overlay.put(Table::Vaults, rows::vault_prefix(number), vault.row(id, None)?);
         for (actor, (position, idempotency_key)) in last_by_actor {
             let row = ClientRow {

@@ -7,11 +7,11 @@ use ledger_verify::header::BlockHeader;
 
 use super::{LedgerState, Namespace, StateError, Vault};
 use crate::codec;
-use crate::command::{AdminRefusal, NAMESPACES_MAX, NamespaceInfo, VAULTS_MAX, VaultInfo};
+use crate::command::{AdminRefusal, NAMESPACES_MAX, NamespaceInfo, Retention, VAULTS_MAX, VaultInfo};
 use crate::log_tree::LogTree;
 use crate::names::{NamespaceName, VaultId, VaultNumber, VaultRef};
 use crate::ports::{LogId, Table};
-use crate::rows::{self, NamespaceRow};
+use crate::rows::{self, HorizonRow, NamespaceRow};
 use crate::state_tree::StateTree;
 
 type Answer<T> = Result<Result<T, AdminRefusal>, StateError>;
@@ -52,6 +52,7 @@ impl LedgerState {
         at: LogId,
         vault: &VaultRef,
         id: VaultId,
+        retention: Retention,
         time_ms: u64,
     ) -> Answer<VaultInfo> {
         if self.vaults.len() >= VAULTS_MAX {
@@ -90,8 +91,16 @@ impl LedgerState {
         let block_hash = header.leaf_hash();
         let mut log = LogTree::new();
         assert!(log.append(block_hash).is_empty(), "the first leaf completes no tile");
-        let created =
-            Vault { number, name: vault.clone(), created_at_ms: time_ms, header, block_hash, tree, log };
+        let created = Vault {
+            number,
+            name: vault.clone(),
+            created_at_ms: time_ms,
+            header,
+            block_hash,
+            tree,
+            log,
+            horizon: HorizonRow::new(retention),
+        };
         self.overlay.put(Table::Blocks, rows::header_key(number, 0), header.encode().to_vec());
         self.overlay.put(Table::Vaults, rows::vault_prefix(number), created.row(id, None)?);
         let info = created.info(id);
@@ -176,7 +185,7 @@ impl Namespace {
 }
 
 impl Vault {
-    fn info(&self, id: VaultId) -> VaultInfo {
+    pub(super) fn info(&self, id: VaultId) -> VaultInfo {
         VaultInfo {
             namespace: self.name.namespace.clone(),
             name: self.name.vault.clone(),
@@ -187,6 +196,8 @@ impl Vault {
             version: self.header.last_sequence,
             key_count: self.tree.len(),
             created_at_ms: self.created_at_ms,
+            retention: self.horizon.retention,
+            first_height: self.horizon.first_height(),
         }
     }
 }

@@ -6,9 +6,13 @@
 mod block;
 mod directory;
 mod evidence;
+mod history;
 mod idempotency;
 mod load;
 mod read;
+mod retention;
+mod rewind;
+mod undo;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,17 +23,19 @@ use ledger_verify::Hash;
 use ledger_verify::header::BlockHeader;
 
 pub use evidence::{Block, StateEvidence, Tip};
+pub use history::{HistoryCursor, HistoryLimit, HistoryPage, KeyChange, KeyVersion, LastChange};
 pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
+pub use rewind::{REWIND_IN_PLACE_MAX, Rewind};
 
 pub use crate::overlay::FlushJob;
 
 use crate::codec::{self, CodecError};
-use crate::command::{Command, Outcome, Proposal};
+use crate::command::{Command, Outcome, Proposal, Retention};
 use crate::log_tree::LogTree;
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultNumber, VaultRef};
 use crate::overlay::Overlay;
 use crate::ports::{AppliedState, LogId, StateStore, StoreError, Table};
-use crate::rows::{self, LedgerRow, VaultRow};
+use crate::rows::{self, HorizonRow, LedgerRow, VaultRow};
 use crate::state_tree::StateTree;
 use idempotency::IdempotencyIndex;
 
@@ -90,6 +96,7 @@ struct Vault {
     block_hash: Hash,
     tree: StateTree,
     log: LogTree,
+    horizon: HorizonRow,
 }
 
 impl Vault {
@@ -102,7 +109,7 @@ impl Vault {
             deleted_at_ms,
             header: self.header.encode().to_vec(),
         };
-        codec::encode("a vault row", &row)
+        rows::encode_vault(&row, &self.horizon)
     }
 }
 
@@ -150,7 +157,16 @@ impl LedgerState {
             Command::Initialise { .. } => Outcome::Initialised(false),
             Command::CreateNamespace { name } => Outcome::Namespace(self.create_namespace(name, time_ms)?),
             Command::DeleteNamespace { name } => Outcome::Namespace(self.delete_namespace(name)),
-            Command::CreateVault { vault, id } => Outcome::Vault(self.create_vault(at, vault, *id, time_ms)?),
+            Command::CreateVault { vault, id } => {
+                Outcome::Vault(self.create_vault(at, vault, *id, Retention::Full, time_ms)?)
+            }
+            Command::CreateVaultRetaining { vault, id, retention } => {
+                Outcome::Vault(self.create_vault(at, vault, *id, *retention, time_ms)?)
+            }
+            Command::SetRetention { vault, retention } => {
+                Outcome::Vault(self.set_retention(vault, *retention)?)
+            }
+            Command::Compact => Outcome::Compacted(self.compact()?),
             Command::DeleteVault { vault } => Outcome::Vault(self.delete_vault(vault, time_ms)?),
             Command::Write { submissions } => Outcome::Writes(self.write(at, time_ms, submissions)?),
         };
