@@ -35,7 +35,7 @@
 //!
 //! # Map
 //!
-//! `ledger` and `reads` are the façade. A write passes `batcher` → `raft` (the only module that names the
+//! `ledger`, `reads`, `historical_reads` and `watch` are the façade. A write passes `batcher` → `raft` (the only module that names the
 //! engine) → `log_writer` → `applied_state`; `flusher`, `checkpoint_signer`, `read_barrier` and
 //! `garbage_collection` work beside it; `node_thread` starts and stops them all.
 //!
@@ -55,6 +55,8 @@ mod errors;
 mod failure;
 mod flusher;
 mod garbage_collection;
+mod historical_proofs;
+mod historical_reads;
 mod ledger;
 mod log_writer;
 mod node_thread;
@@ -62,15 +64,18 @@ mod options;
 mod raft;
 mod read_barrier;
 mod reads;
+mod watch;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use counters::Counters;
 pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT};
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};
+pub use historical_reads::{HistoricalRead, History};
 pub use ledger::{Ledger, NodeStatus, Stores};
 pub use options::{BATCH_DELAY_MAX, Bootstrap, GC_INTERVAL_MAX, Options, OptionsError, QUEUE_BYTES_MIN};
 pub use reads::{
     ANSWER_BYTES_MAX, BATCH_KEYS_MAX, BatchGet, CheckpointAnswer, Consistency, ListRequest, Listing,
     PAGE_SIZE_DEFAULT, Read, VerifiedRead, VerifiedSubject,
 };
+pub use watch::{BlockWatch, Inclusion, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};

@@ -323,7 +323,8 @@ impl HistoryPage {
 }
 
 impl KeyVersion {
-    fn content_bytes(&self) -> usize {
+    /// About how much it weighs in an answer, in bytes.
+    pub fn content_bytes(&self) -> usize {
         const FIXED_BYTES: usize = 48;
         let value = match &self.change {
             KeyChange::Set { value, .. } => value.len(),

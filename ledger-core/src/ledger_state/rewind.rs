@@ -80,7 +80,7 @@ impl LedgerState {
         }
         let mut changes: Vec<(Hash, Option<Hash>)> =
             way.changes.iter().map(|(key, value)| (*key, *value)).collect();
-        changes.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        changes.sort_unstable_by_key(|(key_hash, _)| *key_hash);
         let (root, proof) = vault.tree.prove_changed(&changes, key_hash);
         self.check_root(way.vault, way.height, &root)?;
         Ok(proof)

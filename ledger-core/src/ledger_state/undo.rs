@@ -40,7 +40,7 @@ const DELETED: u8 = 2;
 /// The changes of a block in the order of the undo row, which every node agrees on.
 pub(super) fn in_key_order(changes: HashMap<Hash, Change>) -> Vec<(Hash, Change)> {
     let mut ordered: Vec<(Hash, Change)> = changes.into_iter().collect();
-    ordered.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+    ordered.sort_unstable_by_key(|(key_hash, _)| *key_hash);
     ordered
 }
 

@@ -52,6 +52,9 @@ impl fmt::Display for ProposalData {
             Command::CreateVault { .. } => "create vault",
             Command::DeleteVault { .. } => "delete vault",
             Command::Write { .. } => "write",
+            Command::CreateVaultRetaining { .. } => "create vault retaining",
+            Command::SetRetention { .. } => "set retention",
+            Command::Compact => "compact",
         };
         write!(f, "{kind}, {} bytes", self.encoded.len())
     }
