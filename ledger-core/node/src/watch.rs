@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::counters::add;
 use crate::errors::ReadFailure;
 use crate::ledger::Ledger;
+use crate::reads::consistency;
 
 /// Blocks that a filter may pass over before other tasks get a turn.
 const BLOCKS_PER_TURN: u32 = 32;
@@ -70,7 +71,11 @@ pub enum WatchProofs {
     #[default]
     Without,
     /// Each with a signed checkpoint that covers it, and the path to it.
-    Inclusion,
+    Inclusion {
+        /// Size of the last checkpoint that the caller trusts, 0 = none: the first one of the watch comes with
+        /// the proof that it extends that one.
+        trusted_size: u64,
+    },
 }
 
 /// A block as a watch returns it.
@@ -93,6 +98,9 @@ pub struct Inclusion {
     pub checkpoint: String,
     /// RFC 6962 inclusion path of the header, at its height, under the checkpoint.
     pub path: Vec<Hash>,
+    /// RFC 6962 consistency path from the checkpoint before, of this watch or the one that the caller trusted;
+    /// empty when it is the same, or there was none.
+    pub consistency: Vec<Hash>,
 }
 
 /// A place in the log of a vault. It keeps the ledger open.
@@ -103,6 +111,8 @@ pub struct BlockWatch {
     id: VaultId,
     request: WatchRequest,
     next: u64,
+    /// Size of the last checkpoint that the reader has; 0 = none.
+    proved_size: u64,
     applied: watch::Receiver<u64>,
     ended: watch::Receiver<()>,
 }
@@ -124,6 +134,7 @@ impl Ledger {
             vault: vault.clone(),
             id,
             next: request.from,
+            proved_size: request.proofs.trusted_size(),
             request,
             applied,
             ended: self.shared.thread.ended.clone(),
@@ -174,7 +185,8 @@ impl BlockWatch {
                 continue;
             };
             if let Some(block) = self.request.choose(candidate) {
-                let block = self.prove(block).await?;
+                let (block, proved_size) = self.prove(block).await?;
+                self.proved_size = proved_size;
                 self.next = block.header.height + 1;
                 add(&self.ledger.shared.counters.blocks_watched, 1);
                 return Ok(block);
@@ -207,16 +219,35 @@ impl BlockWatch {
         }
     }
 
-    async fn prove(&self, mut block: WatchedBlock) -> Result<WatchedBlock, ReadFailure> {
-        if self.request.proofs == WatchProofs::Inclusion {
-            let height = block.header.height;
-            let signed = self.ledger.signed(&self.vault, self.id, height + 1).await?;
-            let path = self
-                .ledger
-                .of_vault(&self.vault, |state| state.inclusion_path(self.id, height, signed.size))?;
-            block.inclusion = Some(Inclusion { checkpoint: signed.note.clone(), path });
+    /// Adds the proof that was asked for; answers also the size of the checkpoint that the reader has then.
+    async fn prove(&self, mut block: WatchedBlock) -> Result<(WatchedBlock, u64), ReadFailure> {
+        if self.request.proofs == WatchProofs::Without {
+            return Ok((block, 0));
         }
-        Ok(block)
+        let height = block.header.height;
+        let trusted_size = self.proved_size;
+        let size = self.tip()? + 1;
+        if trusted_size > size {
+            return Err(ReadFailure::TrustedSizeAhead { trusted_size, size });
+        }
+        let signed = self.ledger.signed(&self.vault, self.id, trusted_size.max(height + 1)).await?;
+        let (path, path_between) = self.ledger.of_vault(&self.vault, |state| {
+            let path = state.inclusion_path(self.id, height, signed.size)?;
+            Ok((path, consistency(state, self.id, trusted_size, signed.size)?))
+        })?;
+        let consistency =
+            path_between.ok_or(ReadFailure::TrustedSizeAhead { trusted_size, size: signed.size })?;
+        block.inclusion = Some(Inclusion { checkpoint: signed.note.clone(), path, consistency });
+        Ok((block, signed.size))
+    }
+}
+
+impl WatchProofs {
+    fn trusted_size(self) -> u64 {
+        match self {
+            Self::Without => 0,
+            Self::Inclusion { trusted_size } => trusted_size,
+        }
     }
 }
 

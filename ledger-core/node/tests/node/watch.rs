@@ -8,8 +8,8 @@ use ledger_core::transaction::{Action, Operation};
 use ledger_node::{
     BlockWatch, Ledger, ReadFailure, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock,
 };
-use ledger_verify::log::verify_inclusion;
-use ledger_verify::note::SignedCheckpoint;
+use ledger_verify::log::{verify_consistency, verify_inclusion};
+use ledger_verify::note::{Checkpoint, SignedCheckpoint};
 
 use super::setting::{Home, create_vault, eventually, put, set, transaction, tuple, vault, write};
 
@@ -83,7 +83,7 @@ async fn a_watch_that_is_interrupted_while_it_waits_loses_nothing() {
     let home = Home::new();
     let ledger = home.open().await;
     create_vault(&ledger).await;
-    let request = WatchRequest { proofs: WatchProofs::Inclusion, ..bodies_from(1) };
+    let request = WatchRequest { proofs: WatchProofs::Inclusion { trusted_size: 0 }, ..bodies_from(1) };
     let mut watch = ledger.watch(&vault(), request).unwrap();
     let writer = ledger.clone();
     let writing = tokio::spawn(async move {
@@ -174,8 +174,9 @@ async fn every_watched_block_can_prove_that_it_stands_in_the_log() {
     for number in 0..20 {
         write(&ledger, put("k", &number.to_string())).await;
     }
-    let request = WatchRequest { proofs: WatchProofs::Inclusion, ..from(0) };
+    let request = WatchRequest { proofs: WatchProofs::Inclusion { trusted_size: 0 }, ..from(0) };
     let mut watch = ledger.watch(&vault(), request).unwrap();
+    let mut before: Option<Checkpoint> = None;
     for height in 0..=22 {
         if height == 21 {
             write(&ledger, put("k", "live")).await;
@@ -187,7 +188,19 @@ async fn every_watched_block_can_prove_that_it_stands_in_the_log() {
         assert_eq!(checkpoint.origin, ledger.origin(watch.vault_id()));
         assert_eq!(block.header.height, height);
         verify_inclusion(&block.block_hash, height, checkpoint.size, &proof.path, &checkpoint.root).unwrap();
+        if let Some(before) = &before
+            && before.size < checkpoint.size
+        {
+            let (old, new) = (before, &checkpoint);
+            verify_consistency(old.size, new.size, &proof.consistency, &old.root, &new.root).unwrap();
+        }
+        before = Some(checkpoint);
     }
+    assert!(before.is_some_and(|last| last.size == 23), "the checkpoints grew with the log");
+    let proofs = WatchProofs::Inclusion { trusted_size: 1_000 };
+    let mut ahead = ledger.watch(&vault(), WatchRequest { proofs, ..from(0) }).unwrap();
+    let refused = ahead.next().await.unwrap_err();
+    assert!(matches!(refused, ReadFailure::TrustedSizeAhead { trusted_size: 1_000, size: 23 }), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
