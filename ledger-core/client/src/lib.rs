@@ -21,6 +21,9 @@
 //! - **Pins.** The last checkpoint and the key that signed it are kept per ledger and vault ([`PinStore`]). The
 //!   first one is trusted on first use, and the answer says so ([`Trust`]).
 //!
+//! - **Watches.** [`LedgerClient::watch`] returns every block from a height on, checks that none is missing and
+//!   that each continues the one before, and goes on by itself after a broken connection.
+//!
 //! # It is not
 //! a cache: every call asks the ledger. Lists, plain reads and receipts are not verified.
 
@@ -31,8 +34,10 @@ mod options;
 
 mod admin;
 mod client;
+mod history;
 mod read;
 mod verified;
+mod watch;
 mod write;
 
 mod idempotency;
@@ -44,6 +49,7 @@ mod wire;
 pub use admin::{AdminPage, MintedToken, NodeInfo, TokenInfo, TokenRole, Vault};
 pub use client::LedgerClient;
 pub use error::{ClientError, ErrorCode, Fork, Refusal, tls_hint};
+pub use history::{BlockContent, BlockRange, HistoricalRead, History, HistorySubject};
 pub use options::{ClientOptions, RetryPolicy, TlsOptions};
 pub use pins::{
     DirectoryPins, FORKS_MAX, ForkEvidence, MemoryPins, Pin, PinError, PinId, PinOutcome, PinStore,
@@ -52,3 +58,4 @@ pub use read::{
     BatchGet, Block, ClientState, Consistency, Listing, PageRequest, Read, RelationshipFilter, Tip,
 };
 pub use verified::{Trust, Verified, VerifiedCheckpoint};
+pub use watch::{BlockStream, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};

@@ -76,7 +76,10 @@ fn describe() {
     describe_counter!("ledger_state_flushes_total", "Durable commits of the state store.");
     describe_counter!("ledger_apply_stalls_total", "Times that applying waited for the state store.");
     describe_counter!("ledger_entities_expired_total", "Entities expired by garbage collection.");
-    describe_counter!("ledger_blocks_compacted_total", "Blocks whose transactions were dropped in the background.");
+    describe_counter!(
+        "ledger_blocks_compacted_total",
+        "Blocks whose transactions were dropped in the background."
+    );
     describe_counter!("ledger_watches_total", "Watches begun.");
     describe_counter!("ledger_blocks_watched_total", "Blocks returned by watches.");
     describe_gauge!("ledger_raft_term", "Raft term.");

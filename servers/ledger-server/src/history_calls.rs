@@ -72,7 +72,12 @@ impl LedgerReadService {
             let header = Bytes::copy_from_slice(&proved.evidence.header);
             let log_time_ms = proved.log_time_ms;
             let proof = Some(read::verified_answer(proved.evidence, &proved.consistency, log_time_ms));
-            return Ok(Response::new(v1::HistoricalReadResponse { record: None, header, proof, log_time_ms }));
+            return Ok(Response::new(v1::HistoricalReadResponse {
+                record: None,
+                header,
+                proof,
+                log_time_ms,
+            }));
         }
         let found = self.ledger.get_at(&vault, &subject, height).await.map_err(errors::read_failed)?;
         let key = match &subject {

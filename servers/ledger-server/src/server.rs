@@ -9,10 +9,10 @@ use ledger_proto::v1::read_service_server::ReadServiceServer;
 use ledger_proto::v1::write_service_server::WriteServiceServer;
 use service_kit::admission::{AdmissionLayer, AdmissionLimits};
 use service_kit::{Listener, ListenerLimits, Phase, Readiness, grpc_server};
+use tokio::sync::watch;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
-use tokio::sync::watch;
 use tonic_health::server::HealthReporter;
 
 use crate::access::{AccessLayer, Authentication, Reflection, WATCH_BLOCKS};

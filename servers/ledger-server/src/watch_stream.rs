@@ -87,7 +87,7 @@ struct Source {
 
 /// What came first.
 enum Arrival {
-    Block(Result<WatchedBlock, ReadFailure>),
+    Block(Result<Box<WatchedBlock>, ReadFailure>),
     Closing,
     Silence,
 }
@@ -104,14 +104,14 @@ impl Source {
         let arrival = tokio::select! {
             biased;
             () = self.closing.requested() => Arrival::Closing,
-            next = self.watch.next() => Arrival::Block(next),
+            next = self.watch.next() => Arrival::Block(next.map(Box::new)),
             () = tokio::time::sleep(SIGN_OF_LIFE_INTERVAL) => Arrival::Silence,
         };
         match arrival {
             Arrival::Closing => Err(errors::draining()),
             Arrival::Silence => self.progress(),
             Arrival::Block(next) => {
-                self.waiting = history::watched_answers(next.map_err(errors::read_failed)?).into();
+                self.waiting = history::watched_answers(*next.map_err(errors::read_failed)?).into();
                 match self.waiting.pop_front() {
                     Some(first) => Ok(Event::Block(first)),
                     // A block has at least one message.

@@ -169,7 +169,8 @@ mod tests {
             first_sequence: 1,
             last_sequence: sizes.len() as u64,
         };
-        let transactions = (0..).zip(sizes).map(|(index, size)| (index, Bytes::from(vec![0; *size]))).collect();
+        let transactions =
+            (0..).zip(sizes).map(|(index, size)| (index, Bytes::from(vec![0; *size]))).collect();
         WatchedBlock { header, block_hash: header.leaf_hash(), transactions, inclusion: None }
     }
 

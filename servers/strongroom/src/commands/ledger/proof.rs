@@ -71,7 +71,7 @@ impl Proof {
     }
 }
 
-fn tuple(words: &[String]) -> Result<Relationship, Failure> {
+pub(super) fn tuple(words: &[String]) -> Result<Relationship, Failure> {
     let [resource, relation, subject] = words else {
         return Err(Failure::usage("--check takes RESOURCE RELATION SUBJECT"));
     };
