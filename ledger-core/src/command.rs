@@ -1,5 +1,9 @@
 //! What is replicated, and what applying it answers.
 
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +62,80 @@ pub enum Command {
         /// A version of [`ledger_verify::header`].
         version: u16,
     },
+    /// Creates a vault that keeps as much of its past as is said.
+    CreateVaultRetaining {
+        /// Its name.
+        vault: VaultRef,
+        /// Its identity, minted by the leader, never used again.
+        id: VaultId,
+        /// What it keeps.
+        retention: Retention,
+    },
+    /// Changes how much of its past a vault keeps. What is gone stays gone.
+    SetRetention {
+        /// The vault.
+        vault: VaultRef,
+        /// What it keeps from now on.
+        retention: Retention,
+    },
+    /// Drops, in every vault, some of what its retention no longer covers.
+    Compact,
+}
+
+/// How much of its past a vault keeps: the bodies of its blocks, and what proofs of earlier states need.
+/// Headers and the log over them are kept for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Retention {
+    /// Everything.
+    #[default]
+    Full,
+    /// That of the newest blocks.
+    Compacted {
+        /// How many blocks.
+        blocks: NonZeroU64,
+    },
+}
+
+impl Retention {
+    /// The lowest height that it covers when `tip` is the newest.
+    pub fn first_height(self, tip: u64) -> u64 {
+        match self {
+            Self::Full => 0,
+            Self::Compacted { blocks } => tip.saturating_add(1).saturating_sub(blocks.get()),
+        }
+    }
+}
+
+impl fmt::Display for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("full"),
+            Self::Compacted { blocks } => write!(f, "compacted:{blocks}"),
+        }
+    }
+}
+
+/// A text that is no retention.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a retention is `full` or `compacted:N` with a number of blocks from 1; {given:?} is not")]
+pub struct RetentionError {
+    /// What was given.
+    pub given: String,
+}
+
+impl FromStr for Retention {
+    type Err = RetentionError;
+
+    fn from_str(text: &str) -> Result<Self, RetentionError> {
+        let refused = || RetentionError { given: text.chars().take(80).collect() };
+        match text.split_once(':') {
+            None if text == "full" => Ok(Self::Full),
+            Some(("compacted", blocks)) => {
+                Ok(Self::Compacted { blocks: blocks.parse().map_err(|_| refused())? })
+            }
+            _ => Err(refused()),
+        }
+    }
 }
 
 /// A transaction with its vault and its authenticated author.
@@ -84,6 +162,17 @@ pub enum Outcome {
     Writes(Vec<Result<Receipt, WriteRefusal>>),
     /// To [`Command::RaiseHeaderVersion`]: the version of headers from now on.
     HeaderVersion(u16),
+    /// To [`Command::Compact`].
+    Compacted(CompactionProgress),
+}
+
+/// What a round of compaction did, over all vaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CompactionProgress {
+    /// Blocks whose bodies were dropped.
+    pub dropped: u64,
+    /// Blocks that are left to drop.
+    pub left: u64,
 }
 
 /// A namespace as it is listed.
@@ -118,6 +207,10 @@ pub struct VaultInfo {
     pub key_count: u64,
     /// Log time of its creation, unix milliseconds.
     pub created_at_ms: u64,
+    /// How much of its past it keeps.
+    pub retention: Retention,
+    /// Lowest height at which values and transactions can be read; headers can be read from 0.
+    pub first_height: u64,
 }
 
 /// Why an administrative command changed nothing.

@@ -5,7 +5,8 @@ use ledger_verify::Hash;
 use ledger_verify::transaction::RelationshipRef;
 use serde::{Deserialize, Serialize};
 
-use crate::command::OperationResult;
+use crate::codec::{self, CodecError};
+use crate::command::{OperationResult, Retention};
 use crate::entity::EntityKey;
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultNumber};
 use crate::relationship::{Relation, Relationship, Resource, Subject};
@@ -47,6 +48,29 @@ pub(crate) struct VaultRow {
     pub deleted_at_ms: Option<u64>,
     /// The newest header, canonical bytes.
     pub header: Vec<u8>,
+}
+
+/// What follows a [`VaultRow`] in its row since format 2: how much of its past is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HorizonRow {
+    pub retention: Retention,
+    /// Lowest height whose body is kept.
+    pub first_body: u64,
+    /// Lowest height whose undo row is kept.
+    pub first_undo: u64,
+}
+
+pub(crate) fn encode_vault(row: &VaultRow, horizon: &HorizonRow) -> Result<Bytes, CodecError> {
+    codec::encode("a vault row", &(row, horizon))
+}
+
+/// The reverse of [`encode_vault`]; a row of format 1 has no horizon.
+pub(crate) fn decode_vault(bytes: &[u8]) -> Result<(VaultRow, Option<HorizonRow>), CodecError> {
+    const WHAT: &str = "a vault row";
+    match codec::decode::<(VaultRow, HorizonRow)>(WHAT, bytes) {
+        Ok((row, horizon)) => Ok((row, Some(horizon))),
+        Err(error) => codec::decode::<VaultRow>(WHAT, bytes).map(|row| (row, None)).map_err(|_| error),
+    }
 }
 
 /// A row of `Table::Idempotency`: what one block remembers of its transactions.
@@ -168,6 +192,30 @@ pub(crate) fn body_key(vault: VaultNumber, height: u64) -> Vec<u8> {
     key
 }
 
+pub(crate) fn undo_key(vault: VaultNumber, height: u64) -> Vec<u8> {
+    two_numbers(vault.0, height)
+}
+
+/// Deletions of one key sort newest first.
+pub(crate) fn tombstone_key(vault: VaultNumber, key_hash: &Hash, height: u64) -> Vec<u8> {
+    let mut key = tombstones_prefix(vault, key_hash);
+    key.extend_from_slice(&(!height).to_be_bytes());
+    key
+}
+
+/// The prefix of every deletion of a key.
+pub(crate) fn tombstones_prefix(vault: VaultNumber, key_hash: &Hash) -> Vec<u8> {
+    let mut key = Vec::with_capacity(48);
+    key.extend_from_slice(&vault.0.to_be_bytes());
+    key.extend_from_slice(key_hash);
+    key
+}
+
+/// The height in a row key of `Table::Tombstones`.
+pub(crate) fn tombstone_height(row_key: &[u8]) -> Option<u64> {
+    Some(!u64_at(row_key, 40)?)
+}
+
 pub(crate) fn tile_key(vault: VaultNumber, level: u8, number: u64) -> Vec<u8> {
     let mut key = vault_prefix(vault);
     key.push(level);
@@ -243,4 +291,28 @@ fn two_numbers(first: u64, second: u64) -> Vec<u8> {
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vault_row_of_format_1_is_read_and_has_no_horizon() {
+        let row = VaultRow {
+            id: VaultId([1; 16]),
+            namespace: NamespaceName::new("acme").unwrap(),
+            name: VaultName::new("main").unwrap(),
+            created_at_ms: 5,
+            deleted_at_ms: None,
+            header: vec![9; 188],
+        };
+        let old = codec::encode("a vault row", &row).unwrap();
+        assert_eq!(decode_vault(&old).unwrap(), (row.clone(), None));
+        let horizon = HorizonRow { retention: Retention::Full, first_body: 7, first_undo: 8 };
+        let new = encode_vault(&row, &horizon).unwrap();
+        assert_eq!(decode_vault(&new).unwrap(), (row, Some(horizon)));
+        assert!(decode_vault(&new[..new.len() - 1]).is_err());
+    }
 }

@@ -1,6 +1,6 @@
 //! Namespaces, vaults, tokens and the node. Everything but [`LedgerClient::node_info`] needs an admin token.
 
-use ledger_core::command::NamespaceInfo;
+use ledger_core::command::{NamespaceInfo, Retention};
 use ledger_core::names::{LedgerId, NamespaceName, VaultId, VaultRef};
 use ledger_proto::v1;
 use ledger_proto::v1::admin_service_client::AdminServiceClient;
@@ -10,6 +10,7 @@ use tonic::transport::Channel;
 
 use crate::client::{ANSWER_BYTES_MAX, LedgerClient};
 use crate::error::ClientError;
+use crate::history;
 use crate::read::{Listing, PageRequest};
 use crate::retry::Repeatable;
 use crate::wire;
@@ -38,6 +39,10 @@ pub struct Vault {
     pub created_at_ms: u64,
     /// Origin line of its checkpoints.
     pub origin: String,
+    /// How much of its past it keeps.
+    pub retention: Retention,
+    /// Lowest height at which values and transactions can be read; headers can be read from 0.
+    pub first_height: u64,
 }
 
 /// The node that answered.
@@ -169,8 +174,26 @@ impl LedgerClient {
 
     /// Creates a vault with its genesis block.
     pub async fn create_vault(&self, vault: &VaultRef) -> Result<Vault, ClientError> {
-        let request = v1::CreateVaultRequest { vault: wire::vault_ref(vault) };
+        self.create_vault_retaining(vault, Retention::Full).await
+    }
+
+    /// Creates a vault that keeps as much of its past as is said.
+    pub async fn create_vault_retaining(
+        &self,
+        vault: &VaultRef,
+        retention: Retention,
+    ) -> Result<Vault, ClientError> {
+        let retained_blocks = history::retained_blocks(retention);
+        let request = v1::CreateVaultRequest { vault: wire::vault_ref(vault), retained_blocks };
         vault_from(admin_call!(self, Repeatable::Never, create_vault, request)?)
+    }
+
+    /// Changes how much of its past a vault keeps. What is no longer covered is dropped in the background and does
+    /// not come back.
+    pub async fn set_retention(&self, vault: &VaultRef, retention: Retention) -> Result<Vault, ClientError> {
+        let retained_blocks = history::retained_blocks(retention);
+        let request = v1::SetRetentionRequest { vault: wire::vault_ref(vault), retained_blocks };
+        vault_from(admin_call!(self, Repeatable::Always, set_retention, request)?)
     }
 
     /// Shows a vault.
@@ -278,6 +301,8 @@ fn vault_from(vault: v1::Vault) -> Result<Vault, ClientError> {
         key_count: vault.key_count,
         created_at_ms: vault.created_at_ms,
         origin: vault.origin,
+        retention: history::retention_from(vault.retained_blocks),
+        first_height: vault.first_height,
     })
 }
 

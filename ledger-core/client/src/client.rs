@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use ledger_core::names::VaultRef;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::{ClientError, Refusal};
 use crate::idempotency::LedgerClock;
@@ -96,6 +96,33 @@ impl LedgerClient {
         }
     }
 
+    /// Opens a stream, once. Only its beginning has to come within the time of a call.
+    pub(crate) async fn open_stream<Req, Res, Send, Answer>(
+        &self,
+        message: Req,
+        send: Send,
+    ) -> Result<Result<Streaming<Res>, Refusal>, ClientError>
+    where
+        Send: FnOnce(Channel, Request<Req>) -> Answer,
+        Answer: Future<Output = Result<Response<Streaming<Res>>, Status>>,
+    {
+        let timeout = self.inner.options.request_timeout;
+        let answer = send(self.inner.pool.next()?, self.authorized(message));
+        Ok(match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(Refusal::from_status(&status)),
+            Err(_) => Err(Refusal::deadline(timeout)),
+        })
+    }
+
+    fn authorized<Req>(&self, message: Req) -> Request<Req> {
+        let mut request = Request::new(message);
+        if let Some(authorization) = &self.inner.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        request
+    }
+
     async fn try_once<Req, Res, Send, Answer>(
         &self,
         message: Req,
@@ -106,11 +133,8 @@ impl LedgerClient {
         Answer: Future<Output = Result<Response<Res>, Status>>,
     {
         let timeout = self.inner.options.request_timeout;
-        let mut request = Request::new(message);
+        let mut request = self.authorized(message);
         request.set_timeout(timeout);
-        if let Some(authorization) = &self.inner.authorization {
-            request.metadata_mut().insert("authorization", authorization.clone());
-        }
         let answer = send(self.inner.pool.next()?, request);
         Ok(match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(response)) => Ok(response.into_inner()),

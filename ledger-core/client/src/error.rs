@@ -108,6 +108,14 @@ pub enum ClientError {
     /// The ledger shows a history that contradicts the pinned one.
     #[error("{0}")]
     Fork(Box<Fork>),
+    /// A block does not continue the one before it.
+    #[error(
+        "block {height} does not continue the block before it: the history was changed on its way or at the server"
+    )]
+    BrokenChain {
+        /// Its height.
+        height: u64,
+    },
     /// The pins could not be read or written.
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -200,6 +208,11 @@ impl Refusal {
         }
     }
 
+    /// A stream that ended without a word.
+    pub(crate) fn connection(message: &str) -> Self {
+        Self { code: ErrorCode::Unavailable, message: message.to_owned(), ..Self::default() }
+    }
+
     pub(crate) fn deadline(timeout: Duration) -> Self {
         Self {
             code: ErrorCode::DeadlineExceeded,
@@ -259,9 +272,11 @@ impl ClientError {
             Self::Options { .. } | Self::Argument { .. } | Self::Transaction(_) => ErrorCode::InvalidArgument,
             Self::Refused(refusal) => refusal.code,
             Self::Answer { .. } => ErrorCode::MalformedAnswer,
-            Self::Proof(_) | Self::Note(_) | Self::OtherSubject { .. } | Self::Fork(_) => {
-                ErrorCode::VerificationFailed
-            }
+            Self::Proof(_)
+            | Self::Note(_)
+            | Self::OtherSubject { .. }
+            | Self::BrokenChain { .. }
+            | Self::Fork(_) => ErrorCode::VerificationFailed,
             Self::Pin(_) | Self::PinContention { .. } | Self::Randomness(_) | Self::Stopped => {
                 ErrorCode::Internal
             }
@@ -296,7 +311,7 @@ impl ClientError {
             Self::Note(_) | Self::Proof(ProofError::Note(_)) => {
                 "the key is not the pinned or given one: when the log key was rotated on purpose, name the new key (--vkey)"
             }
-            Self::Proof(_) | Self::OtherSubject { .. } => {
+            Self::Proof(_) | Self::OtherSubject { .. } | Self::BrokenChain { .. } => {
                 "do not believe this answer; ask another node and check the ledger"
             }
             Self::Refused(refusal) => return refusal.hint(),

@@ -22,6 +22,9 @@
 //! - **Pins.** The last checkpoint and the key that signed it are kept per ledger and vault ([`PinStore`]). The
 //!   first one is trusted on first use, and the answer says so ([`Trust`]).
 //!
+//! - **Watches.** [`LedgerClient::watch`] returns every block from a height on, checks that none is missing and
+//!   that each continues the one before, and goes on by itself after a broken connection.
+//!
 //! # It is not
 //! a cache: every call asks the ledger. Plain reads and lists and receipts are not verified.
 
@@ -33,9 +36,11 @@ mod options;
 mod admin;
 mod client;
 mod connector;
+mod history;
 mod read;
 mod verified;
 mod verified_list;
+mod watch;
 mod write;
 
 mod idempotency;
@@ -47,6 +52,7 @@ mod wire;
 pub use admin::{AdminPage, MintedToken, NodeInfo, TokenInfo, TokenRole, Vault};
 pub use client::LedgerClient;
 pub use error::{ClientError, ErrorCode, Fork, Refusal, tls_hint};
+pub use history::{BlockContent, BlockRange, HistoricalRead, History, HistorySubject};
 pub use options::{ClientOptions, RetryPolicy, TlsOptions};
 pub use pins::{
     DirectoryPins, FORKS_MAX, ForkEvidence, MemoryPins, Pin, PinError, PinId, PinOutcome, PinStore,
@@ -56,3 +62,4 @@ pub use read::{
 };
 pub use verified::{Trust, Verified, VerifiedCheckpoint};
 pub use verified_list::VerifiedList;
+pub use watch::{BlockStream, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};

@@ -28,7 +28,7 @@ pub enum Consistency {
 }
 
 impl Consistency {
-    fn wire(self) -> i32 {
+    pub(crate) fn wire(self) -> i32 {
         match self {
             Self::Linearizable => v1::Consistency::Linearizable.into(),
             Self::Eventual => v1::Consistency::Eventual.into(),
@@ -328,7 +328,11 @@ impl LedgerClient {
         Ok(ClientState { last: Some(last), idempotency_key: Some(key), log_time_ms: answer.log_time_ms })
     }
 
-    fn read<T>(&self, value: T, position: Option<v1::ReadPosition>) -> Result<Read<T>, ClientError> {
+    pub(crate) fn read<T>(
+        &self,
+        value: T,
+        position: Option<v1::ReadPosition>,
+    ) -> Result<Read<T>, ClientError> {
         let position = position.ok_or(ClientError::Answer { what: "a read without its position" })?;
         self.inner.clock.learn(position.log_time_ms);
         Ok(Read { value, height: position.height, log_time_ms: position.log_time_ms })
@@ -339,7 +343,7 @@ pub(crate) fn reader(channel: Channel) -> ReadServiceClient<Channel> {
     ReadServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 
-fn header_from(header: &[u8], block_hash: &[u8]) -> Result<(BlockHeader, Hash), ClientError> {
+pub(crate) fn header_from(header: &[u8], block_hash: &[u8]) -> Result<(BlockHeader, Hash), ClientError> {
     let header = BlockHeader::decode(header).map_err(|_| ClientError::Answer { what: "the block header" })?;
     let block_hash = wire::hash_from(block_hash, "the block hash")?;
     if header.leaf_hash() != block_hash {

@@ -32,6 +32,12 @@ impl RetryPolicy {
         Some(self.backoff(try_number, random_unit()).max(asked))
     }
 
+    /// The wait before a stream that stood is opened again, as often as it takes; `None` when that is no use.
+    pub(crate) fn wait_before_resuming(&self, try_number: u32, refusal: &Refusal) -> Option<Duration> {
+        let asked = refusal.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        is_transient(refusal).then(|| self.backoff(try_number, random_unit()).max(asked))
+    }
+
     /// Back-off after `try_number` tries; `unit` in 0..1 decides the jitter.
     fn backoff(&self, try_number: u32, unit: f64) -> Duration {
         let exponent = i32::try_from(try_number.saturating_sub(1)).unwrap_or(i32::MAX);

@@ -105,7 +105,7 @@ impl LedgerClient {
     /// An entity or its absence, proved. An expiry that has passed is the caller's to judge:
     /// [`Claim::expired_at`].
     pub async fn verified_get(&self, vault: &VaultRef, key: &EntityKey) -> Result<Verified, ClientError> {
-        self.verified_read(vault, &Subject::Entity { key: key.as_str().to_owned() }).await
+        self.verified_read(vault, &Subject::Entity { key: key.as_str().to_owned() }, None).await
     }
 
     /// A relationship or its absence, proved.
@@ -119,7 +119,7 @@ impl LedgerClient {
             relation: tuple.relation.as_str().to_owned(),
             subject: tuple.subject.as_str().to_owned(),
         };
-        self.verified_read(vault, &subject).await
+        self.verified_read(vault, &subject, None).await
     }
 
     /// The newest checkpoint of a vault, proved to extend the pinned one, which it replaces.
@@ -150,11 +150,20 @@ impl LedgerClient {
         Err(ClientError::PinContention { tries: ROUNDS_MAX })
     }
 
-    async fn verified_read(&self, vault: &VaultRef, subject: &Subject) -> Result<Verified, ClientError> {
+    /// The newest value, or the one at a height.
+    pub(crate) async fn verified_read(
+        &self,
+        vault: &VaultRef,
+        subject: &Subject,
+        height: Option<u64>,
+    ) -> Result<Verified, ClientError> {
         for round in 1..=ROUNDS_MAX {
             let _turn = self.take_turn(round).await;
             let footing = self.footing(vault).await?;
-            let answer = self.ask_proof(vault, subject, footing.trusted_size()).await?;
+            let answer = match height {
+                None => self.ask_proof(vault, subject, footing.trusted_size()).await?,
+                Some(height) => self.ask_proof_at(vault, subject, height, footing.trusted_size()).await?,
+            };
             self.inner.clock.learn(answer.log_time_ms);
             let (evidence, consistency) = evidence_from(answer)?;
             let header = BlockHeader::decode(&evidence.header).map_err(ledger_verify::ProofError::from)?;
@@ -279,6 +288,39 @@ impl LedgerClient {
         }
     }
 
+    async fn ask_proof_at(
+        &self,
+        vault: &VaultRef,
+        subject: &Subject,
+        at_height: u64,
+        trusted_size: u64,
+    ) -> Result<v1::VerifiedReadResponse, ClientError> {
+        use v1::historical_read_request::Subject as Wire;
+        let wire_subject = match subject.clone() {
+            Subject::Entity { key } => Wire::Key(key),
+            Subject::Relationship { resource, relation, subject } => {
+                Wire::Relationship(v1::Relationship { resource, relation, subject })
+            }
+        };
+        let request = |trusted_size| v1::HistoricalReadRequest {
+            vault: wire::vault_ref(vault),
+            subject: Some(wire_subject.clone()),
+            at_height,
+            include_proof: true,
+            trusted_size,
+        };
+        let ask = |request| {
+            self.call(Repeatable::Always, request, |channel, request| async move {
+                reader(channel).historical_read(request).await
+            })
+        };
+        let answer = match ask(request(trusted_size)).await {
+            Err(error) if may_be_behind(&error, trusted_size) => ask(request(0)).await?,
+            answer => answer?,
+        };
+        answer.proof.ok_or(ClientError::Answer { what: "a verified read without its proof" })
+    }
+
     async fn ask_checkpoint(
         &self,
         vault: &VaultRef,
@@ -303,7 +345,7 @@ pub(crate) fn may_be_behind(error: &ClientError, trusted_size: u64) -> bool {
     trusted_size > 0 && matches!(error.code(), ErrorCode::InvalidArgument | ErrorCode::ConditionFailed)
 }
 
-fn extends(pinned: &Checkpoint, received: &Checkpoint, path: &[Hash]) -> Result<(), String> {
+pub(crate) fn extends(pinned: &Checkpoint, received: &Checkpoint, path: &[Hash]) -> Result<(), String> {
     if received.size < pinned.size {
         return Err(format!("{} blocks are gone", pinned.size - received.size));
     }

@@ -46,6 +46,11 @@ impl AppliedLedger {
         self.next_index.borrow().checked_sub(1)
     }
 
+    /// Changes after every applied entry.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.next_index.subscribe()
+    }
+
     /// Waits until an entry is applied.
     pub async fn wait_applied(&self, index: u64) {
         if *self.next_index.borrow() > index {

@@ -55,6 +55,12 @@ counters! {
     apply_stalls,
     /// Entities that garbage collection expired.
     entities_expired,
+    /// Blocks whose bodies garbage collection dropped because their vault's retention does not cover them.
+    blocks_compacted,
+    /// Watches that were begun.
+    watches,
+    /// Blocks that watches returned.
+    blocks_watched,
 }
 
 impl CounterCells {

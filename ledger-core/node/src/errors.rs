@@ -174,6 +174,14 @@ pub enum ReadFailure {
         /// The newest height.
         height: u64,
     },
+    /// The vault's retention dropped it.
+    #[error("height {asked} is not kept any more: the first that can be read is {first}")]
+    Compacted {
+        /// The height.
+        asked: u64,
+        /// The lowest height that is kept.
+        first: u64,
+    },
     /// The caller trusts a longer log than this one: it was cut, or the checkpoint is another ledger's.
     #[error(
         "you trust a checkpoint over {trusted_size} blocks, this log has {size}: it was restored from an older copy, \
@@ -269,6 +277,7 @@ impl ReadFailure {
             ReadError::ListTooLong { count, max } => Self::ListTooLong { count, max },
             ReadError::ListHeightGone { height, tip } => Self::ListHeightGone { height, tip },
             ReadError::ListDiffers { height } => Self::ListDiffers { height },
+            ReadError::Compacted { asked, first } => Self::Compacted { asked, first },
             ReadError::State(error) => Self::State(error),
             other => Self::Unavailable { reason: other.to_string() },
         }

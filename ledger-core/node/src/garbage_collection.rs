@@ -1,9 +1,11 @@
-//! Expired entities leave the state through the log, as transactions of `system:gc`.
+//! Expired entities leave the state through the log, as transactions of `system:gc`; so do blocks that the
+//! retention of their vault does not cover, as commands.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ledger_core::command::{Command, Outcome};
 use ledger_core::entity::EntityKey;
 use ledger_core::names::VaultId;
 use ledger_core::transaction::{Action, Actor, IdempotencyKey, OPERATIONS_MAX, Operation, Transaction};
@@ -35,6 +37,7 @@ impl GarbageCollector {
             ticks.tick().await;
             if self.consensus.status().is_leader {
                 self.collect().await;
+                self.compact().await;
             }
         }
     }
@@ -51,6 +54,19 @@ impl GarbageCollector {
             // Nothing done: the queue is full or the node stops. The next tick tries again.
             if found < OPERATIONS_MAX || done == 0 {
                 return;
+            }
+        }
+    }
+
+    /// Drops all blocks that retention does not cover, as many commands as it takes.
+    async fn compact(&self) {
+        while self.ledger.read().is_ok_and(|state| state.compaction_backlog() > 0) {
+            match self.consensus.propose(Command::Compact).await {
+                Ok(Some(Outcome::Compacted(progress))) if progress.dropped > 0 => {
+                    add(&self.counters.blocks_compacted, progress.dropped);
+                }
+                // The node stops, or another command was quicker. The next tick tries again.
+                _ => return,
             }
         }
     }

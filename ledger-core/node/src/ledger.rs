@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, RwLockReadGuard};
 use std::time::Duration;
 
-use ledger_core::command::{Command, NamespaceInfo, Outcome, Receipt, VaultInfo};
+use ledger_core::command::{Command, NamespaceInfo, Outcome, Receipt, Retention, VaultInfo};
 use ledger_core::ledger_state::LedgerState;
 use ledger_core::names::{LedgerId, NamespaceName, VaultId, VaultRef};
 use ledger_core::ports::{LogStore, StateStore};
@@ -18,6 +18,7 @@ use crate::counters::{CounterCells, Counters, add};
 use crate::directory::DataDirectory;
 use crate::errors::{AdminError, OpenError, ShutdownError, WriteError};
 use crate::failure::{FailureCell, NodeFailure};
+use crate::historical_proofs::HistoricalProofs;
 use crate::node_thread::{self, NodeHandles, NodeParts, NodeThread};
 use crate::options::Options;
 use crate::verified_lists::KeptLists;
@@ -79,7 +80,8 @@ pub(crate) struct Shared {
     verifier_key: VerifierKey,
     pub lists: KeptLists,
     admin: Semaphore,
-    thread: NodeThread,
+    pub historical_proofs: HistoricalProofs,
+    pub thread: NodeThread,
 }
 
 impl fmt::Debug for Ledger {
@@ -110,6 +112,7 @@ impl Ledger {
         let (handles, thread) = node_thread::start(parts).await?;
         let admin = Semaphore::new(ADMIN_COMMANDS_MAX);
         let lists = KeptLists::default();
+        let historical_proofs = HistoricalProofs::new();
         let shared = Shared {
             handles,
             counters,
@@ -120,6 +123,7 @@ impl Ledger {
             verifier_key,
             lists,
             admin,
+            historical_proofs,
             thread,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -185,10 +189,36 @@ impl Ledger {
         self.vault_command(Command::CreateVault { vault, id }).await
     }
 
+    /// Creates a vault that keeps as much of its past as is said.
+    pub async fn create_vault_retaining(
+        &self,
+        vault: VaultRef,
+        retention: Retention,
+    ) -> Result<VaultInfo, AdminError> {
+        let id = VaultId(Uuid::now_v7().into_bytes());
+        self.vault_command(Command::CreateVaultRetaining { vault, id, retention }).await
+    }
+
+    /// Changes how much of its past a vault keeps. What is no longer covered is dropped in the background,
+    /// a first part before this returns; what is gone stays gone.
+    pub async fn set_retention(
+        &self,
+        vault: VaultRef,
+        retention: Retention,
+    ) -> Result<VaultInfo, AdminError> {
+        let info = self.vault_command(Command::SetRetention { vault: vault.clone(), retention }).await?;
+        if self.directory().compaction_backlog() > 0 {
+            self.admin_command(Command::Compact).await?;
+        }
+        // It may have been deleted meanwhile.
+        Ok(self.vault(&vault).unwrap_or(info))
+    }
+
     /// Deletes a vault with all that it holds; answers what it was.
     pub async fn delete_vault(&self, vault: VaultRef) -> Result<VaultInfo, AdminError> {
         let info = self.vault_command(Command::DeleteVault { vault }).await?;
         self.shared.handles.signer.forget(info.id);
+        self.shared.historical_proofs.forget(info.id);
         Ok(info)
     }
 

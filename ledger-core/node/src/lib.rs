@@ -35,7 +35,7 @@
 //!
 //! # Map
 //!
-//! `ledger`, `reads` and `verified_lists` are the façade. A write passes `batcher` → `raft` (the only module that names the
+//! `ledger`, `reads`, `historical_reads`, `verified_lists` and `watch` are the façade. A write passes `batcher` → `raft` (the only module that names the
 //! engine) → `log_writer` → `applied_state`; `flusher`, `checkpoint_signer`, `read_barrier` and
 //! `garbage_collection` work beside it; `node_thread` starts and stops them all.
 //!
@@ -55,6 +55,8 @@ mod errors;
 mod failure;
 mod flusher;
 mod garbage_collection;
+mod historical_proofs;
+mod historical_reads;
 mod ledger;
 mod log_writer;
 mod node_thread;
@@ -63,12 +65,14 @@ mod raft;
 mod read_barrier;
 mod reads;
 mod verified_lists;
+mod watch;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use counters::Counters;
 pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT};
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};
+pub use historical_reads::{HistoricalRead, History};
 pub use ledger::{Ledger, NodeStatus, Stores};
 pub use options::{BATCH_DELAY_MAX, Bootstrap, GC_INTERVAL_MAX, Options, OptionsError, QUEUE_BYTES_MIN};
 pub use reads::{
@@ -76,3 +80,4 @@ pub use reads::{
     PAGE_SIZE_DEFAULT, Read, VerifiedRead, VerifiedSubject,
 };
 pub use verified_lists::{LIST_PAGE_BYTES_MAX, VerifiedListHead, VerifiedListPage, VerifiedListQuery};
+pub use watch::{BlockWatch, Inclusion, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};

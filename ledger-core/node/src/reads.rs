@@ -12,7 +12,6 @@ use ledger_core::relationship::Relationship;
 use ledger_core::transaction::{Actor, IdempotencyKey};
 use ledger_verify::Hash;
 use ledger_verify::proof::Evidence;
-use ledger_verify::state::StateKey;
 
 use crate::checkpoint_signer::SignError;
 use crate::errors::ReadFailure;
@@ -221,11 +220,7 @@ impl Ledger {
     ) -> Result<VerifiedRead, ReadFailure> {
         self.shared.handles.barrier.pass().await?;
         let (id, found) = self.at_once(vault, |state, info| {
-            let key = match &subject {
-                VerifiedSubject::Entity(key) => StateKey::Entity { key: key.as_str() },
-                VerifiedSubject::Relationship(tuple) => StateKey::Relationship(tuple.as_ref()),
-            };
-            Ok((info.id, state.state_evidence(info.id, &key)?))
+            Ok((info.id, state.state_evidence(info.id, &subject.state_key())?))
         })?;
         let height = found.header.height;
         let signed = self.signed(vault, id, height + 1).await?;
@@ -370,7 +365,7 @@ pub(crate) fn consistency(
 }
 
 impl ListRequest {
-    fn limit(&self) -> usize {
+    pub(crate) fn limit(&self) -> usize {
         match self.page_size {
             0 => PAGE_SIZE_DEFAULT,
             size => usize::try_from(size).unwrap_or(PAGE_ROWS_MAX).min(PAGE_ROWS_MAX),
@@ -380,13 +375,13 @@ impl ListRequest {
 
 /// What a page token is bound to, beside the vault.
 pub(crate) struct Query<'a> {
-    pub(crate) kind: u8,
-    pub(crate) texts: &'a [&'a str],
+    pub kind: u8,
+    pub texts: &'a [&'a str],
 }
 
 impl Query<'_> {
     /// Canonical bytes: kind, vault, then each text with its length.
-    pub(crate) fn scope(&self, vault: VaultId) -> Bytes {
+    pub fn scope(&self, vault: VaultId) -> Bytes {
         let mut scope = vec![self.kind];
         scope.extend(vault.0);
         for text in self.texts {

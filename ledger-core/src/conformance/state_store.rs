@@ -97,7 +97,8 @@ pub fn g2_durable<S: StateStore>(open: impl Fn() -> S) {
         batch(2, row_of_every_table(2, "second")),
         batch(3, vec![delete(Table::Entities, &vault_key(2, b"name"))]),
         dropping,
-        batch(5, Vec::new()),
+        batch(5, vec![delete(Table::Undo, &vault_key(2, b"name"))]),
+        batch(6, Vec::new()),
     ];
     for (batch, index) in batches.iter().zip(1..) {
         let store = open();
@@ -113,6 +114,8 @@ pub fn g2_durable<S: StateStore>(open: impl Fn() -> S) {
     assert_eq!(get(&store, Table::Entities, &vault_key(2, b"name")), None, "the deletion stands");
     assert_eq!(get(&store, Table::Blocks, &vault_key(3, b"b")).as_deref(), Some(&b"kept"[..]));
     assert_eq!(get(&store, Table::Blocks, &vault_key(1, b"name")), None, "the drop stands");
+    let deleted = get(&store, Table::Undo, &vault_key(2, b"name"));
+    assert_eq!(deleted, None, "the deletion in an append-only table stands");
 }
 
 /// **G3 visible**: what `commit` returned for is seen at once, by every thread.
@@ -143,9 +146,12 @@ pub fn g3_visible<S: StateStore>(open: impl Fn() -> S) {
             });
         });
     }
-    commit(&store, &batch(21, vec![delete(Table::Entities, &key)]));
-    assert_eq!(get(&store, Table::Entities, &key), None, "a deletion is seen");
-    assert!(scan(&store, Table::Entities, &[], &[]).is_empty(), "a scan sees a deletion");
+    let both = [Table::Entities, Table::Blocks];
+    commit(&store, &batch(21, both.map(|table| delete(table, &key)).to_vec()));
+    for table in both {
+        assert_eq!(get(&store, table, &key), None, "a deletion is seen");
+        assert!(scan(&store, table, &[], &[]).is_empty(), "a scan sees a deletion");
+    }
 }
 
 /// **G4 ordered**: a scan visits exactly the keys of its range, ascending, and stops when told.

@@ -11,6 +11,8 @@ use ledger_verify::transaction::{
 use ledger_verify::{Hash, hash, log};
 
 use super::idempotency::{KeyDigest, RememberedBlock, payload_digest};
+use super::undo::{self, Before, Change};
+use super::write::StagedLeaf;
 use super::{LedgerState, StateError, Vault, inconsistent, lists};
 use crate::codec;
 use crate::command::OperationResult;
@@ -28,8 +30,7 @@ pub(super) struct OpenBlock {
     height: u64,
     first_sequence: u64,
     transactions: Vec<Bytes>,
-    /// By key hash: the new value hash, `None` = deleted.
-    changes: HashMap<Hash, Option<Hash>>,
+    changes: HashMap<Hash, Change>,
     list_changes: Vec<ListChange>,
     records: Vec<IdempotencyRecord>,
     positions: HashMap<KeyDigest, u32>,
@@ -75,7 +76,7 @@ impl OpenBlock {
 
     /// What this block already did to a key; the inner `None` = deleted it.
     pub(super) fn change(&self, key_hash: &Hash) -> Option<Option<Hash>> {
-        self.changes.get(key_hash).copied()
+        self.changes.get(key_hash).map(|change| change.after)
     }
 
     /// A transaction of this block by the digest of its idempotency key.
@@ -92,7 +93,7 @@ impl OpenBlock {
         time_ms: u64,
         digest: KeyDigest,
         results: Vec<OperationResult>,
-        leaves: HashMap<Hash, Option<Bytes>>,
+        leaves: HashMap<Hash, StagedLeaf>,
     ) -> u32 {
         let position = self.transactions.len() as u32;
         let key = transaction.idempotency_key();
@@ -109,8 +110,10 @@ impl OpenBlock {
         encode_header(&mut encoded, &header);
         encoded.extend_from_slice(&operations);
         self.transactions.push(encoded.into());
-        for (key_hash, leaf) in leaves {
-            self.changes.insert(key_hash, leaf.map(|leaf| hash::sha256(&[&leaf])));
+        for (key_hash, staged) in leaves {
+            let after = staged.leaf.map(|leaf| hash::sha256(&[&leaf]));
+            let first = Change { before: staged.before, after };
+            self.changes.entry(key_hash).and_modify(|change| change.after = after).or_insert(first);
         }
         self.list_changes.extend(lists::changes_of(transaction.operations(), &results));
         let payload = payload_digest(&operations);
@@ -172,15 +175,26 @@ impl LedgerState {
             height,
             first_sequence,
             transactions,
-            changes,
+            mut changes,
             list_changes,
             records,
             last_by_actor,
             ..
         } = block;
-        let mut changes: Vec<_> = changes.into_iter().collect();
-        changes.extend(vault.change_lists(list_changes, self.header_version));
-        vault.tree.update(changes);
+        for (key_hash, _) in changes.iter().filter(|(_, change)| change.after.is_none()) {
+            let tombstone = rows::tombstone_key(number, key_hash, height);
+            self.overlay.put(Table::Tombstones, tombstone, Bytes::new());
+        }
+        let list_leaves = vault.change_lists(list_changes, self.header_version);
+        for (key_hash, after) in list_leaves {
+            // Derived from the relationships: nobody asks when it was written.
+            let before =
+                vault.tree.get(&key_hash).map(|value_hash| Before { value_hash, modified_height: 0 });
+            changes.insert(key_hash, Change { before, after });
+        }
+        let changes = undo::in_key_order(changes);
+        self.overlay.put(Table::Undo, rows::undo_key(number, height), undo::encode(&changes));
+        vault.tree.update(changes.iter().map(|(key_hash, change)| (*key_hash, change.after)).collect());
         let leaves: Vec<Hash> = transactions.iter().map(|transaction| hash::log_leaf(transaction)).collect();
         vault.header = BlockHeader {
             height,
@@ -206,6 +220,7 @@ impl LedgerState {
         }
         self.overlay.put(Table::Blocks, rows::header_key(number, height), vault.header.encode().to_vec());
         self.overlay.put(Table::Blocks, rows::body_key(number, height), rows::encode_body(&transactions));
+        vault.compact_after_seal(&mut self.overlay)?;
         self.overlay.put(Table::Vaults, rows::vault_prefix(number), vault.row(id, None)?);
         for (actor, (position, idempotency_key)) in last_by_actor {
             let row = ClientRow {

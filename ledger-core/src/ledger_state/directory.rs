@@ -7,12 +7,12 @@ use ledger_verify::header::BlockHeader;
 
 use super::{LedgerState, Namespace, StateError, Vault};
 use crate::codec;
-use crate::command::{AdminRefusal, NAMESPACES_MAX, NamespaceInfo, VAULTS_MAX, VaultInfo};
+use crate::command::{AdminRefusal, NAMESPACES_MAX, NamespaceInfo, Retention, VAULTS_MAX, VaultInfo};
 use crate::list_sets::ListSets;
 use crate::log_tree::LogTree;
 use crate::names::{NamespaceName, VaultId, VaultNumber, VaultRef};
 use crate::ports::{LogId, Table};
-use crate::rows::{self, NamespaceRow};
+use crate::rows::{self, HorizonRow, NamespaceRow};
 use crate::state_tree::StateTree;
 
 type Answer<T> = Result<Result<T, AdminRefusal>, StateError>;
@@ -53,6 +53,7 @@ impl LedgerState {
         at: LogId,
         vault: &VaultRef,
         id: VaultId,
+        retention: Retention,
         time_ms: u64,
     ) -> Answer<VaultInfo> {
         if self.vaults.len() >= VAULTS_MAX {
@@ -101,6 +102,7 @@ impl LedgerState {
             tree,
             lists: ListSets::new(),
             log,
+            horizon: HorizonRow::new(retention),
         };
         self.overlay.put(Table::Blocks, rows::header_key(number, 0), header.encode().to_vec());
         self.overlay.put(Table::Vaults, rows::vault_prefix(number), created.row(id, None)?);
@@ -186,7 +188,7 @@ impl Namespace {
 }
 
 impl Vault {
-    fn info(&self, id: VaultId) -> VaultInfo {
+    pub(super) fn info(&self, id: VaultId) -> VaultInfo {
         VaultInfo {
             namespace: self.name.namespace.clone(),
             name: self.name.vault.clone(),
@@ -197,6 +199,8 @@ impl Vault {
             version: self.header.last_sequence,
             key_count: self.key_count(),
             created_at_ms: self.created_at_ms,
+            retention: self.horizon.retention,
+            first_height: self.horizon.first_height(),
         }
     }
 }

@@ -77,21 +77,14 @@ impl LedgerState {
         Ok(Tip { header: vault.header, block_hash: vault.block_hash, size, log_root: vault.log.root() })
     }
 
-    /// A block by height; `None` when the vault is not that high yet.
+    /// A block by height; `None` when the vault is not that high yet, an error when its body was dropped.
     pub fn block(&self, id: VaultId, height: u64) -> Result<Option<Block>, ReadError> {
         let vault = self.existing(id)?;
         if height > vault.header.height {
             return Ok(None);
         }
-        let missing = || inconsistent(format!("vault {} has no readable block {height}", vault.name));
-        let header = self.overlay.get(Table::Blocks, &rows::header_key(vault.number, height))?;
-        let header = header.and_then(|row| BlockHeader::decode(&row).ok()).ok_or_else(missing)?;
-        let transactions = if header.tx_count == 0 {
-            Vec::new()
-        } else {
-            let body = self.overlay.get(Table::Blocks, &rows::body_key(vault.number, height))?;
-            body.as_ref().and_then(rows::decode_body).ok_or_else(missing)?
-        };
+        let header = self.stored_header(vault, height)?;
+        let transactions = if header.tx_count == 0 { Vec::new() } else { self.body(vault, height)? };
         Ok(Some(Block { header, transactions }))
     }
 

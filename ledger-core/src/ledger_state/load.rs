@@ -19,7 +19,7 @@ use crate::log_tree::{LogTree, TILE_WIDTH};
 use crate::names::{NamespaceName, VaultId, VaultNumber, VaultRef};
 use crate::overlay::Overlay;
 use crate::ports::{ScanRange, StateStore, Table};
-use crate::rows::{self, IdempotencyRow, LedgerRow, NamespaceRow, VaultRow};
+use crate::rows::{self, HorizonRow, IdempotencyRow, LedgerRow, NamespaceRow, VaultRow};
 use crate::state_tree::StateTree;
 
 pub(super) fn load(store: Arc<dyn StateStore>) -> Result<LedgerState, StateError> {
@@ -83,11 +83,11 @@ fn load_vaults(state: &mut LedgerState) -> Result<(), StateError> {
     let mut stored = Vec::new();
     each(&state.overlay, Table::Vaults, Vec::new(), |key, row| {
         let number = <[u8; 8]>::try_from(key).map_err(|_| inconsistent("a vault row has no valid number"))?;
-        let row: VaultRow = codec::decode("a vault row", row)?;
-        stored.push((VaultNumber(u64::from_be_bytes(number)), row));
+        let (row, horizon) = rows::decode_vault(row)?;
+        stored.push((VaultNumber(u64::from_be_bytes(number)), row, horizon));
         Ok(())
     })?;
-    for (number, row) in stored {
+    for (number, row, horizon) in stored {
         state.vault_ids_used.insert(row.id);
         if row.deleted_at_ms.is_some() {
             continue;
@@ -96,7 +96,7 @@ fn load_vaults(state: &mut LedgerState) -> Result<(), StateError> {
         let namespace = state.namespaces.get_mut(&row.namespace);
         let namespace = namespace.ok_or_else(|| inconsistent(format!("vault {name} has no namespace")))?;
         namespace.vaults.insert(row.name.clone(), row.id);
-        let vault = load_vault(&state.overlay, number, name, &row)?;
+        let vault = load_vault(&state.overlay, number, name, &row, horizon)?;
         state.key_count += vault.key_count();
         state.vaults.insert(row.id, vault);
     }
@@ -108,6 +108,7 @@ fn load_vault(
     number: VaultNumber,
     name: VaultRef,
     row: &VaultRow,
+    horizon: Option<HorizonRow>,
 ) -> Result<Vault, StateError> {
     let header = BlockHeader::decode(&row.header).map_err(|error| {
         inconsistent(format!("the newest header of vault {name} does not decode: {error}"))
@@ -125,7 +126,9 @@ fn load_vault(
     }
     let log = load_log(overlay, number, &name, &header)?;
     let block_hash = header.leaf_hash();
-    Ok(Vault { number, name, created_at_ms: row.created_at_ms, header, block_hash, tree, lists, log })
+    let horizon = horizon.unwrap_or_else(|| HorizonRow::of_format_1(header.height));
+    let created_at_ms = row.created_at_ms;
+    Ok(Vault { number, name, created_at_ms, header, block_hash, tree, lists, log, horizon })
 }
 
 /// Key hash and value hash of every entity and relationship of a vault, and the lists of its resources.

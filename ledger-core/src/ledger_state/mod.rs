@@ -6,10 +6,14 @@
 mod block;
 mod directory;
 mod evidence;
+mod history;
 mod idempotency;
 mod lists;
 mod load;
 mod read;
+mod retention;
+mod rewind;
+mod undo;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,18 +25,20 @@ use ledger_verify::header::{BlockHeader, HEADER_VERSION};
 
 pub use evidence::{Block, StateEvidence, Tip};
 pub use lists::{Collected, LIST_BLOCKS_MAX, LIST_MEMBERS_MAX, ListCollector, ListHead};
+pub use history::{HistoryCursor, HistoryLimit, HistoryPage, KeyChange, KeyVersion, LastChange};
 pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
+pub use rewind::{REWIND_IN_PLACE_MAX, Rewind};
 
 pub use crate::overlay::FlushJob;
 
 use crate::codec::{self, CodecError};
-use crate::command::{Command, Outcome, Proposal};
+use crate::command::{Command, Outcome, Proposal, Retention};
 use crate::list_sets::ListSets;
 use crate::log_tree::LogTree;
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultNumber, VaultRef};
 use crate::overlay::Overlay;
 use crate::ports::{AppliedState, LogId, StateStore, StoreError, Table};
-use crate::rows::{self, LedgerRow, VaultRow};
+use crate::rows::{self, HorizonRow, LedgerRow, VaultRow};
 use crate::state_tree::StateTree;
 use idempotency::IdempotencyIndex;
 
@@ -117,6 +123,7 @@ struct Vault {
     /// Kept for every header version; in the tree from the first header that covers lists.
     lists: ListSets,
     log: LogTree,
+    horizon: HorizonRow,
 }
 
 impl Vault {
@@ -129,7 +136,7 @@ impl Vault {
             deleted_at_ms,
             header: self.header.encode().to_vec(),
         };
-        codec::encode("a vault row", &row)
+        rows::encode_vault(&row, &self.horizon)
     }
 }
 
@@ -177,7 +184,16 @@ impl LedgerState {
             Command::Initialise { .. } => Outcome::Initialised(false),
             Command::CreateNamespace { name } => Outcome::Namespace(self.create_namespace(name, time_ms)?),
             Command::DeleteNamespace { name } => Outcome::Namespace(self.delete_namespace(name)),
-            Command::CreateVault { vault, id } => Outcome::Vault(self.create_vault(at, vault, *id, time_ms)?),
+            Command::CreateVault { vault, id } => {
+                Outcome::Vault(self.create_vault(at, vault, *id, Retention::Full, time_ms)?)
+            }
+            Command::CreateVaultRetaining { vault, id, retention } => {
+                Outcome::Vault(self.create_vault(at, vault, *id, *retention, time_ms)?)
+            }
+            Command::SetRetention { vault, retention } => {
+                Outcome::Vault(self.set_retention(vault, *retention)?)
+            }
+            Command::Compact => Outcome::Compacted(self.compact()?),
             Command::DeleteVault { vault } => Outcome::Vault(self.delete_vault(vault, time_ms)?),
             Command::RaiseHeaderVersion { version } => {
                 Outcome::HeaderVersion(self.raise_header_version(*version)?)

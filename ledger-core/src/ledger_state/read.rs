@@ -65,6 +65,14 @@ pub enum ReadError {
         /// Height of the list.
         height: u64,
     },
+    /// The vault's retention dropped it.
+    #[error("height {asked} is not kept any more: the first that can be read is {first}")]
+    Compacted {
+        /// The height.
+        asked: u64,
+        /// The lowest height that is kept.
+        first: u64,
+    },
     /// The state cannot be read: the node must stop.
     #[error(transparent)]
     State(#[from] StateError),

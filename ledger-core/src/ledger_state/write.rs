@@ -9,6 +9,7 @@ use ledger_verify::state::{LeafKind, LeafValue, StateKey};
 
 use super::block::{OpenBlock, Sealed, encode_operations};
 use super::idempotency::{self, RecordPlace, payload_digest};
+use super::undo::Before;
 use super::{KEYS_MAX, LedgerState, StateError, Vault, inconsistent};
 use crate::codec;
 use crate::command::{
@@ -185,11 +186,26 @@ fn finish(
     }
 }
 
+/// What a transaction would leave under a key.
+pub(super) struct StagedLeaf {
+    /// The new leaf, `None` = deleted.
+    pub leaf: Option<Bytes>,
+    /// What stood there before the block, when the block has not changed the key yet.
+    pub before: Option<Before>,
+}
+
+/// The leaf under a key as the operations before this one left it.
+struct Current {
+    key_hash: Hash,
+    leaf: Option<Bytes>,
+    /// As [`StagedLeaf::before`].
+    before: Option<Before>,
+}
+
 /// What a transaction would change, held back until all of its operations have passed.
 #[derive(Default)]
 struct Staged {
-    /// By key hash: the new leaf, `None` = deleted.
-    leaves: HashMap<Hash, Option<Bytes>>,
+    leaves: HashMap<Hash, StagedLeaf>,
     rows: Vec<(Table, Vec<u8>, Option<Bytes>)>,
     created: u64,
     deleted: u64,
@@ -244,8 +260,8 @@ impl<'a> Evaluation<'a> {
             Action::DeleteRelationship(tuple) => self.delete_relationship(op_index, condition, tuple),
             Action::Assert(target) => {
                 let leaf = match target {
-                    AssertTarget::Entity(key) => self.entity_leaf(key)?.1,
-                    AssertTarget::Relationship(tuple) => self.relationship_leaf(tuple)?.1,
+                    AssertTarget::Entity(key) => self.entity_leaf(key)?.leaf,
+                    AssertTarget::Relationship(tuple) => self.relationship_leaf(tuple)?.leaf,
                 };
                 let visible = self.visible(leaf.as_deref())?;
                 Ok(check(op_index, condition, visible.as_ref()).map(|()| OperationResult::Held))
@@ -261,8 +277,9 @@ impl<'a> Evaluation<'a> {
         value: &[u8],
         expires_at_ms: u64,
     ) -> Outcome<OperationResult> {
-        let (key_hash, old) = self.entity_leaf(key)?;
-        let visible = self.visible(old.as_deref())?;
+        let current = self.entity_leaf(key)?;
+        let old = current.leaf.as_deref();
+        let visible = self.visible(old)?;
         if let Err(refusal) = check(op_index, condition, visible.as_ref()) {
             return Ok(Err(refusal));
         }
@@ -270,7 +287,7 @@ impl<'a> Evaluation<'a> {
         if old.is_none() && self.is_full() {
             return Ok(Err(WriteRefusal::VaultFull { limit: KEYS_MAX }));
         }
-        self.drop_expiry(key, old.as_deref())?;
+        self.drop_expiry(key, old)?;
         let number = self.vault.number;
         if expires_at_ms != 0 {
             self.staged.rows.push((
@@ -281,7 +298,7 @@ impl<'a> Evaluation<'a> {
         }
         let leaf = self.leaf(LeafKind::Entity, expires_at_ms, value);
         self.staged.rows.push((Table::Entities, rows::entity_key(number, key.as_str()), Some(leaf.clone())));
-        self.stage_put(key_hash, leaf, old.is_none());
+        self.stage_put(&current, leaf);
         Ok(Ok(result))
     }
 
@@ -291,15 +308,15 @@ impl<'a> Evaluation<'a> {
         condition: Option<&Condition>,
         key: &EntityKey,
     ) -> Outcome<OperationResult> {
-        let (key_hash, old) = self.entity_leaf(key)?;
-        let visible = self.visible(old.as_deref())?;
+        let current = self.entity_leaf(key)?;
+        let visible = self.visible(current.leaf.as_deref())?;
         if let Err(refusal) = check(op_index, condition, visible.as_ref()) {
             return Ok(Err(refusal));
         }
         if visible.is_none() {
             return Ok(Ok(OperationResult::NotFound));
         }
-        self.remove_entity(key, key_hash, old.as_deref())?;
+        self.remove_entity(key, &current)?;
         Ok(Ok(OperationResult::Deleted))
     }
 
@@ -309,15 +326,15 @@ impl<'a> Evaluation<'a> {
         condition: Option<&Condition>,
         key: &EntityKey,
     ) -> Outcome<OperationResult> {
-        let (key_hash, old) = self.entity_leaf(key)?;
-        let visible = self.visible(old.as_deref())?;
+        let current = self.entity_leaf(key)?;
+        let visible = self.visible(current.leaf.as_deref())?;
         if let Err(refusal) = check(op_index, condition, visible.as_ref()) {
             return Ok(Err(refusal));
         }
-        if old.is_none() || visible.is_some() {
+        if current.leaf.is_none() || visible.is_some() {
             return Ok(Ok(OperationResult::NotFound));
         }
-        self.remove_entity(key, key_hash, old.as_deref())?;
+        self.remove_entity(key, &current)?;
         Ok(Ok(OperationResult::Deleted))
     }
 
@@ -327,8 +344,8 @@ impl<'a> Evaluation<'a> {
         condition: Option<&Condition>,
         tuple: &Relationship,
     ) -> Outcome<OperationResult> {
-        let (key_hash, old) = self.relationship_leaf(tuple)?;
-        let visible = self.visible(old.as_deref())?;
+        let current = self.relationship_leaf(tuple)?;
+        let visible = self.visible(current.leaf.as_deref())?;
         if let Err(refusal) = check(op_index, condition, visible.as_ref()) {
             return Ok(Err(refusal));
         }
@@ -347,7 +364,7 @@ impl<'a> Evaluation<'a> {
             Some(leaf.clone()),
         ));
         self.staged.rows.push((Table::RelationshipsBySubject, by_subject, Some(Bytes::new())));
-        self.stage_put(key_hash, leaf, true);
+        self.stage_put(&current, leaf);
         Ok(Ok(OperationResult::Created))
     }
 
@@ -357,8 +374,8 @@ impl<'a> Evaluation<'a> {
         condition: Option<&Condition>,
         tuple: &Relationship,
     ) -> Outcome<OperationResult> {
-        let (key_hash, old) = self.relationship_leaf(tuple)?;
-        let visible = self.visible(old.as_deref())?;
+        let current = self.relationship_leaf(tuple)?;
+        let visible = self.visible(current.leaf.as_deref())?;
         if let Err(refusal) = check(op_index, condition, visible.as_ref()) {
             return Ok(Err(refusal));
         }
@@ -368,19 +385,14 @@ impl<'a> Evaluation<'a> {
         let number = self.vault.number;
         self.staged.rows.push((Table::Relationships, rows::relationship_key(number, tuple), None));
         self.staged.rows.push((Table::RelationshipsBySubject, rows::by_subject_key(number, tuple), None));
-        self.stage_delete(key_hash);
+        self.stage_delete(&current);
         Ok(Ok(OperationResult::Deleted))
     }
 
-    fn remove_entity(
-        &mut self,
-        key: &EntityKey,
-        key_hash: Hash,
-        old: Option<&[u8]>,
-    ) -> Result<(), StateError> {
-        self.drop_expiry(key, old)?;
+    fn remove_entity(&mut self, key: &EntityKey, current: &Current) -> Result<(), StateError> {
+        self.drop_expiry(key, current.leaf.as_deref())?;
         self.staged.rows.push((Table::Entities, rows::entity_key(self.vault.number, key.as_str()), None));
-        self.stage_delete(key_hash);
+        self.stage_delete(current);
         Ok(())
     }
 
@@ -393,39 +405,44 @@ impl<'a> Evaluation<'a> {
         Ok(())
     }
 
-    fn entity_leaf(&self, key: &EntityKey) -> Result<(Hash, Option<Bytes>), StateError> {
+    fn entity_leaf(&self, key: &EntityKey) -> Result<Current, StateError> {
         let key_hash = StateKey::Entity { key: key.as_str() }.hash();
         let row_key = || rows::entity_key(self.vault.number, key.as_str());
-        Ok((key_hash, self.current(&key_hash, Table::Entities, row_key)?))
+        self.current(key_hash, Table::Entities, row_key)
     }
 
-    fn relationship_leaf(&self, tuple: &Relationship) -> Result<(Hash, Option<Bytes>), StateError> {
+    fn relationship_leaf(&self, tuple: &Relationship) -> Result<Current, StateError> {
         let key_hash = StateKey::Relationship(tuple.as_ref()).hash();
         let row_key = || rows::relationship_key(self.vault.number, tuple);
-        Ok((key_hash, self.current(&key_hash, Table::Relationships, row_key)?))
+        self.current(key_hash, Table::Relationships, row_key)
     }
 
     /// The leaf as the operations before this one left it. The tree knows which keys exist, so a key
     /// that does not exist costs no read.
     fn current(
         &self,
-        key_hash: &Hash,
+        key_hash: Hash,
         table: Table,
         row_key: impl FnOnce() -> Vec<u8>,
-    ) -> Result<Option<Bytes>, StateError> {
-        if let Some(leaf) = self.staged.leaves.get(key_hash) {
-            return Ok(leaf.clone());
+    ) -> Result<Current, StateError> {
+        if let Some(staged) = self.staged.leaves.get(&key_hash) {
+            return Ok(Current { key_hash, leaf: staged.leaf.clone(), before: staged.before });
         }
-        let exists = match self.block.change(key_hash) {
-            Some(change) => change.is_some(),
-            None => self.vault.tree.get(key_hash).is_some(),
-        };
-        if !exists {
-            return Ok(None);
+        let changed = self.block.change(&key_hash);
+        let before = if changed.is_none() { self.vault.tree.get(&key_hash) } else { None };
+        if changed.flatten().or(before).is_none() {
+            return Ok(Current { key_hash, leaf: None, before: None });
         }
         let row = self.overlay.get(table, &row_key())?;
-        row.map(Some)
-            .ok_or_else(|| inconsistent(format!("vault {} has a leaf without a row", self.vault.name)))
+        let row =
+            row.ok_or_else(|| inconsistent(format!("vault {} has a leaf without a row", self.vault.name)))?;
+        let before = match before {
+            Some(value_hash) => {
+                Some(Before { value_hash, modified_height: decode_leaf(&row)?.modified_height })
+            }
+            None => None,
+        };
+        Ok(Current { key_hash, leaf: Some(row), before })
     }
 
     /// The leaf, unless it has expired.
@@ -440,14 +457,14 @@ impl<'a> Evaluation<'a> {
         LeafValue { kind, modified_height, version, expires_at_ms, value }.encode().into()
     }
 
-    fn stage_put(&mut self, key_hash: Hash, leaf: Bytes, is_new: bool) {
-        self.staged.created += u64::from(is_new);
-        self.staged.leaves.insert(key_hash, Some(leaf));
+    fn stage_put(&mut self, current: &Current, leaf: Bytes) {
+        self.staged.created += u64::from(current.leaf.is_none());
+        self.staged.leaves.insert(current.key_hash, StagedLeaf { leaf: Some(leaf), before: current.before });
     }
 
-    fn stage_delete(&mut self, key_hash: Hash) {
+    fn stage_delete(&mut self, current: &Current) {
         self.staged.deleted += 1;
-        self.staged.leaves.insert(key_hash, None);
+        self.staged.leaves.insert(current.key_hash, StagedLeaf { leaf: None, before: current.before });
     }
 
     fn is_full(&self) -> bool {

@@ -29,11 +29,15 @@ pub enum Table {
     Blocks = 9,
     /// Full tiles of the log tree by vault, level and number. Append-only.
     Tiles = 10,
+    /// What each block changed, as it was before, by vault and height. Append-only.
+    Undo = 11,
+    /// Deletions by vault, key hash and height, newest first.
+    Tombstones = 12,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Ledger,
         Self::Namespaces,
         Self::Vaults,
@@ -45,12 +49,15 @@ impl Table {
         Self::Clients,
         Self::Blocks,
         Self::Tiles,
+        Self::Undo,
+        Self::Tombstones,
     ];
 
-    /// Whether rows are only ever added (or dropped with their vault): such tables may live in a
-    /// file of their own that is made durable before the others.
+    /// Whether a row, once written, never changes until it is deleted for good or dropped with its vault:
+    /// such tables may live in a file of their own that is made durable before the others. Deletions in
+    /// them take effect no earlier than the rest of their batch.
     pub fn is_append_only(self) -> bool {
-        matches!(self, Self::Blocks | Self::Tiles)
+        matches!(self, Self::Blocks | Self::Tiles | Self::Undo)
     }
 
     /// Whether keys begin with the vault's number (8 bytes, big-endian).
@@ -72,6 +79,8 @@ impl Table {
             Self::Clients => "clients",
             Self::Blocks => "blocks",
             Self::Tiles => "tiles",
+            Self::Undo => "undo",
+            Self::Tombstones => "tombstones",
         }
     }
 }
@@ -136,7 +145,8 @@ pub struct ScanRange {
 ///
 /// - **G1 atomic**: a batch of [`commit`](StateStore::commit) takes effect whole or not at all, `applied`
 ///   included. Rows of [append-only tables](Table::is_append_only) may come ahead of it: after a crash
-///   they may stand there although `applied` does not cover them.
+///   they may stand there although `applied` does not cover them. Rows that a batch deletes from these
+///   tables may go after it: an open store does not have them any more.
 /// - **G2 durable**: when `commit` returns `Ok`, the batch survives a power cut.
 /// - **G3 visible**: a returned batch is seen by every later `get`, `scan` and `applied`.
 /// - **G4 ordered**: `scan` returns keys in ascending byte order, each once.

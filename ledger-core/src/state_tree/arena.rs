@@ -72,6 +72,7 @@ pub(super) struct Leaf {
 ///
 /// Every index handed to a slab must come from its own `insert` and not have been removed since: the tree keeps
 /// exactly one [`NodeRef`] to each node, and drops it when it removes the node.
+#[derive(Clone)]
 pub(super) struct Slab<T> {
     chunks: Vec<Vec<T>>,
     allocated: u32,

@@ -13,6 +13,7 @@
 //! deleted keys serves later keys; it is given back when the tree is dropped.
 
 mod arena;
+mod changed;
 mod prove;
 mod range;
 mod update;
@@ -29,7 +30,7 @@ pub(crate) use self::range::root_of_sorted;
 ///
 /// Key hashes must be unpredictable to whoever chooses the keys (SHA-256 of the key): two keys whose hashes share
 /// their first `b` bits cost `b` inner nodes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct StateTree {
     root: NodeRef,
     inners: Slab<Inner>,

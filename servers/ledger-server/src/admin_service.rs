@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ledger_core::command::VaultInfo;
+use ledger_core::command::{Retention, VaultInfo};
 use ledger_core::names::{NamespaceName, VaultRef};
 use ledger_node::Ledger;
 use ledger_proto::v1;
@@ -14,7 +14,7 @@ use crate::access::Caller;
 use crate::errors;
 use crate::tokens::{TokenError, TokenRegistry};
 use crate::wire::paging::{DirectoryQuery, page_size, page_token};
-use crate::wire::{AtField, FieldFault, address, read, token};
+use crate::wire::{AtField, FieldFault, address, history, read, token};
 use crate::write_gate::WriteGate;
 
 /// Administers a ledger.
@@ -107,9 +107,15 @@ impl AdminService for LedgerAdminService {
         &self,
         request: Request<v1::CreateVaultRequest>,
     ) -> Result<Response<v1::Vault>, Status> {
-        let vault = Caller::of(&request)?.vault(request.into_inner().vault)?;
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
         self.gate.admit()?;
-        let created = self.ledger.create_vault(vault).await.map_err(errors::admin_failed)?;
+        let created = match history::retention(request.retained_blocks) {
+            Retention::Full => self.ledger.create_vault(vault).await,
+            retention => self.ledger.create_vault_retaining(vault, retention).await,
+        };
+        let created = created.map_err(errors::admin_failed)?;
         Ok(Response::new(self.vault_answer(created)))
     }
 
@@ -201,6 +207,19 @@ impl AdminService for LedgerAdminService {
         let id = token::token_id(&request.get_ref().id)?;
         let revoked = self.change_tokens(move |tokens| tokens.revoke(id)).await?;
         Ok(Response::new(token::token_answer(&revoked)))
+    }
+
+    async fn set_retention(
+        &self,
+        request: Request<v1::SetRetentionRequest>,
+    ) -> Result<Response<v1::Vault>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        self.gate.admit()?;
+        let retention = history::retention(request.retained_blocks);
+        let changed = self.ledger.set_retention(vault, retention).await.map_err(errors::admin_failed)?;
+        Ok(Response::new(self.vault_answer(changed)))
     }
 }
 

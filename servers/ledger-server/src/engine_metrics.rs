@@ -34,6 +34,9 @@ impl EngineMetrics {
             ("ledger_state_flushes_total", counters.flushes),
             ("ledger_apply_stalls_total", counters.apply_stalls),
             ("ledger_entities_expired_total", counters.entities_expired),
+            ("ledger_blocks_compacted_total", counters.blocks_compacted),
+            ("ledger_watches_total", counters.watches),
+            ("ledger_blocks_watched_total", counters.blocks_watched),
         ];
         for (name, total) in totals {
             metrics::counter!(name).absolute(total);
@@ -73,6 +76,12 @@ fn describe() {
     describe_counter!("ledger_state_flushes_total", "Durable commits of the state store.");
     describe_counter!("ledger_apply_stalls_total", "Times that applying waited for the state store.");
     describe_counter!("ledger_entities_expired_total", "Entities expired by garbage collection.");
+    describe_counter!(
+        "ledger_blocks_compacted_total",
+        "Blocks whose transactions were dropped in the background."
+    );
+    describe_counter!("ledger_watches_total", "Watches begun.");
+    describe_counter!("ledger_blocks_watched_total", "Blocks returned by watches.");
     describe_gauge!("ledger_raft_term", "Raft term.");
     describe_gauge!("ledger_raft_is_leader", "1 on the leader.");
     describe_gauge!("ledger_applied_index", "Index of the newest applied log entry.");

@@ -192,6 +192,19 @@ pub(crate) fn height_unavailable(height: u64, tip: u64) -> Status {
     status(Code::OutOfRange, Reason::HeightUnavailable, message, metadata)
 }
 
+/// A height whose transactions and state were dropped.
+fn height_compacted(height: u64, first: u64) -> Status {
+    let message = format!("height {height} is not kept any more: the first that can be read is {first}");
+    let metadata = Metadata::none().with("height", height).with("first_height", first);
+    status(Code::OutOfRange, Reason::HeightUnavailable, message, metadata)
+}
+
+/// The server drains: streams end, and go on elsewhere or later.
+pub(crate) fn draining() -> Status {
+    let message = "the server is stopping: go on from the height after the last block";
+    status(Code::Unavailable, Reason::Stopping, message, Metadata::none())
+}
+
 /// A token that was not made or not revoked.
 pub(crate) fn token_error(error: &TokenError) -> Status {
     let (code, reason, metadata) = match error {
@@ -275,6 +288,7 @@ pub(crate) fn read_failed(failure: ReadFailure) -> Status {
     match failure {
         ReadFailure::VaultNotFound { vault } => vault_not_found(vault),
         ReadFailure::HeightUnavailable { asked, height } => height_unavailable(asked, height),
+        ReadFailure::Compacted { asked, first } => height_compacted(asked, first),
         ReadFailure::TrustedSizeAhead { trusted_size, size } => {
             let metadata = Metadata::none().with("trusted_size", trusted_size).with("size", size);
             status(Code::OutOfRange, Reason::TrustedSizeAhead, failure.to_string(), metadata)

@@ -7,18 +7,25 @@ use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
 use crate::errors;
+use crate::watch_stream::{BlockStream, Closing};
 use crate::wire::{address, list, read, transaction};
 
 /// Serves reads from a ledger.
 #[derive(Debug, Clone)]
 pub struct LedgerReadService {
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
+    pub(crate) closing: Closing,
 }
 
 impl LedgerReadService {
-    /// A service over an open ledger.
+    /// A service over an open ledger. Its streams end when the ledger stops.
     pub fn new(ledger: Ledger) -> Self {
-        Self { ledger }
+        Self { ledger, closing: Closing::default() }
+    }
+
+    /// The same with streams that end earlier, when the server drains.
+    pub(crate) fn closing_with(self, closing: Closing) -> Self {
+        Self { closing, ..self }
     }
 }
 
@@ -170,6 +177,36 @@ impl ReadService for LedgerReadService {
         }))
     }
 
+    type WatchBlocksStream = BlockStream;
+
+    async fn watch_blocks(
+        &self,
+        request: Request<v1::WatchBlocksRequest>,
+    ) -> Result<Response<BlockStream>, Status> {
+        self.begin_watch(request)
+    }
+
+    async fn get_block_range(
+        &self,
+        request: Request<v1::GetBlockRangeRequest>,
+    ) -> Result<Response<v1::GetBlockRangeResponse>, Status> {
+        self.block_range(request).await
+    }
+
+    async fn historical_read(
+        &self,
+        request: Request<v1::HistoricalReadRequest>,
+    ) -> Result<Response<v1::HistoricalReadResponse>, Status> {
+        self.read_at_height(request).await
+    }
+
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        self.versions(request).await
+    }
+
     async fn get_client_state(
         &self,
         request: Request<v1::GetClientStateRequest>,
@@ -198,6 +235,6 @@ impl ReadService for LedgerReadService {
     }
 }
 
-fn position<T>(read: &Read<T>) -> v1::ReadPosition {
+pub(crate) fn position<T>(read: &Read<T>) -> v1::ReadPosition {
     v1::ReadPosition { height: read.height, log_time_ms: read.log_time_ms }
 }

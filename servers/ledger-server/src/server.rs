@@ -6,13 +6,14 @@ use std::time::Duration;
 use ledger_node::Ledger;
 use service_kit::admission::{AdmissionLayer, AdmissionLimits};
 use service_kit::{Listener, ListenerLimits, Phase, Readiness, serve_grpc};
+use tokio::sync::watch;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Layer;
 
-use crate::access::{AccessLayer, AccessService, Authentication, Reflection};
+use crate::access::{AccessLayer, AccessService, Authentication, Reflection, WATCH_BLOCKS};
 use crate::admin_service::LedgerAdminService;
 use crate::call_metrics::{CallMetricsLayer, CallMetricsService};
 use crate::dispatch::{Administration, Dispatch, Reads, Writes};
@@ -20,6 +21,7 @@ use crate::engine_metrics::EngineMetrics;
 use crate::read_service::LedgerReadService;
 use crate::tokens::TokenRegistry;
 use crate::transport_errors::{TransportErrors, TransportErrorsLayer};
+use crate::watch_stream::Closing;
 use crate::wire::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::write_gate::WriteGate;
 use crate::write_service::LedgerWriteService;
@@ -67,12 +69,14 @@ pub struct LedgerServer {
     settings: ServerSettings,
     health: HealthReporter,
     gate: WriteGate,
+    closing: watch::Sender<bool>,
 }
 
 impl LedgerServer {
     /// A server over an open ledger. `tokens` are those that administrators manage, also when nobody has to show one.
     pub fn new(ledger: Ledger, tokens: Arc<TokenRegistry>, settings: ServerSettings) -> Self {
-        Self { ledger, tokens, settings, health: HealthReporter::new(), gate: WriteGate::default() }
+        let closing = watch::Sender::new(false);
+        Self { ledger, tokens, settings, health: HealthReporter::new(), gate: WriteGate::default(), closing }
     }
 
     /// The switch that makes the server read-only, for whoever watches the disk.
@@ -111,7 +115,15 @@ impl LedgerServer {
         let loopback = listener.local_address().ip().to_canonical().is_loopback();
         let reflection = if loopback { Reflection::Open } else { Reflection::NeedsCredential };
         let services = self.all_services(reflection)?;
-        let admission = AdmissionLayer::new(&self.settings.admission);
+        let mut admission = self.settings.admission.clone();
+        admission.streaming_paths.push(WATCH_BLOCKS.to_owned());
+        let admission = AdmissionLayer::new(&admission);
+        let closing = self.closing.clone();
+        let stop = async move {
+            stop.await;
+            // Open streams would hold up the end.
+            closing.send_replace(true);
+        };
         self.report_health(readiness.phase()).await;
         let serving = serve_grpc(listener.accept(), &self.settings.limits, admission, services, stop);
         tokio::select! {
@@ -122,7 +134,8 @@ impl LedgerServer {
     }
 
     fn guarded(&self, others: Routes, reflection: Reflection) -> LedgerServices {
-        let reads = Reads::new(LedgerReadService::new(self.ledger.clone()))
+        let reads = LedgerReadService::new(self.ledger.clone()).closing_with(Closing::by(&self.closing));
+        let reads = Reads::new(reads)
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX);
         let writes = Writes::new(LedgerWriteService::new(self.ledger.clone(), self.gate.clone()))

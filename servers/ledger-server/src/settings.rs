@@ -95,6 +95,12 @@ pub static LEDGER_SETTINGS: &[Setting] = &[
     Setting::new("state_cache", Kind::Bytes, "Page cache of the state store: the one cache in front of random reads.")
         .or("256MiB"),
     Setting::new("gc_interval", SECONDS, "How often expired entities are looked for, at most 60s.").or("60s"),
+    Setting::new(
+        "streams",
+        Kind::Count { min: 1, max: 100_000 },
+        "Watches open at once; more are refused with a time to retry after.",
+    )
+    .or("256"),
 ];
 
 /// Every setting of a ledger server.
@@ -278,7 +284,10 @@ impl LedgerSettings {
             engine: engine_options(resolved)?,
             state_cache_bytes: in_memory(resolved.bytes("state_cache")?),
             limits,
-            admission: service_settings::admission_limits(resolved)?,
+            admission: AdmissionLimits {
+                streams_max: in_memory(resolved.count("streams")?),
+                ..service_settings::admission_limits(resolved)?
+            },
             tls: service_settings::tls_files(resolved)?,
             auth,
             logs: service_settings::log_settings(resolved)?,

@@ -97,6 +97,12 @@ pub enum LedgerCommand {
     Check(commands::ledger::check::Check),
     /// List entities or relationships.
     List(commands::ledger::list::List),
+    /// Show the versions of a key, newest first.
+    History(commands::ledger::history::History),
+    /// Show the blocks of a vault.
+    Blocks(commands::ledger::blocks::Blocks),
+    /// Follow the blocks of a vault: those that are there, then those that come.
+    Watch(commands::ledger::watch::Watch),
     /// Write one transaction from a JSON file.
     Txn(commands::ledger::txn::Txn),
     /// Write many entities and relationships from a file of JSON lines.

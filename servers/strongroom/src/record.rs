@@ -4,9 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ledger_core::command::{NamespaceInfo, OperationResult, Receipt};
 use ledger_core::entity::{Entity, EntityKey};
+use ledger_core::ledger_state::{KeyChange, KeyVersion};
 use ledger_core::names::{LedgerId, VaultId};
 use ledger_core::relationship::Relationship;
+use ledger_verify::Hash;
+use ledger_verify::header::BlockHeader;
 use ledger_verify::proof::{Claim, Subject};
+use ledger_verify::transaction::{self, ActionRef, OperationRef, RelationshipRef};
 use serde_json::{Map, Value, json};
 
 /// A committed transaction.
@@ -121,7 +125,127 @@ pub fn vault(vault: &ledger_client::Vault) -> Value {
         "key_count": vault.key_count,
         "created_at_ms": vault.created_at_ms,
         "origin": vault.origin,
+        "retention": vault.retention.to_string(),
+        "first_height": vault.first_height,
     })
+}
+
+/// A block header.
+pub fn header(header: &BlockHeader, block_hash: &Hash) -> Value {
+    json!({
+        "height": header.height,
+        "block_hash": hex::encode(block_hash),
+        "previous": hex::encode(header.previous),
+        "time_ms": header.time_ms,
+        "transaction_count": header.tx_count,
+        "tx_root": hex::encode(header.tx_root),
+        "state_root": hex::encode(header.state_root),
+        "first_version": header.first_sequence,
+        "last_version": header.last_sequence,
+        "term": header.term,
+        "log_index": header.index,
+        "ledger_id": LedgerId(header.ledger_id).to_string(),
+        "vault_id": VaultId(header.vault_id).to_string(),
+    })
+}
+
+/// A canonical transaction: its bytes, and what they say.
+pub fn transaction(index_in_block: u32, bytes: &[u8]) -> Value {
+    let mut record = Map::new();
+    record.insert("index_in_block".to_owned(), index_in_block.into());
+    if let Ok(view) = transaction::decode(bytes) {
+        record.insert("version".to_owned(), view.header.sequence.into());
+        record.insert("time_ms".to_owned(), view.header.time_ms.into());
+        record.insert("actor".to_owned(), view.header.actor.into());
+        let key = VaultId(view.header.idempotency_key).to_string();
+        record.insert("idempotency_key".to_owned(), key.into());
+        let operations: Vec<Value> = view.operations.iter().map(operation).collect();
+        record.insert("operations".to_owned(), operations.into());
+    }
+    record.insert("transaction_base64".to_owned(), STANDARD.encode(bytes).into());
+    Value::Object(record)
+}
+
+/// An operation of a committed transaction, in the words of transaction files.
+fn operation(operation: &OperationRef<'_>) -> Value {
+    let mut record = Map::new();
+    let mut op = |name: &str| record.insert("op".to_owned(), name.into());
+    match operation.action {
+        ActionRef::SetEntity { key, value, expires_at_ms } => {
+            op("put");
+            record.insert("key".to_owned(), key.into());
+            insert_value(&mut record, value);
+            record.insert("expires_at_ms".to_owned(), expires_at_ms.into());
+        }
+        ActionRef::DeleteEntity { key } => {
+            op("delete");
+            record.insert("key".to_owned(), key.into());
+        }
+        ActionRef::ExpireEntity { key } => {
+            op("expire");
+            record.insert("key".to_owned(), key.into());
+        }
+        ActionRef::CreateRelationship(tuple) => {
+            op("relate");
+            insert_tuple(&mut record, tuple);
+        }
+        ActionRef::DeleteRelationship(tuple) => {
+            op("unrelate");
+            insert_tuple(&mut record, tuple);
+        }
+        ActionRef::AssertEntity { key } => {
+            op("assert");
+            record.insert("key".to_owned(), key.into());
+        }
+        ActionRef::AssertRelationship(tuple) => {
+            op("assert");
+            insert_tuple(&mut record, tuple);
+        }
+    }
+    let result = match operation.result {
+        transaction::RESULT_CREATED => "CREATED",
+        transaction::RESULT_ALREADY_EXISTS => "ALREADY_EXISTS",
+        transaction::RESULT_UPDATED => "UPDATED",
+        transaction::RESULT_DELETED => "DELETED",
+        transaction::RESULT_NOT_FOUND => "NOT_FOUND",
+        _ => "HELD",
+    };
+    record.insert("result".to_owned(), result.into());
+    Value::Object(record)
+}
+
+fn insert_tuple(record: &mut Map<String, Value>, tuple: RelationshipRef<'_>) {
+    let texts = [("resource", tuple.resource), ("relation", tuple.relation), ("subject", tuple.subject)];
+    record.extend(texts.map(|(name, text)| (name.to_owned(), text.into())));
+}
+
+/// One version of a key.
+pub fn version(version: &KeyVersion) -> Value {
+    let mut record = Map::new();
+    let numbers = [
+        ("height", version.height),
+        ("version", version.version),
+        ("index_in_block", version.index_in_block.into()),
+        ("time_ms", version.time_ms),
+    ];
+    record.extend(numbers.map(|(name, number)| (name.to_owned(), number.into())));
+    record.insert("actor".to_owned(), version.actor.as_str().into());
+    record.insert("change".to_owned(), change_name(&version.change).into());
+    if let KeyChange::Set { value, expires_at_ms } = &version.change {
+        insert_value(&mut record, value);
+        record.insert("expires_at_ms".to_owned(), (*expires_at_ms).into());
+    }
+    Value::Object(record)
+}
+
+/// The name of what a version did.
+pub fn change_name(change: &KeyChange) -> &'static str {
+    match change {
+        KeyChange::Set { .. } => "SET",
+        KeyChange::Related => "RELATED",
+        KeyChange::Expired => "EXPIRED",
+        _ => "DELETED",
+    }
 }
 
 /// A token without its secret.

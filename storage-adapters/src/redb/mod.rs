@@ -12,6 +12,7 @@
 //! [`StoreError`](ledger_core::ports::StoreError) like any other.
 
 mod backend;
+mod blocks_removal;
 mod failure;
 mod file;
 mod format;
@@ -23,7 +24,6 @@ mod options;
 mod row;
 mod state_store;
 mod stores;
-mod vault_drop;
 
 pub use failure::OpenError;
 #[cfg(feature = "node")]

@@ -9,13 +9,13 @@ use ::redb::{
 use bytes::Bytes;
 use ledger_core::ports::{AppliedState, RowChange, ScanRange, StateBatch, StateStore, StoreError, Table};
 
+use super::blocks_removal::BlocksRemoval;
 use super::failure::{Failure, OpenError, guarded};
 use super::file::{RedbFile, refuse_gaps};
 use super::format::{FileKind, META, RowDefinition};
 use super::log_row::{Fields, encode_log_id};
 use super::options::RedbOptions;
 use super::row::{self, RowTable};
-use super::vault_drop::VaultDrop;
 
 /// Rows of table `meta` of `state.db`.
 const APPLIED: &[u8] = b"applied";
@@ -77,9 +77,9 @@ impl RedbStateStore {
         let store = Self { state, blocks, writer: Mutex::default() };
         store.applied()?;
         let unfinished =
-            guarded("read the state's meta rows", || store.meta_row(DROPPING, VaultDrop::decode))?;
+            guarded("read the state's meta rows", || store.meta_row(DROPPING, BlocksRemoval::decode))?;
         if let Some(unfinished) = unfinished {
-            guarded("finish the removal of a vault", || store.drop_blocks(&unfinished))?;
+            guarded("finish the removal of blocks", || store.drop_blocks(&unfinished))?;
             store.writer().drop_noted = true;
         }
         Ok(store)
@@ -117,27 +117,27 @@ impl RedbStateStore {
 
     fn write(&self, writer: &Writer, batch: &StateBatch) -> Result<Writer, Failure> {
         batch.check_order()?;
-        let vault_drop = VaultDrop::of(batch);
-        if batch.rows.iter().any(|row| row.table.is_append_only()) {
+        let removal = BlocksRemoval::of(batch);
+        if batch.rows.iter().any(|row| row.table.is_append_only() && row.value.is_some()) {
             let write = quick(&self.blocks)?;
             put_rows(&write, FileKind::Blocks, &batch.rows)?;
             write.commit()?;
         }
-        self.write_state(writer, batch, vault_drop.as_ref())?;
-        if let Some(vault_drop) = &vault_drop {
-            self.drop_blocks(vault_drop)?;
+        self.write_state(writer, batch, removal.as_ref())?;
+        if let Some(removal) = &removal {
+            self.drop_blocks(removal)?;
         }
-        Ok(Writer { drop_noted: vault_drop.is_some(), failed: false })
+        Ok(Writer { drop_noted: removal.is_some(), failed: false })
     }
 
     fn write_state(
         &self,
         writer: &Writer,
         batch: &StateBatch,
-        vault_drop: Option<&VaultDrop>,
+        removal: Option<&BlocksRemoval>,
     ) -> Result<(), Failure> {
         let write = quick(&self.state)?;
-        if vault_drop.is_some() {
+        if !batch.dropped_vaults.is_empty() {
             for table in FileKind::State.state_tables().filter(|table| table.is_per_vault()) {
                 let mut rows = write.open_table(definition(table))?;
                 for vault in &batch.dropped_vaults {
@@ -148,8 +148,8 @@ impl RedbStateStore {
         put_rows(&write, FileKind::State, &batch.rows)?;
         let mut meta = write.open_table(META)?;
         put_meta(&mut meta, APPLIED, &encode_applied(&batch.applied))?;
-        match vault_drop {
-            Some(vault_drop) => put_meta(&mut meta, DROPPING, &vault_drop.encode())?,
+        match removal {
+            Some(removal) => put_meta(&mut meta, DROPPING, &removal.encode())?,
             None if writer.drop_noted => {
                 meta.remove(DROPPING)?;
             }
@@ -160,12 +160,15 @@ impl RedbStateStore {
         Ok(())
     }
 
-    fn drop_blocks(&self, vault_drop: &VaultDrop) -> Result<(), Failure> {
+    fn drop_blocks(&self, removal: &BlocksRemoval) -> Result<(), Failure> {
         let write = quick(&self.blocks)?;
         for table in FileKind::Blocks.state_tables() {
             let mut rows = write.open_table(definition(table))?;
-            for vault in &vault_drop.vaults {
-                drop_vault(&mut rows, *vault, |key| vault_drop.keeps(table, key))?;
+            for vault in &removal.vaults {
+                drop_vault(&mut rows, *vault, |key| removal.keeps(table, key))?;
+            }
+            for key in removal.deleted_from(table) {
+                rows.remove(key)?;
             }
         }
         write.commit()?;
@@ -271,7 +274,8 @@ fn quick(file: &RedbFile) -> Result<WriteTransaction, Failure> {
     Ok(write)
 }
 
-/// Writes those of `rows` whose tables live in the file of `kind`. They come ordered by table.
+/// Writes those of `rows` whose tables live in the file of `kind`. They come ordered by table. Rows that go from
+/// append-only tables go later.
 fn put_rows(write: &WriteTransaction, kind: FileKind, rows: &[RowChange]) -> Result<(), Failure> {
     let mut framed = Vec::new();
     for run in rows.chunk_by(|row, next| row.table == next.table) {
@@ -287,6 +291,7 @@ fn put_rows(write: &WriteTransaction, kind: FileKind, rows: &[RowChange]) -> Res
                     row::seal(&mut framed, table.into(), key, value);
                     stored.insert(key, framed.as_slice())?;
                 }
+                None if kind == FileKind::Blocks => {}
                 None => {
                     stored.remove(key)?;
                 }

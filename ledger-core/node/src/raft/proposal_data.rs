@@ -53,6 +53,9 @@ impl fmt::Display for ProposalData {
             Command::DeleteVault { .. } => "delete vault",
             Command::Write { .. } => "write",
             Command::RaiseHeaderVersion { .. } => "raise header version",
+            Command::CreateVaultRetaining { .. } => "create vault retaining",
+            Command::SetRetention { .. } => "set retention",
+            Command::Compact => "compact",
         };
         write!(f, "{kind}, {} bytes", self.encoded.len())
     }

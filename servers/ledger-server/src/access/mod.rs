@@ -12,5 +12,6 @@ mod role;
 
 pub use caller::Caller;
 pub use layer::{AccessLayer, AccessService, Authentication, Reflection};
+pub(crate) use policy::WATCH_BLOCKS;
 pub use policy::{Need, POLICY, Rule, need_of};
 pub use role::{Role, Scope, ScopeError};

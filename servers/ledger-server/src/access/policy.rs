@@ -33,6 +33,9 @@ const fn rule(path: &'static str, need: Need) -> Rule {
 const READS: Need = Need::VaultRole(Role::Reader);
 const WRITES: Need = Need::VaultRole(Role::Writer);
 
+/// The one call of the ledger that is a stream.
+pub(crate) const WATCH_BLOCKS: &str = "/strongroom.ledger.v1.ReadService/WatchBlocks";
+
 /// Every method of every service that the server mounts.
 pub static POLICY: &[Rule] = &[
     rule("/strongroom.ledger.v1.ReadService/Get", READS),
@@ -46,6 +49,10 @@ pub static POLICY: &[Rule] = &[
     rule("/strongroom.ledger.v1.ReadService/GetCheckpoint", READS),
     rule("/strongroom.ledger.v1.ReadService/GetClientState", READS),
     rule("/strongroom.ledger.v1.ReadService/VerifiedList", READS),
+    rule(WATCH_BLOCKS, READS),
+    rule("/strongroom.ledger.v1.ReadService/GetBlockRange", READS),
+    rule("/strongroom.ledger.v1.ReadService/HistoricalRead", READS),
+    rule("/strongroom.ledger.v1.ReadService/History", READS),
     rule("/strongroom.ledger.v1.WriteService/Write", WRITES),
     rule("/strongroom.ledger.v1.AdminService/CreateNamespace", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/GetNamespace", Need::AdminOfEverything),
@@ -59,6 +66,7 @@ pub static POLICY: &[Rule] = &[
     rule("/strongroom.ledger.v1.AdminService/CreateToken", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/ListTokens", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/RevokeToken", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/SetRetention", Need::AdminOfEverything),
     rule("/grpc.health.v1.Health/Check", Need::Nothing),
     rule("/grpc.health.v1.Health/Watch", Need::Nothing),
     rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::CredentialUnlessLoopback),

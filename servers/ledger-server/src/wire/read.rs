@@ -17,6 +17,7 @@ use ledger_verify::proof::Evidence;
 
 use super::address::{self, entity_key, vault_ref_answer};
 use super::field::{AtField, BadField, FieldFault, required};
+use super::history;
 use super::paging::{page_size, page_token};
 use super::{ANSWER_CONTENT_BYTES_MAX, PAGE_SIZE_MAX};
 
@@ -204,6 +205,8 @@ pub(crate) fn vault_answer(vault: VaultInfo, origin: String) -> v1::Vault {
         key_count: vault.key_count,
         created_at_ms: vault.created_at_ms,
         origin,
+        retained_blocks: history::retained_blocks_answer(vault.retention),
+        first_height: vault.first_height,
     }
 }
 

@@ -1,10 +1,12 @@
 //! `strongroom ledger …`, a file each.
 
+pub mod blocks;
 pub mod check;
 pub mod checkpoint;
 pub mod delete;
 pub mod doctor;
 pub mod get;
+pub mod history;
 pub mod import;
 pub mod key;
 pub mod list;
@@ -17,6 +19,7 @@ pub mod token;
 pub mod txn;
 pub mod vault;
 pub mod vkey;
+pub mod watch;
 
 mod condition;
 pub mod proven_list;

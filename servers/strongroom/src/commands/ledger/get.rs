@@ -1,7 +1,7 @@
 //! `strongroom ledger get`
 
 use clap::Args;
-use ledger_client::{Consistency, PinId, Verified};
+use ledger_client::{Consistency, HistorySubject, PinId, Verified};
 use ledger_core::entity::EntityKey;
 use ledger_core::names::VaultRef;
 use serde_json::json;
@@ -15,18 +15,22 @@ use crate::{clock, record, table};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     strongroom ledger get acme/prod door:front\n  \
-    strongroom ledger get acme/prod door:front --verify --json")]
+    strongroom ledger get acme/prod door:front --verify --json\n  \
+    strongroom ledger get acme/prod door:front --at 17 --verify")]
 pub struct Get {
     /// NAMESPACE/VAULT.
     vault: VaultRef,
     /// The key.
     #[arg(value_parser = super::entity_key)]
     key: EntityKey,
+    /// Read what it held at this block instead of now.
+    #[arg(long, value_name = "HEIGHT")]
+    at: Option<u64>,
     /// Believe nothing that is not proved: check the whole proof, and that history was only appended to.
-    #[arg(long)]
+    #[arg(long, alias = "verified")]
     verify: bool,
     /// Read what the node has, without asking whether it is the newest.
-    #[arg(long, conflicts_with = "verify")]
+    #[arg(long, conflicts_with_all = ["verify", "at"])]
     eventual: bool,
     #[command(flatten)]
     trust: TrustArgs,
@@ -37,11 +41,35 @@ pub struct Get {
 impl Get {
     /// Runs the command.
     pub async fn run(self, output: Output) -> Result<(), Failure> {
-        if self.verify || !self.trust.verifier_keys.is_empty() {
-            self.verified(output).await
-        } else {
-            self.plain(output).await
+        let is_verified = self.verify || !self.trust.verifier_keys.is_empty();
+        match self.at {
+            _ if is_verified => self.verified(output).await,
+            Some(height) => self.plain_at(height, output).await,
+            None => self.plain(output).await,
         }
+    }
+
+    async fn plain_at(self, height: u64, output: Output) -> Result<(), Failure> {
+        let subject = HistorySubject::Entity(self.key.clone());
+        let read = self.server.client()?.get_at(&self.vault, &subject, height).await?;
+        let Some(entity) = read.record else {
+            return Err(absent(&self.key, &format!("at block {height} there was no key")));
+        };
+        if output.is_json() {
+            let mut record = record::entity(&self.key, &entity);
+            extend(
+                &mut record,
+                json!({ "height": height, "time_ms": read.header.time_ms, "verified": false }),
+            );
+            return output.json_line(&record);
+        }
+        output.bytes(&entity.value)?;
+        end_line(output, &entity.value)?;
+        output.note(&format!(
+            "version {}  block {}  as of block {height}",
+            entity.version, entity.modified_height
+        ));
+        Ok(())
     }
 
     async fn plain(self, output: Output) -> Result<(), Failure> {
@@ -64,9 +92,16 @@ impl Get {
 
     async fn verified(self, output: Output) -> Result<(), Failure> {
         let client = self.server.trusting_client(&self.trust)?;
-        let verified = client.verified_get(&self.vault, &self.key).await?;
+        let verified = match self.at {
+            None => client.verified_get(&self.vault, &self.key).await?,
+            Some(height) => {
+                let subject = HistorySubject::Entity(self.key.clone());
+                client.verified_get_at(&self.vault, &subject, height).await?
+            }
+        };
         note_trust(output, &self.vault, &verified);
-        let now_ms = clock::now_ms();
+        // At a height, the time of its block counts.
+        let now_ms = if self.at.is_some() { verified.claim.time_ms } else { clock::now_ms() };
         let expired = verified.claim.expired_at(now_ms);
         if output.is_json() {
             // A proved absence is an answer too.

@@ -120,7 +120,7 @@ fn list(words: &[String]) -> Result<(Resource, Option<Relation>), Failure> {
     Ok((super::resource(resource).map_err(Failure::usage)?, relation))
 }
 
-fn tuple(words: &[String]) -> Result<Relationship, Failure> {
+pub(super) fn tuple(words: &[String]) -> Result<Relationship, Failure> {
     let [resource, relation, subject] = words else {
         return Err(Failure::usage("--check takes RESOURCE RELATION SUBJECT"));
     };

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use ledger_client::PageRequest;
+use ledger_core::command::Retention;
 use ledger_core::names::{NamespaceName, VaultRef};
 use serde_json::json;
 
@@ -14,14 +15,21 @@ use crate::{record, table};
 #[derive(Debug, Subcommand)]
 pub enum Vault {
     /// Create a vault; its namespace must exist.
-    #[command(after_help = "Example:\n  strongroom ledger vault create acme/prod")]
-    Create(One),
+    #[command(after_help = "Examples:\n  \
+        strongroom ledger vault create acme/prod\n  \
+        strongroom ledger vault create acme/metrics --retention compacted:10000")]
+    Create(New),
     /// List the vaults of a namespace, or of all.
     #[command(after_help = "Example:\n  strongroom ledger vault list acme")]
     List(All),
     /// Show a vault.
     #[command(after_help = "Example:\n  strongroom ledger vault show acme/prod")]
     Show(One),
+    /// Show or change how much of its past a vault keeps. What is dropped does not come back.
+    #[command(after_help = "Examples:\n  \
+        strongroom ledger vault retention acme/prod\n  \
+        strongroom ledger vault retention acme/prod compacted:10000")]
+    Retention(Keep),
     /// Delete a vault with all that it holds. There is no way back.
     #[command(after_help = "Example:\n  strongroom ledger vault delete acme/prod")]
     Delete(One),
@@ -34,6 +42,26 @@ pub struct One {
     vault: VaultRef,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+/// A new vault.
+#[derive(Debug, Args)]
+pub struct New {
+    #[command(flatten)]
+    one: One,
+    /// What to keep of its past: `full`, or `compacted:N` for the transactions and earlier states of the newest N
+    /// blocks. Headers and proofs of inclusion are kept for ever.
+    #[arg(long, default_value = "full", value_name = "RETENTION")]
+    retention: Retention,
+}
+
+/// How much to keep.
+#[derive(Debug, Args)]
+pub struct Keep {
+    #[command(flatten)]
+    one: One,
+    /// `full` or `compacted:N`. Without it the present one is shown.
+    retention: Option<Retention>,
 }
 
 /// A command on many.
@@ -54,9 +82,22 @@ impl Vault {
     /// Runs the command.
     pub async fn run(self, output: Output) -> Result<(), Failure> {
         match self {
-            Self::Create(one) => {
-                let vault = one.server.client()?.create_vault(&one.vault).await?;
+            Self::Create(New { one, retention }) => {
+                let vault = one.server.client()?.create_vault_retaining(&one.vault, retention).await?;
                 output.result(&record::vault(&vault), || format!("created  {}  id {}", vault.vault, vault.id))
+            }
+            Self::Retention(Keep { one, retention }) => {
+                let client = one.server.client()?;
+                let vault = match retention {
+                    Some(retention) => client.set_retention(&one.vault, retention).await?,
+                    None => client.vault(&one.vault).await?,
+                };
+                output.result(&record::vault(&vault), || {
+                    format!(
+                        "{}  {}  readable from block {} of {}",
+                        vault.vault, vault.retention, vault.first_height, vault.height
+                    )
+                })
             }
             Self::Delete(one) => {
                 let vault = one.server.client()?.delete_vault(&one.vault).await?;
@@ -87,6 +128,8 @@ fn show(vault: &ledger_client::Vault, output: Output) -> Result<(), Failure> {
             ("state root", hex::encode(vault.state_root)),
             ("created", table::time(vault.created_at_ms)),
             ("origin", vault.origin.clone()),
+            ("retention", vault.retention.to_string()),
+            ("readable from", vault.first_height.to_string()),
         ])
     })
 }
