@@ -16,14 +16,13 @@ const BLOCK: usize = 500;
 
 fn main() {
     println!("{RELATIONSHIPS} relationships, blocks of {BLOCK} on random resources");
-    println!(
-        "{:>11} {:>12} {:>12} {:>12} {:>12}",
-        "members of", "sets", "list leaves", "sets", "list leaves"
-    );
-    println!(
-        "{:>11} {:>12} {:>12} {:>12} {:>12}",
-        "a resource", "B/tuple", "B/tuple", "us/tuple", "us/tuple"
-    );
+    for head in [
+        ["members of", "sets", "list leaves", "sets", "list leaves", "own leaves"],
+        ["a resource", "B/tuple", "B/tuple", "us/tuple", "us/tuple", "us/tuple"],
+    ] {
+        let [first, rest @ ..] = head;
+        println!("{first:>11} {}", rest.map(|name| format!("{name:>12}")).join(" "));
+    }
     for members in [1, 3, 10, 100, 3_000] {
         measure(members);
     }
@@ -47,7 +46,7 @@ fn measure(members: usize) {
     let tree_bytes = tree.memory_bytes() - before;
 
     // New relationships on resources all over the vault, as an import in random order brings them.
-    let (mut in_sets, mut in_tree) = (0.0, 0.0);
+    let (mut in_sets, mut in_tree, mut of_own) = (0.0, 0.0, 0.0);
     let blocks = 100;
     for block in 0..blocks {
         let tuples: Vec<_> = (0..BLOCK)
@@ -62,14 +61,20 @@ fn measure(members: usize) {
         let started = Instant::now();
         tree.update(leaves);
         in_tree += started.elapsed().as_secs_f64();
+        // What a relationship costs without lists.
+        let own = tuples.iter().map(|tuple| (key(tuple), Some([2; 32]))).collect();
+        let started = Instant::now();
+        tree.update(own);
+        of_own += started.elapsed().as_secs_f64();
     }
     let per_tuple = |seconds: f64| seconds * 1e6 / (blocks * BLOCK) as f64;
     println!(
-        "{members:>11} {:>12.0} {:>12.0} {:>12.2} {:>12.2}",
+        "{members:>11} {:>12.0} {:>12.0} {:>12.2} {:>12.2} {:>12.2}",
         sets.memory_bytes() as f64 / (RELATIONSHIPS + blocks * BLOCK) as f64,
         tree_bytes as f64 / RELATIONSHIPS as f64,
         per_tuple(in_sets),
         per_tuple(in_tree),
+        per_tuple(of_own),
     );
 }
 

@@ -3,7 +3,7 @@
 use ledger_verify::header::{BlockHeader, HEADER_BYTES};
 use ledger_verify::note::{Checkpoint, SignedCheckpoint, SigningKey, VerifierKey};
 use ledger_verify::state::LeafValue;
-use ledger_verify::{proof, transaction};
+use ledger_verify::{list, proof, transaction};
 
 /// The public key of the golden files.
 const GOLDEN_KEY: &str = include_str!("golden.vkey");
@@ -20,6 +20,9 @@ pub fn header(bytes: &[u8]) {
     }
     if let Ok(leaf) = LeafValue::decode(bytes) {
         assert_eq!(leaf.encode(), bytes);
+    }
+    if let Ok(leaf) = list::ListLeaf::decode(bytes) {
+        assert_eq!(leaf.encode().as_slice(), bytes);
     }
 }
 
@@ -62,5 +65,20 @@ pub fn proof_json(bytes: &[u8]) {
     if let Ok(claim) = proof::verify(&subject, &evidence, &[golden_key()]) {
         assert_eq!(claim.subject, subject);
         assert_eq!(claim.present, evidence.leaf.is_some());
+    }
+}
+
+/// What is read must be written as the same document, and checking it must not panic, nor must reading the bytes as
+/// the nodes of a page.
+pub fn list_json(bytes: &[u8]) {
+    if let Ok(members) = list::verify_range(&[0; 32], &list::KeyRange::ALL, bytes) {
+        assert!(members.is_empty(), "no set has the root 0");
+    }
+    let Ok((subject, evidence)) = list::from_json(bytes) else { return };
+    assert!(list::is_list_document(bytes));
+    assert_eq!(list::to_json(&subject, &evidence).as_bytes(), bytes);
+    if let Ok(claim) = list::verify(&subject, &evidence, &[golden_key()]) {
+        assert_eq!(claim.subject, subject);
+        assert_eq!(claim.resource_count == 0, evidence.head.leaf.is_none());
     }
 }

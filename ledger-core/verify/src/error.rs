@@ -250,6 +250,11 @@ pub enum ListFault {
     /// The page ends before it begins, or after the end of what was asked.
     #[error("its last key does not follow the page before, or lies outside of what was asked")]
     Range,
+    /// The page ends neither with its last member nor with the range, or is empty behind others.
+    #[error(
+        "it ends neither with its last member nor with what was asked, or has no members although it is not the first"
+    )]
+    End,
     /// The pages end before the range does.
     #[error("the pages end before the last key of what was asked")]
     Unfinished,

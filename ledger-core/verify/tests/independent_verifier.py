@@ -204,8 +204,11 @@ def u64(data, offset):
 
 
 def parse_header(data):
-    require(len(data) == 188 and data[:8] == b"SRBH\x00\x01\x00\x01", "not a block header of version 1")
+    require(len(data) == 188 and data[:4] == b"SRBH" and data[6:8] == b"\x00\x01", "not a block header")
+    version = int.from_bytes(data[4:6], "big")
+    require(version in (1, 2), "a block header of another version")
     return {
+        "version": version,
         "ledger_id": data[8:24],
         "vault_id": data[24:40],
         "height": u64(data, 40),
@@ -253,7 +256,7 @@ def hashes(value, most, what):
 
 
 def parse_document(data):
-    require(len(data) <= 8_388_608, "the document is too large")
+    require(len(data) <= 67_108_864, "the document is too large")
     try:
         document = json.loads(data.decode("utf-8"))
         canonical = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
@@ -261,7 +264,9 @@ def parse_document(data):
         raise Refused("the document is not JSON") from error
     require(canonical == data, "the document is not canonical")
     names = ["format", "subject", "leaf_base64", "state_proof", "header_base64", "inclusion", "checkpoint"]
-    values = members(document, names, "the document")
+    is_list = isinstance(document, dict) and isinstance(document.get("subject"), dict) and "list" in document["subject"]
+    require(is_list or len(data) <= 8_388_608, "the document is too large")
+    values = members(document, [*names, "pages"] if is_list else names, "the document")
     require(values[0] == "strongroom.proof.v1", "the document has another format")
     require(all(isinstance(value, str) for value in (values[4], values[6])), "a field has another type")
     require(values[2] is None or isinstance(values[2], str), "a field has another type")
@@ -276,10 +281,8 @@ def parse_state_proof(state_proof):
     return siblings, other_leaf
 
 
-def verify(data, keys):
-    subject, leaf, state_proof, header_text, inclusion, checkpoint_text = parse_document(data)
-    kind, key_bytes = parse_subject(subject)
-    siblings, other_leaf = parse_state_proof(state_proof)
+def verify_anchor(header_text, inclusion, checkpoint_text, keys):
+    """From the signature to the header: what a claim says about both, and the header."""
     path = hashes(inclusion, 64, "inclusion")
     header_bytes = from_base64(header_text, "the header")
     header = parse_header(header_bytes)
@@ -288,6 +291,27 @@ def verify(data, keys):
     require(origin == f"{key_name}/{uuid.UUID(bytes=header['vault_id'])}", "the checkpoint is that of another vault")
     block_hash = sha256(b"\x00", header_bytes)
     verify_inclusion(block_hash, header["height"], size, path, root)
+    anchor = {
+        "height": header["height"],
+        "block_hash": block_hash.hex(),
+        "state_root": header["state_root"].hex(),
+        "time_ms": header["time_ms"],
+        "checkpoint_size": size,
+        "checkpoint_root": root.hex(),
+        "origin": origin,
+        "key_name": key_name,
+    }
+    return anchor, header
+
+
+def verify(data, keys):
+    values = parse_document(data)
+    if len(values) == 7:
+        return verify_list(values, keys)
+    subject, leaf, state_proof, header_text, inclusion, checkpoint_text = values
+    kind, key_bytes = parse_subject(subject)
+    siblings, other_leaf = parse_state_proof(state_proof)
+    anchor, header = verify_anchor(header_text, inclusion, checkpoint_text, keys)
     record = {"modified_height": 0, "version": 0, "expires_at_ms": 0, "value": b""}
     if leaf is None:
         verify_absence(siblings, other_leaf, sha256(key_bytes), header["state_root"])
@@ -304,14 +328,123 @@ def verify(data, keys):
         "version": record["version"],
         "modified_height": record["modified_height"],
         "expires_at_ms": record["expires_at_ms"],
-        "height": header["height"],
-        "block_hash": block_hash.hex(),
-        "state_root": header["state_root"].hex(),
-        "time_ms": header["time_ms"],
-        "checkpoint_size": size,
-        "checkpoint_root": root.hex(),
-        "origin": origin,
-        "key_name": key_name,
+        **anchor,
+    }
+
+
+# Lists.
+ALL_KEYS = (bytes(32), b"\xff" * 32)
+
+
+def member_key(relation, subject):
+    return sha256(relation)[:2] + sha256(relation, b"\x00", subject)[:30]
+
+
+class Page:
+    """Reads the nodes of one page, which covers the keys from `first` to `last`."""
+
+    def __init__(self, data, first, last):
+        self.data, self.offset, self.first, self.last, self.members = data, 0, first, last, []
+
+    def take(self, count):
+        require(self.offset + count <= len(self.data), "the page's nodes end early")
+        self.offset += count
+        return self.data[self.offset - count : self.offset]
+
+    def text(self, most):
+        text = self.take(int.from_bytes(self.take(2), "big"))
+        require(1 <= len(text) <= most and b"\x00" not in text, "a member is not well-formed")
+        try:
+            text.decode("utf-8")
+        except ValueError as error:
+            raise Refused("a member is not UTF-8") from error
+        return text
+
+    def node(self, low, high, depth):
+        """The hash and the kind of the subtree over the keys from `low` to `high`."""
+        outside = high < self.first or self.last < low
+        kind = self.take(1)[0]
+        if kind == 0:
+            return STATE_EMPTY, kind
+        if kind == 1:
+            require(outside, "a subtree inside the range is withheld")
+            pruned = self.take(32)
+            require(pruned != STATE_EMPTY, "an empty subtree shows its hash")
+            return pruned, kind
+        require(kind in (2, 3), "a node of an unknown kind")
+        require(not outside, "a subtree outside the range is shown")
+        if kind == 2:
+            relation, subject = self.text(64), self.text(512)
+            key = member_key(relation, subject)
+            require(low <= key <= high, "a member stands in another's place")
+            if self.first <= key <= self.last:
+                self.members.append((relation.decode(), subject.decode(), key))
+            return state_leaf(key, sha256(b"\x05", relation, b"\x00", subject)), kind
+        require(depth < 256, "the nodes go too deep")
+        half = 1 << (255 - depth)
+        left_high = (int.from_bytes(high, "big") & ~half).to_bytes(32, "big")
+        right_low = (int.from_bytes(low, "big") | half).to_bytes(32, "big")
+        left, left_kind = self.node(low, left_high, depth + 1)
+        right, right_kind = self.node(right_low, high, depth + 1)
+        require((left_kind, right_kind) not in ((0, 0), (0, 2), (2, 0)), "a subtree is not collapsed")
+        return sha256(b"JMT::IntrnalNode", left, right), kind
+
+
+def verify_pages(pages, asked_first, asked_last, set_root):
+    """Relation, subject and key of every member, in key order."""
+    require(isinstance(pages, list) and len(pages) <= 16_384, "the pages are no list or too many")
+    found, first = [], asked_first
+    for number, page in enumerate(pages):
+        last, nodes = members(page, ["last_key", "nodes_base64"], "a page")
+        last = from_hex(last, "last_key")
+        require(first is not None and first <= last <= asked_last, "a page does not follow the one before")
+        require(isinstance(nodes, str), "a field has another type")
+        reader = Page(from_base64(nodes, "the nodes"), first, last)
+        root, _ = reader.node(*ALL_KEYS, 0)
+        require(reader.offset == len(reader.data), "bytes follow the nodes")
+        require(root == set_root, "the set's root differs")
+        if reader.members:
+            require(last in (asked_last, reader.members[-1][2]), "a page does not end with its last member")
+        else:
+            require(number == 0 and last == asked_last, "a page is empty")
+        found += reader.members
+        first = None if last == asked_last else (int.from_bytes(last, "big") + 1).to_bytes(32, "big")
+    require(first is None, "the pages end before the list")
+    return found
+
+
+def verify_list(values, keys):
+    subject, leaf, state_proof, header_text, inclusion, checkpoint_text, pages = values
+    (asked,) = members(subject, ["list"], "the subject")
+    resource, relation = members(asked, ["resource", "relation"], "the list")
+    key_hash = sha256(b"\x03", limited(resource, 512, "the resource"))
+    first, last = ALL_KEYS
+    if relation is not None:
+        prefix = sha256(limited(relation, 64, "the relation"))[:2]
+        first, last = prefix + first[2:], prefix + last[2:]
+    siblings, other_leaf = parse_state_proof(state_proof)
+    anchor, header = verify_anchor(header_text, inclusion, checkpoint_text, keys)
+    require(header["version"] >= 2, "the header covers no lists")
+    if leaf is None:
+        verify_absence(siblings, other_leaf, key_hash, header["state_root"])
+        require(pages == [], "pages of a resource without relationships")
+        count, found = 0, []
+    else:
+        leaf = from_base64(leaf, "the leaf")
+        require(len(leaf) == 42 and leaf[:2] == b"\x01\x03", "not the leaf of a list")
+        count = u64(leaf, 2)
+        require(count >= 1, "a list of nothing has no leaf")
+        require(other_leaf is None, "presence names another leaf")
+        fold_state(state_leaf(key_hash, sha256(leaf)), siblings, key_hash, header["state_root"])
+        found = verify_pages(pages, first, last, leaf[10:])
+        require(len(found) == count if relation is None else len(found) <= count, "the count differs")
+    shown = sorted((name, of) for name, of, _ in found if relation in (None, name))
+    return {
+        "ledger_id_hex": header["ledger_id"].hex(),
+        "vault_id_hex": header["vault_id"].hex(),
+        "members": [{"relation": name, "subject": of} for name, of in shown],
+        "resource_count": count,
+        **anchor,
     }
 
 

@@ -130,7 +130,7 @@ impl ListSubject {
 /// One page of a list. It begins where the page before ended, the first at the first key of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListPage {
-    /// The last key that it covers, a member's or not.
+    /// The last key that it covers: that of its last member, or on the last page that of the list's range.
     pub last_key: Hash,
     /// The set's tree as far as the page shows it, see `docs/formats.md`.
     pub nodes: Vec<u8>,
@@ -249,7 +249,18 @@ fn verify_pages(
         let first = next.filter(|first| *first <= content.last_key && content.last_key <= asked.last);
         let first = first.ok_or_else(|| refused(ListFault::Range))?;
         let range = KeyRange { first, last: content.last_key };
-        for (relation, subject_of) in verify_range(&leaf.root, &range, &content.nodes).map_err(refused)? {
+        let in_range = verify_range(&leaf.root, &range, &content.nodes).map_err(refused)?;
+        // So that a list has one form for each way to divide its members.
+        let ends_well = match in_range.last() {
+            Some((relation, subject)) => {
+                content.last_key == asked.last || content.last_key == member_key(relation, subject)
+            }
+            None => page == 0 && content.last_key == asked.last,
+        };
+        if !ends_well {
+            return Err(refused(ListFault::End));
+        }
+        for (relation, subject_of) in in_range {
             shown += 1;
             // Relations may share a prefix; those that were not asked for are not part of the answer.
             if subject.relation.as_deref().is_none_or(|asked| asked == relation) {

@@ -10,8 +10,9 @@ mod entry_points;
 
 type EntryPoint = fn(&[u8]);
 
-const TARGETS: [(&str, EntryPoint); 4] = [
+const TARGETS: [(&str, EntryPoint); 5] = [
     ("header", entry_points::header),
+    ("list_json", entry_points::list_json),
     ("note", entry_points::note),
     ("proof_json", entry_points::proof_json),
     ("transaction", entry_points::transaction),

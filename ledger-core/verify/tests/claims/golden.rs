@@ -59,6 +59,7 @@ fn the_golden_files_hold_exactly_what_the_code_makes() {
     .into();
     files.extend(documents().into_iter().map(|(name, _, text)| (folder().join(name), text.into_bytes())));
     files.extend(fuzz_seeds());
+    files.extend(crate::golden_lists::files());
     let bless = std::env::var_os("STRONGROOM_BLESS").is_some();
     for (path, made) in files {
         if bless {

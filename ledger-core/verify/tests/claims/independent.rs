@@ -8,6 +8,7 @@ use ledger_verify::note::SigningKey;
 
 use crate::fixture::log_key;
 use crate::golden::{documents, folder, refused_documents};
+use crate::golden_lists::{list_documents, refused_list_documents};
 
 fn script() -> String {
     format!("{}/tests/independent_verifier.py", env!("CARGO_MANIFEST_DIR"))
@@ -31,17 +32,22 @@ fn it_accepts_every_golden_document_and_reads_the_same_claim() {
         return;
     }
     let vkey = log_key().verifier_key().to_string();
-    let expected: serde_json::Value =
-        serde_json::from_slice(&fs::read(folder().join("proofs.json")).unwrap()).unwrap();
-    let paths: Vec<_> = documents().iter().map(|(file, ..)| folder().join(file)).collect();
+    let mut wanted = Vec::new();
+    for claims in ["proofs.json", "lists.json"] {
+        let claims = fs::read(folder().join(claims)).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        wanted.extend(claims["documents"].as_array().unwrap().clone());
+    }
+    let files = documents().into_iter().map(|(file, ..)| file);
+    let files = files.chain(list_documents().into_iter().map(|(file, ..)| file));
+    let paths: Vec<_> = files.map(|file| folder().join(file)).collect();
     let output = run(&vkey, &paths.iter().map(AsRef::as_ref).collect::<Vec<_>>());
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let claims: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let wanted = expected["documents"].as_array().unwrap();
     assert_eq!(claims.len(), wanted.len());
-    for (claim, wanted) in claims.iter().zip(wanted) {
+    for (claim, wanted) in claims.iter().zip(&wanted) {
         assert_eq!(claim, &wanted["claim"]);
     }
 }
@@ -55,7 +61,8 @@ fn it_refuses_every_tampered_document_and_a_wrong_key() {
     let scratch = env::temp_dir().join(format!("strongroom-independent-{}", process::id()));
     fs::create_dir_all(&scratch).unwrap();
     let mut paths = Vec::new();
-    for (index, (_, document)) in refused_documents().iter().enumerate() {
+    let refused = refused_documents().into_iter().chain(refused_list_documents());
+    for (index, (_, document)) in refused.enumerate() {
         paths.push(scratch.join(format!("{index}.proof.json")));
         fs::write(&paths[index], document).unwrap();
     }

@@ -124,6 +124,9 @@ async fn bad_reads(server: &TestServer, cases: &mut Cases) {
         cases.field("VerifiedRead", reads.verified_read(read).await, field);
         let checkpoint = v1::GetCheckpointRequest { vault: vault.clone(), trusted_size: 0 };
         cases.field("GetCheckpoint", reads.get_checkpoint(checkpoint).await, field);
+        let resource = "doc:1".to_owned();
+        let list = v1::VerifiedListRequest { vault: vault.clone(), resource, ..Default::default() };
+        cases.field("VerifiedList", reads.verified_list(list).await, field);
         let state = v1::GetClientStateRequest { vault };
         cases.field("GetClientState", reads.get_client_state(state).await, field);
     }
@@ -216,6 +219,14 @@ async fn bad_lists(server: &TestServer, cases: &mut Cases) {
             ..Default::default()
         };
         cases.field("ListRelationships", clients.reads.list_relationships(list).await, part);
+    }
+    for (tuple, part) in bad_tuples() {
+        if part == "subject" || (part == "relation" && tuple.relation.is_empty()) {
+            continue;
+        }
+        let v1::Relationship { resource, relation, .. } = tuple;
+        let list = v1::VerifiedListRequest { vault: vault.clone(), resource, relation, ..Default::default() };
+        cases.field("VerifiedList", clients.reads.verified_list(list).await, part);
     }
     let list = v1::ListVaultsRequest { namespace: "No".into(), ..Default::default() };
     cases.field("ListVaults", clients.admin.list_vaults(list).await, "namespace");
