@@ -335,7 +335,7 @@ async fn bad_administration(server: &TestServer, cases: &mut Cases) {
         cases.field("DeleteNamespace", admin.delete_namespace(delete).await, "name");
     }
     for (vault, field) in bad_vaults() {
-        let create = v1::CreateVaultRequest { vault: vault.clone() };
+        let create = v1::CreateVaultRequest { vault: vault.clone(), retained_blocks: 0 };
         cases.field("CreateVault", admin.create_vault(create).await, field);
         let get = v1::GetVaultRequest { vault: vault.clone() };
         cases.field("GetVault", admin.get_vault(get).await, field);

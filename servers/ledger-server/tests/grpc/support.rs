@@ -36,6 +36,7 @@ pub struct Setup {
     pub address: Option<SocketAddr>,
     pub tls: Option<ServerTls>,
     pub no_auth: bool,
+    pub streams_max: Option<usize>,
 }
 
 pub struct TestServer {
@@ -64,8 +65,11 @@ impl TestServer {
         let authentication =
             if setup.no_auth { Authentication::Off } else { Authentication::Tokens(Arc::clone(&tokens)) };
         let limits = ListenerLimits::default();
-        let settings =
-            ServerSettings { authentication, limits: limits.clone(), admission: AdmissionLimits::default() };
+        let mut admission = AdmissionLimits::default();
+        if let Some(streams_max) = setup.streams_max {
+            admission.streams_max = streams_max;
+        }
+        let settings = ServerSettings { authentication, limits: limits.clone(), admission };
         let address = setup.address.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
         let tls = setup.tls.map(|tls| tls.config);
         let listener = Listener::bind("grpc", address, Protocol::Http2, tls, &limits).await.unwrap();
@@ -168,7 +172,7 @@ impl Clients {
             _ => {}
         }
         let vault = Some(vault_ref(namespace, vault));
-        self.admin.create_vault(v1::CreateVaultRequest { vault }).await.unwrap();
+        self.admin.create_vault(v1::CreateVaultRequest { vault, retained_blocks: 0 }).await.unwrap();
     }
 
     /// Writes one transaction with a new key.
