@@ -298,6 +298,9 @@ fn a_deleted_block_stays_until_the_state_no_longer_needs_it() {
     blocks.fail_syncs();
     assert!(store.commit(&deleting).is_err());
     let store = open_state(&state.after_power_cut(), &blocks.after_power_cut());
-    assert_eq!(store.applied().expect("the state is sound").map(|applied| applied.last_applied.index), Some(2));
+    assert_eq!(
+        store.applied().expect("the state is sound").map(|applied| applied.last_applied.index),
+        Some(2)
+    );
     assert!(!present(&store), "opening finished the deletion");
 }

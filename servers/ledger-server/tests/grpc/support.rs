@@ -237,7 +237,7 @@ pub fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, wanted
     status
 }
 
-/// Sends these bytes as the request of a method, as a client without the definitions would.
+/// Sends these bytes as the request of a method, as a client without the definitions would; answers the first message.
 pub async fn raw_call(
     channel: Channel,
     path: &str,
@@ -251,7 +251,8 @@ pub async fn raw_call(
         request.metadata_mut().insert("authorization", authorization.parse().unwrap());
     }
     let path = path.parse().unwrap();
-    grpc.unary(request, path, RawCodec).await.map(Response::into_inner)
+    let mut answers = grpc.server_streaming(request, path, RawCodec).await?.into_inner();
+    answers.message().await?.ok_or_else(|| Status::internal("an answer without a message"))
 }
 
 /// The paths of every method of the ledger's three services.

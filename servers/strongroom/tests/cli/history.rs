@@ -73,7 +73,10 @@ fn blocks_are_shown_with_and_without_their_transactions() {
     let bodies = home.json(&["ledger", "blocks", "acme/prod", "--from", "2", "--limit", "5", "--bodies"]);
     let transaction = &list(&list(&bodies, "blocks")[0], "transactions")[0];
     let operation = &list(transaction, "operations")[0];
-    assert_eq!((&operation["op"], &operation["key"], &operation["value"]), (&"put".into(), &"door".into(), &"two".into()));
+    assert_eq!(
+        (&operation["op"], &operation["key"], &operation["value"]),
+        (&"put".into(), &"door".into(), &"two".into())
+    );
     assert_eq!((&operation["result"], number(transaction, "version")), (&"UPDATED".into(), 2));
     assert!(transaction["transaction_base64"].as_str().is_some_and(|text| text.starts_with("U1JUW")), "SRTX");
     let last = home.json(&["ledger", "blocks", "acme/prod", "--limit", "1"]);
@@ -81,7 +84,10 @@ fn blocks_are_shown_with_and_without_their_transactions() {
     let table = home.run(&["ledger", "blocks", "acme/prod"]).stdout;
     assert_eq!(table.lines().count(), 4, "{table}");
     assert_eq!(home.run(&["ledger", "blocks", "acme/prod", "--bodies"]).code, 2, "--bodies needs --json");
-    assert_eq!(home.refusal(3, &["ledger", "blocks", "acme/prod", "--from", "9"])["code"], "HEIGHT_UNAVAILABLE");
+    assert_eq!(
+        home.refusal(3, &["ledger", "blocks", "acme/prod", "--from", "9"])["code"],
+        "HEIGHT_UNAVAILABLE"
+    );
 }
 
 #[test]
@@ -119,8 +125,7 @@ fn a_watch_goes_on_over_a_restart_of_the_server_and_leaves_no_block_out() {
     const AFTER: u64 = 10;
     let home = Home::new();
     let (data, address) = (home.path("data").display().to_string(), free_address());
-    let serve =
-        ["ledger", "serve", "--data", &data, "--listen", &address, "--metrics", "127.0.0.1:0"];
+    let serve = ["ledger", "serve", "--data", &data, "--listen", &address, "--metrics", "127.0.0.1:0"];
     let server = Server::start(&home, &serve);
     let token = server.ready["token_file"].as_str().expect("a token file").to_owned();
     let access = ["--url", &format!("http://{address}"), "--token-file", &token];
@@ -129,7 +134,8 @@ fn a_watch_goes_on_over_a_restart_of_the_server_and_leaves_no_block_out() {
     run(&["vault", "create", "acme/prod"]);
     let count = (1 + BEFORE + AFTER).to_string();
     let watch = ["watch", "acme/prod", "--from", "0", "--bodies", "--proofs", "--count", &count, "--json"];
-    let mut watching = home.command(&[&["ledger"], watch.as_slice(), access.as_slice()].concat()).spawn().expect("it runs");
+    let mut watching =
+        home.command(&[&["ledger"], watch.as_slice(), access.as_slice()].concat()).spawn().expect("it runs");
     let mut lines = BufReader::new(watching.stdout.take().expect("piped")).lines();
     let mut previous: Option<Value> = None;
     let mut next = |height: u64| {
@@ -139,7 +145,10 @@ fn a_watch_goes_on_over_a_restart_of_the_server_and_leaves_no_block_out() {
         if let Some(previous) = &previous {
             assert_eq!(block["previous"], previous["block_hash"]);
         }
-        assert_eq!((list(&block, "transactions").len(), &block["verified"]), (usize::from(height > 0), &true.into()));
+        assert_eq!(
+            (list(&block, "transactions").len(), &block["verified"]),
+            (usize::from(height > 0), &true.into())
+        );
         previous = Some(block);
     };
     next(0);
@@ -179,7 +188,10 @@ fn a_watch_can_be_filtered_and_begins_with_what_comes() {
     assert_eq!(heights(&["--resource", "doc:plan"], "1"), [3]);
     assert_eq!(heights(&[], "5"), [0, 1, 2, 3, 4]);
     assert_eq!(home.run(&["ledger", "watch", "acme/prod", "--prefix", "a", "--entities"]).code, 2);
-    assert_eq!(home.refusal(3, &["ledger", "watch", "acme/prod", "--from", "9"])["code"], "HEIGHT_UNAVAILABLE");
+    assert_eq!(
+        home.refusal(3, &["ledger", "watch", "acme/prod", "--from", "9"])["code"],
+        "HEIGHT_UNAVAILABLE"
+    );
     assert_eq!(home.refusal(3, &["ledger", "watch", "acme/none", "--from", "0"])["code"], "VAULT_NOT_FOUND");
     make_other_vault_and_follow(&home);
 }
@@ -204,7 +216,11 @@ fn a_ledger_without_the_vault_has_no_history() {
     let home = Home::new();
     let _server = Server::dev(&home);
     make_vault(&home);
-    for arguments in [&["history", "acme/none", "k"][..], &["blocks", "acme/none"], &["get", "acme/none", "k", "--at", "0"]] {
+    for arguments in [
+        &["history", "acme/none", "k"][..],
+        &["blocks", "acme/none"],
+        &["get", "acme/none", "k", "--at", "0"],
+    ] {
         assert_eq!(home.refusal(3, &[&["ledger"], arguments].concat())["code"], "VAULT_NOT_FOUND");
     }
 }
