@@ -274,3 +274,33 @@ fn a_vault_keeps_its_blocks_until_the_state_has_dropped_it() {
     let store = open_state(&state.after_power_cut(), &blocks.after_power_cut());
     assert!(present(&store, Table::Blocks), "a removal that is over does not happen again");
 }
+
+#[test]
+fn a_deleted_block_stays_until_the_state_no_longer_needs_it() {
+    let present = |store: &RedbStateStore| {
+        store.get(Table::Undo, &1_u64.to_be_bytes()).expect("the state is sound").is_some()
+    };
+    let (state, blocks) = (Disk::default(), Disk::default());
+    let store = open_state(&state, &blocks);
+    store.commit(&batch(1, vec![vault_row(Table::Undo, 1, "u")])).expect("the batch is valid");
+    let mut deletion = vault_row(Table::Undo, 1, "u");
+    deletion.value = None;
+    let deleting = batch(2, vec![deletion]);
+
+    // Cut before the state is durable: the row must still be there.
+    state.fail_syncs();
+    assert!(store.commit(&deleting).is_err());
+    let (state, blocks) = (state.after_power_cut(), blocks.after_power_cut());
+    let store = open_state(&state, &blocks);
+    assert!(present(&store), "nothing was deleted");
+
+    // Cut after it: opening finishes the deletion.
+    blocks.fail_syncs();
+    assert!(store.commit(&deleting).is_err());
+    let store = open_state(&state.after_power_cut(), &blocks.after_power_cut());
+    assert_eq!(
+        store.applied().expect("the state is sound").map(|applied| applied.last_applied.index),
+        Some(2)
+    );
+    assert!(!present(&store), "opening finished the deletion");
+}

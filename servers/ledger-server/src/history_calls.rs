@@ -12,7 +12,7 @@ use crate::access::Caller;
 use crate::errors;
 use crate::read_service::{LedgerReadService, position};
 use crate::wire::paging::page_size;
-use crate::wire::{ANSWER_CONTENT_BYTES_MAX, address, history, read};
+use crate::wire::{ANSWER_CONTENT_BYTES_MAX, BadField, address, history, read};
 
 impl LedgerReadService {
     pub(crate) async fn block_range(
@@ -22,7 +22,8 @@ impl LedgerReadService {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let vault = caller.vault(request.vault)?;
-        let limit = u64::from(page_size(request.limit)?);
+        let limit = page_size(request.limit).map_err(|bad| BadField { field: "limit".to_owned(), ..bad })?;
+        let limit = u64::from(limit);
         let content = history::content(request.content)?;
         let tip = self.ledger.tip(&vault, Consistency::Linearizable).await.map_err(errors::read_failed)?;
         if request.start_height > tip.height {

@@ -13,6 +13,7 @@ use ledger_proto::v1::watch_blocks_request::Filter;
 use ledger_verify::header::BlockHeader;
 
 use super::ANSWER_CONTENT_BYTES_MAX;
+use super::address::key_prefix;
 use super::field::{AtField, BadField, FieldFault};
 use super::read::{hash_answer, hashes_answer};
 
@@ -47,7 +48,9 @@ pub(crate) fn content(given: i32) -> Result<WatchContent, BadField> {
 pub(crate) fn watch_request(request: v1::WatchBlocksRequest) -> Result<WatchRequest, BadField> {
     let filter = match request.filter {
         None => WatchFilter::All,
-        Some(Filter::Entities(v1::EntityChanges { prefix })) => WatchFilter::Entities { prefix },
+        Some(Filter::Entities(v1::EntityChanges { prefix })) => {
+            WatchFilter::Entities { prefix: key_prefix(prefix, "entities.prefix")? }
+        }
         Some(Filter::Relationships(v1::RelationshipChanges { resource })) => {
             let resource = match resource.as_str() {
                 "" => None,

@@ -127,6 +127,14 @@ async fn bad_reads(server: &TestServer, cases: &mut Cases) {
         let resource = "doc:1".to_owned();
         let list = v1::VerifiedListRequest { vault: vault.clone(), resource, ..Default::default() };
         cases.field("VerifiedList", reads.verified_list(list).await, field);
+        let watch = v1::WatchBlocksRequest { vault: vault.clone(), ..Default::default() };
+        cases.field("WatchBlocks", reads.watch_blocks(watch).await, field);
+        let range = v1::GetBlockRangeRequest { vault: vault.clone(), ..Default::default() };
+        cases.field("GetBlockRange", reads.get_block_range(range).await, field);
+        let read = v1::HistoricalReadRequest { vault: vault.clone(), ..Default::default() };
+        cases.field("HistoricalRead", reads.historical_read(read).await, field);
+        let history = v1::HistoryRequest { vault: vault.clone(), ..Default::default() };
+        cases.field("History", reads.history(history).await, field);
         let state = v1::GetClientStateRequest { vault };
         cases.field("GetClientState", reads.get_client_state(state).await, field);
     }
@@ -144,7 +152,17 @@ async fn bad_keys_and_tuples(server: &TestServer, cases: &mut Cases) {
         let subject = Some(Subject::Key(key.clone()));
         let read = v1::VerifiedReadRequest { vault: vault.clone(), subject, trusted_size: 0 };
         cases.field("VerifiedRead", reads.verified_read(read).await, "key");
+        let subject = Some(v1::historical_read_request::Subject::Key(key.clone()));
+        let read = v1::HistoricalReadRequest { vault: vault.clone(), subject, ..Default::default() };
+        cases.field("HistoricalRead", reads.historical_read(read).await, "key");
+        let subject = Some(v1::history_request::Subject::Key(key.clone()));
+        let history = v1::HistoryRequest { vault: vault.clone(), subject, ..Default::default() };
+        cases.field("History", reads.history(history).await, "key");
         if !key.is_empty() {
+            let entities = v1::EntityChanges { prefix: key.clone() };
+            let filter = Some(v1::watch_blocks_request::Filter::Entities(entities));
+            let watch = v1::WatchBlocksRequest { vault: vault.clone(), filter, ..Default::default() };
+            cases.field("WatchBlocks", reads.watch_blocks(watch).await, "entities.prefix");
             let list = v1::ListEntitiesRequest { vault: vault.clone(), prefix: key, ..Default::default() };
             cases.field("ListEntities", reads.list_entities(list).await, "prefix");
         }
@@ -158,6 +176,12 @@ async fn bad_keys_and_tuples(server: &TestServer, cases: &mut Cases) {
         let relationship = Some(tuple.clone());
         let check = v1::CheckRequest { vault: vault.clone(), relationship, consistency: 0 };
         cases.field("Check", reads.check(check).await, &field);
+        let subject = Some(v1::historical_read_request::Subject::Relationship(tuple.clone()));
+        let read = v1::HistoricalReadRequest { vault: vault.clone(), subject, ..Default::default() };
+        cases.field("HistoricalRead", reads.historical_read(read).await, &field);
+        let subject = Some(v1::history_request::Subject::Relationship(tuple.clone()));
+        let history = v1::HistoryRequest { vault: vault.clone(), subject, ..Default::default() };
+        cases.field("History", reads.history(history).await, &field);
         let subject = Some(Subject::Relationship(tuple));
         let read = v1::VerifiedReadRequest { vault: vault.clone(), subject, trusted_size: 0 };
         cases.field("VerifiedRead", reads.verified_read(read).await, &field);
@@ -177,6 +201,11 @@ async fn bad_lists(server: &TestServer, cases: &mut Cases) {
         let by = Some(By::Subject("user:a".into()));
         let list = v1::ListRelationshipsRequest { vault: vault.clone(), by, page_size, ..Default::default() };
         cases.field("ListRelationships", clients.reads.list_relationships(list).await, "page_size");
+        let subject = Some(v1::history_request::Subject::Key("k".into()));
+        let history = v1::HistoryRequest { vault: vault.clone(), subject, page_size, ..Default::default() };
+        cases.field("History", clients.reads.history(history).await, "page_size");
+        let range = v1::GetBlockRangeRequest { vault: vault.clone(), limit: page_size, ..Default::default() };
+        cases.field("GetBlockRange", clients.reads.get_block_range(range).await, "limit");
         let list = v1::ListNamespacesRequest { page_size, ..Default::default() };
         cases.field("ListNamespaces", clients.admin.list_namespaces(list).await, "page_size");
         let list = v1::ListVaultsRequest { page_size, ..Default::default() };
@@ -199,6 +228,12 @@ async fn bad_lists(server: &TestServer, cases: &mut Cases) {
         };
         let answer = clients.reads.list_relationships(list).await;
         cases.field_because("ListRelationships", answer, "page_token", malformed);
+        let subject = Some(v1::history_request::Subject::Key("k".into()));
+        let token = page_token.clone();
+        let history =
+            v1::HistoryRequest { vault: vault.clone(), subject, page_token: token, ..Default::default() };
+        let answer = clients.reads.history(history).await;
+        cases.field_because("History", answer, "page_token", malformed);
         let list = v1::ListNamespacesRequest { page_token: page_token.clone(), ..Default::default() };
         let answer = clients.admin.list_namespaces(list).await;
         cases.field_because("ListNamespaces", answer, "page_token", malformed);
@@ -346,10 +381,12 @@ async fn bad_administration(server: &TestServer, cases: &mut Cases) {
         cases.field("DeleteNamespace", admin.delete_namespace(delete).await, "name");
     }
     for (vault, field) in bad_vaults() {
-        let create = v1::CreateVaultRequest { vault: vault.clone() };
+        let create = v1::CreateVaultRequest { vault: vault.clone(), retained_blocks: 0 };
         cases.field("CreateVault", admin.create_vault(create).await, field);
         let get = v1::GetVaultRequest { vault: vault.clone() };
         cases.field("GetVault", admin.get_vault(get).await, field);
+        let retain = v1::SetRetentionRequest { vault: vault.clone(), retained_blocks: 1 };
+        cases.field("SetRetention", admin.set_retention(retain).await, field);
         let delete = v1::DeleteVaultRequest { vault };
         cases.field("DeleteVault", admin.delete_vault(delete).await, field);
     }

@@ -50,13 +50,16 @@ async fn namespaces_and_vaults_are_created_listed_shown_and_deleted() {
     assert!(created.created_at_ms > 0);
     refused(admin.create_namespace(name("acme")).await, Code::AlreadyExists, "NAMESPACE_EXISTS");
     let vault = Some(vault_ref("acme", "main"));
-    let created =
-        admin.create_vault(v1::CreateVaultRequest { vault: vault.clone() }).await.unwrap().into_inner();
+    let created = admin
+        .create_vault(v1::CreateVaultRequest { vault: vault.clone(), retained_blocks: 0 })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((created.height, created.version, created.key_count, created.id.len()), (0, 0, 0, 16));
     assert!(created.origin.starts_with("strongroom/"), "{}", created.origin);
-    let again = admin.create_vault(v1::CreateVaultRequest { vault: vault.clone() }).await;
+    let again = admin.create_vault(v1::CreateVaultRequest { vault: vault.clone(), retained_blocks: 0 }).await;
     refused(again, Code::AlreadyExists, "VAULT_EXISTS");
-    let elsewhere = v1::CreateVaultRequest { vault: Some(vault_ref("nowhere", "main")) };
+    let elsewhere = v1::CreateVaultRequest { vault: Some(vault_ref("nowhere", "main")), retained_blocks: 0 };
     refused(admin.create_vault(elsewhere).await, Code::NotFound, "NAMESPACE_NOT_FOUND");
     let shown = admin.get_vault(v1::GetVaultRequest { vault: vault.clone() }).await.unwrap().into_inner();
     assert_eq!(shown, created);

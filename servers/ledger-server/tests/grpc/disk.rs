@@ -26,7 +26,11 @@ async fn a_full_disk_refuses_every_write_before_the_log_and_reads_go_on_until_it
     let admin = &mut clients.admin;
     let vault_of = |name: &str| Some(vault_ref("acme", name));
     refused(admin.create_namespace(v1::CreateNamespaceRequest { name: name() }).await, FULL.0, FULL.1);
-    refused(admin.create_vault(v1::CreateVaultRequest { vault: vault_of("b") }).await, FULL.0, FULL.1);
+    refused(
+        admin.create_vault(v1::CreateVaultRequest { vault: vault_of("b"), retained_blocks: 0 }).await,
+        FULL.0,
+        FULL.1,
+    );
     refused(admin.delete_vault(v1::DeleteVaultRequest { vault: vault_of("main") }).await, FULL.0, FULL.1);
     let delete = v1::DeleteNamespaceRequest { name: "acme".to_owned() };
     refused(admin.delete_namespace(delete).await, FULL.0, FULL.1);

@@ -21,7 +21,7 @@ fn another_value(key: &str) -> (&'static str, Layer<'static>) {
         "bootstrap" => ("3", &[]),
         "metrics" => ("127.0.0.1:1", &[]),
         "insecure_metrics" => ("true", &[("metrics", "0.0.0.0:9090")]),
-        "batch_size" | "concurrent" | "queue_transactions" => ("77", &[]),
+        "batch_size" | "concurrent" | "queue_transactions" | "streams" => ("77", &[]),
         "batch_delay" | "timeout" | "gc_interval" | "flush_interval" => ("7ms", &[]),
         "queue_bytes" | "flush_bytes" | "state_cache" => ("33MiB", &[]),
         "overlay_bytes" => ("99MiB", &[]),

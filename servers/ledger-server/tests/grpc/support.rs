@@ -36,6 +36,7 @@ pub struct Setup {
     pub address: Option<SocketAddr>,
     pub tls: Option<ServerTls>,
     pub no_auth: bool,
+    pub streams_max: Option<usize>,
 }
 
 pub struct TestServer {
@@ -64,8 +65,11 @@ impl TestServer {
         let authentication =
             if setup.no_auth { Authentication::Off } else { Authentication::Tokens(Arc::clone(&tokens)) };
         let limits = ListenerLimits::default();
-        let settings =
-            ServerSettings { authentication, limits: limits.clone(), admission: AdmissionLimits::default() };
+        let mut admission = AdmissionLimits::default();
+        if let Some(streams_max) = setup.streams_max {
+            admission.streams_max = streams_max;
+        }
+        let settings = ServerSettings { authentication, limits: limits.clone(), admission };
         let address = setup.address.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
         let tls = setup.tls.map(|tls| tls.config);
         let listener = Listener::bind("grpc", address, Protocol::Http2, tls, &limits).await.unwrap();
@@ -168,7 +172,7 @@ impl Clients {
             _ => {}
         }
         let vault = Some(vault_ref(namespace, vault));
-        self.admin.create_vault(v1::CreateVaultRequest { vault }).await.unwrap();
+        self.admin.create_vault(v1::CreateVaultRequest { vault, retained_blocks: 0 }).await.unwrap();
     }
 
     /// Writes one transaction with a new key.
@@ -233,7 +237,7 @@ pub fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, wanted
     status
 }
 
-/// Sends these bytes as the request of a method, as a client without the definitions would.
+/// Sends these bytes as the request of a method, as a client without the definitions would; answers the first message.
 pub async fn raw_call(
     channel: Channel,
     path: &str,
@@ -247,7 +251,8 @@ pub async fn raw_call(
         request.metadata_mut().insert("authorization", authorization.parse().unwrap());
     }
     let path = path.parse().unwrap();
-    grpc.unary(request, path, RawCodec).await.map(Response::into_inner)
+    let mut answers = grpc.server_streaming(request, path, RawCodec).await?.into_inner();
+    answers.message().await?.ok_or_else(|| Status::internal("an answer without a message"))
 }
 
 /// The paths of every method of the ledger's three services.

@@ -222,6 +222,20 @@ settings! {
         assert_eq!(overloaded(&many.puts_at_once(3)), 0);
     }
 
+    streams {
+        use ledger_client::WatchRequest;
+        let one = Running::with(&["--streams", "1"]);
+        one.runtime.block_on(async {
+            let opened = |mut stream: ledger_client::BlockStream| async move { stream.next().await.map(|_| stream) };
+            let first = one.client.watch(&vault(), WatchRequest::default()).await.expect("a watch");
+            let first = opened(first).await.expect("the genesis block");
+            let second = one.client.watch(&vault(), WatchRequest::default()).await.expect("not opened yet");
+            let shed = opened(second).await.expect_err("no place is left");
+            assert_eq!(shed.code(), ErrorCode::Overloaded, "{shed}");
+            drop(first);
+        });
+    }
+
     state_cache {
         const RECORDS: u32 = 48;
         const VALUE_BYTES: usize = 1_000_000;

@@ -8,6 +8,7 @@ mod configuration;
 mod crashes;
 mod every_setting;
 mod help;
+mod history;
 mod import;
 mod keys;
 mod lifecycle;
