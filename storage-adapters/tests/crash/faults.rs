@@ -20,6 +20,8 @@ use crate::workload::{
 const ROUNDS: usize = 20;
 /// Faults of one run in the bounded campaigns.
 const FAULTS: usize = 25;
+/// Number of the write that comes after the fault.
+const LATE: u64 = 1 << 40;
 
 /// A run that met its fault.
 struct Faulted {
@@ -43,7 +45,7 @@ fn run(home: &Home, fault: Fault, plan: Plan) -> Faulted {
                 Ok(ledger) => {
                     let driven = drive(&ledger, &disk, plan).await;
                     if driven.is_err() {
-                        check_stopped(&ledger).await;
+                        check_stopped(&ledger, &disk).await;
                     }
                     ledger.shutdown().await.is_err() || driven.is_err()
                 }
@@ -58,13 +60,21 @@ fn run(home: &Home, fault: Fault, plan: Plan) -> Faulted {
 }
 
 /// A node that met a fault names it, and answers no more.
-async fn check_stopped(ledger: &Ledger) {
+async fn check_stopped(ledger: &Ledger, disk: &Disk) {
     let failure = tokio::time::timeout(PATIENCE, ledger.failure()).await.expect("the failure is told");
     assert!(matches!(failure.part, FailedPart::LogStore | FailedPart::StateStore), "{failure}");
-    let refused = ledger.write(&vault(), &actor(), transaction(1 << 40, &mut Dice::new(1))).await;
-    assert!(matches!(refused, Err(WriteError::Stopped)), "{refused:?}");
-    // What is applied is durable, so a read that slips in while the node closes is still right.
+    // A write or read that slips in while the node closes is refused, or as right as those before it.
     let deadline = Instant::now() + PATIENCE;
+    let late = transaction(LATE, &mut Dice::new(1));
+    loop {
+        match ledger.write(&vault(), &actor(), late.clone()).await {
+            Err(WriteError::Stopped) => break,
+            Ok(receipt) => disk.note(Event::Promised(Promise::Written(LATE, late.clone(), receipt))),
+            Err(refused) => assert!(matches!(refused, WriteError::Refused(_)), "{refused:?}"),
+        }
+        assert!(Instant::now() < deadline, "a node that failed goes on writing");
+        tokio::task::yield_now().await;
+    }
     while ledger.get(&vault(), &own_key(0), Consistency::Linearizable).await.is_ok() {
         assert!(Instant::now() < deadline, "a node that failed goes on reading");
         tokio::task::yield_now().await;
