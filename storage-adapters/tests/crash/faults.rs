@@ -19,7 +19,7 @@ use crate::workload::{
 
 const ROUNDS: usize = 20;
 /// Faults of one run in the bounded campaigns.
-const FAULTS: usize = 25;
+const FAULTS: usize = 40;
 /// Number of the write that comes after the fault.
 const LATE: u64 = 1 << 40;
 
@@ -143,8 +143,8 @@ fn campaign(name: &str, is_place: fn(&Effect) -> bool, fault: fn(u64) -> Fault) 
     }
     tally.report(name, runs);
     assert!(told.is_empty(), "{}", told.join("\n"));
-    assert!(tally.faults >= 15 && tally.stops >= 15, "too little failed: {tally:?}");
-    assert!(tally.acknowledged > 200 && tally.recoveries >= 45, "too little happened: {tally:?}");
+    assert!(tally.faults >= 10 && tally.stops >= 10, "too little failed: {tally:?}");
+    assert!(tally.acknowledged > 200 && tally.recoveries >= 30, "too little happened: {tally:?}");
 }
 
 #[test]

@@ -36,6 +36,20 @@ impl Home {
         self.directory.path().join(name)
     }
 
+    /// `dev` on free ports and a data directory.
+    pub fn dev(data: &str) -> Vec<&str> {
+        [&["dev"], Self::on_free_ports(data).as_slice()].concat()
+    }
+
+    /// `ledger serve` on free ports and a data directory.
+    pub fn serve(data: &str) -> Vec<&str> {
+        [&["ledger", "serve"], Self::on_free_ports(data).as_slice()].concat()
+    }
+
+    fn on_free_ports(data: &str) -> [&str; 6] {
+        ["--data", data, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]
+    }
+
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
         std::fs::write(&path, content).expect("written");
@@ -152,6 +166,11 @@ impl Server {
     pub fn token(&self) -> String {
         let file = self.ready["token_file"].as_str().expect("a token file");
         std::fs::read_to_string(file).expect("readable").trim_end().to_owned()
+    }
+
+    /// Whether the process is there and no zombie.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
     }
 
     pub fn signal(&self, name: &str) {
