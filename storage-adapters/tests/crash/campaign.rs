@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::disk::{Disk, Event, Image};
 use crate::power_cut::{Dice, Loss, Moment, Syncs};
 use crate::promises::{History, LogContent, Progress, StateContent};
-use crate::recovery::{Expected, Recovered, Violation, recover};
+use crate::recovery::{Expected, Recovered, Retries, Violation, recover};
 use crate::tally::Tally;
 use crate::workload::{DiskStores, Home, Run};
 
@@ -38,9 +38,9 @@ pub fn seeds(bounded: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Whether `scripts/soak` asked for more than the bounded campaign.
-pub fn at_length() -> bool {
-    std::env::var_os("STRONGROOM_SOAK_SECONDS").is_some()
+/// Whether `scripts/soak` asked for every cut of every run, not for a sample of them.
+pub fn is_exhaustive() -> bool {
+    std::env::var_os("STRONGROOM_SOAK_EXHAUSTIVE").is_some()
 }
 
 /// A recorded run, ready to be cut.
@@ -105,11 +105,15 @@ impl Recorded {
                 moment.pass(event);
                 progress.pass(event);
             }
-            let expected =
-                Expected { history: &self.history, progress: &progress, chain: Some(&self.run.chain) };
-            if let Err(Violation(text)) = cut_once(home, &moment, *cut, &expected, &mut tally) {
+            let expected = Expected {
+                history: &self.history,
+                progress: &progress,
+                chain: Some(&self.run.chain),
+                retries: Retries::Newest,
+            };
+            if let Err(violation) = cut_once(home, &moment, *cut, &expected, &mut tally) {
                 tally.violations += 1;
-                told.push(format!("{cut:?} after {}: {text}", last_of(&self.run.trace, cut.position)));
+                told.push(format!("{cut:?} after {}: {violation}", last_of(&self.run.trace, cut.position)));
             }
         }
         (tally, told)
@@ -159,7 +163,7 @@ fn cut_once(
     let mut dice = Dice::new(cut.seed);
     let places = moments(&image, &trace, Syncs::Honoured);
     let Some((position, pending)) = places.get(dice.below(places.len())).copied() else {
-        return Err(Violation("a recovery left no trace on the disk".to_owned()));
+        return Err(Violation::Broken("a recovery left no trace on the disk".to_owned()));
     };
     let losses = Loss::all(pending, dice.next(), 4);
     let loss = losses[dice.below(losses.len())];
@@ -172,8 +176,9 @@ fn cut_once(
     tally.second_cuts += u64::from(cut.depth == DEPTH);
     tally.third_cuts += u64::from(cut.depth < DEPTH);
     let next = Cut { position, loss, depth: cut.depth - 1, seed: dice.next() };
-    let inner = Expected { history: &history, progress: &progress, chain: expected.chain };
-    cut_once(home, &moment, next, &inner, tally).map_err(|Violation(text)| {
-        Violation(format!("and in the recovery {next:?} after {}: {text}", last_of(&trace, position)))
+    let inner = Expected { history: &history, progress: &progress, ..*expected };
+    cut_once(home, &moment, next, &inner, tally).map_err(|violation| {
+        let place = last_of(&trace, position);
+        Violation::Broken(format!("and in the recovery {next:?} after {place}: {violation}"))
     })
 }

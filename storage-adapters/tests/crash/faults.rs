@@ -6,11 +6,11 @@ use futures::FutureExt as _;
 use futures::future::join_all;
 use ledger_node::{Consistency, FailedPart, Ledger, Options, WriteError};
 
-use crate::campaign::{at_length, contents, seeds};
+use crate::campaign::{contents, is_exhaustive, seeds};
 use crate::disk::{Disk, Effect, Event, Fault, Image};
 use crate::power_cut::{Dice, Loss, Moment, Syncs};
 use crate::promises::{History, Progress, Promise};
-use crate::recovery::{Expected, Violation, recover};
+use crate::recovery::{Expected, Retries, Violation, recover};
 use crate::tally::Tally;
 use crate::workload::{
     DiskStores, Home, PATIENCE, Plan, actor, drive, new_disk, options, own_key, record, runtime, transaction,
@@ -91,7 +91,7 @@ fn check_recoveries(home: &Home, faulted: Faulted, seed: u64, tally: &mut Tally)
         moment.pass(event);
         progress.pass(event);
     }
-    let expected = Expected { history: &history, progress: &progress, chain: None };
+    let expected = Expected { history: &history, progress: &progress, chain: None, retries: Retries::Newest };
     let cuts = [Loss::Everything, Loss::Random(seed)].map(|loss| moment.cut(loss).0);
     for image in cuts.into_iter().chain([faulted.after]) {
         recover(home, image, &expected, tally)?;
@@ -115,8 +115,8 @@ fn fail_at_each(places: &[Fault], plan: Plan, tally: &mut Tally) -> Vec<String> 
         if !faulted.stopped {
             told.push(format!("{fault:?}: the node went on"));
         }
-        if let Err(Violation(text)) = check_recoveries(&home, faulted, plan.seed, tally) {
-            told.push(format!("{fault:?}: {text}"));
+        if let Err(violation) = check_recoveries(&home, faulted, plan.seed, tally) {
+            told.push(format!("{fault:?}: {violation}"));
         }
     }
     tally.violations += told.len() as u64;
@@ -125,7 +125,7 @@ fn fail_at_each(places: &[Fault], plan: Plan, tally: &mut Tally) -> Vec<String> 
 
 /// As many places as the campaign may take, over the whole run.
 fn places(count: usize, fault: fn(u64) -> Fault) -> Vec<Fault> {
-    let step = if at_length() { 1 } else { count.div_ceil(FAULTS) };
+    let step = if is_exhaustive() { 1 } else { count.div_ceil(FAULTS) };
     (0..count as u64).step_by(step).map(fault).collect()
 }
 
@@ -230,7 +230,7 @@ fn check_cut_now(
     assert!(moment.pending() > 0, "something waits for the sync");
     assert!(progress.promises.iter().any(|promise| matches!(promise, Promise::Written(..))));
     let (twin, mut tally) = (home.twin(), Tally::default());
-    let expected = Expected { history: &history, progress: &progress, chain: None };
+    let expected = Expected { history: &history, progress: &progress, chain: None, retries: Retries::Newest };
     for loss in Loss::all(moment.pending(), 9, 2) {
         let image = moment.cut(loss).0;
         std::thread::scope(|scope| {

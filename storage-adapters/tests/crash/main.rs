@@ -4,8 +4,11 @@
 //! those effects, in many ways, and a node is opened on what is left.
 
 mod campaign;
+#[path = "../damaged_bytes/damage.rs"]
+mod damage;
 mod disk;
 mod faults;
+mod flips;
 mod power_cut;
 mod power_cuts;
 mod promises;

@@ -1,6 +1,6 @@
 //! Campaigns of power cuts.
 
-use crate::campaign::{Cut, DEPTH, Recorded, at_length, seeds};
+use crate::campaign::{Cut, DEPTH, Recorded, is_exhaustive, seeds};
 use crate::disk::DiskFile;
 use crate::power_cut::{Dice, Loss, Syncs};
 use crate::tally::Tally;
@@ -30,7 +30,7 @@ fn campaign_a_power_cut_at_any_effect_loses_nothing_that_was_acknowledged() {
     let (mut tally, mut runs, mut told) = (Tally::default(), 0, Vec::new());
     for seed in seeds(1) {
         let recorded = Recorded::new(record(Plan { seed, rounds: ROUNDS }));
-        let cuts = cuts_everywhere(&recorded, Syncs::Honoured, seed, (!at_length()).then_some(3));
+        let cuts = cuts_everywhere(&recorded, Syncs::Honoured, seed, (!is_exhaustive()).then_some(3));
         let (found, words) = recorded.cut_all(&cuts, Syncs::Honoured);
         tally.add(&found);
         tally.crash_points += recorded.moments(Syncs::Honoured).len() as u64;
@@ -57,7 +57,7 @@ fn campaign_a_power_cut_during_a_recovery_from_a_power_cut_loses_nothing_either(
         let recorded = Recorded::new(record(Plan { seed: !seed, rounds: ROUNDS }));
         let mut cuts = cuts_everywhere(&recorded, Syncs::Honoured, !seed, Some(1));
         let mut dice = Dice::new(seed);
-        while !at_length() && cuts.len() > CHAINS {
+        while !is_exhaustive() && cuts.len() > CHAINS {
             cuts.swap_remove(dice.below(cuts.len()));
         }
         cuts.sort_by_key(|cut| cut.position);

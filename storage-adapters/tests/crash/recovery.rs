@@ -15,12 +15,34 @@ use crate::workload::{
     DiskStores, Home, PATIENCE, actor, chain, options, own_key, runtime, transaction, vault,
 };
 
-/// Acknowledged writes that are sent again after each recovery: the newest, and one of the others.
+/// So many of the newest acknowledged writes are sent again after each recovery.
 const RETRIED_NEWEST: usize = 2;
 
-/// A promise that was broken, in words.
+/// What is wrong after a cut, in words.
 #[derive(Debug, Clone)]
-pub struct Violation(pub String);
+pub enum Violation {
+    /// The node refused to open, or to answer.
+    Refused(String),
+    /// It answered with something else than what was promised.
+    Broken(String),
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(text) => write!(f, "the node refused what the cut left: {text}"),
+            Self::Broken(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Which acknowledged writes are sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retries {
+    /// The newest, and one of the others.
+    Newest,
+    All,
+}
 
 impl<E: std::error::Error> From<E> for Violation {
     fn from(error: E) -> Self {
@@ -30,12 +52,12 @@ impl<E: std::error::Error> From<E> for Violation {
             text = format!("{text}: {cause}");
             source = cause.source();
         }
-        Self(format!("the node refused what the cut left: {text}"))
+        Self::Refused(text)
     }
 }
 
 fn violation<T>(text: impl Into<String>) -> Result<T, Violation> {
-    Err(Violation(text.into()))
+    Err(Violation::Broken(text.into()))
 }
 
 /// What must hold after a cut.
@@ -44,6 +66,7 @@ pub struct Expected<'a> {
     pub progress: &'a Progress,
     /// Hash of every block that may exist, by height; `None` where the run never came to its end.
     pub chain: Option<&'a [Hash]>,
+    pub retries: Retries,
 }
 
 /// A recovery that held, as the beginning of the next one.
@@ -134,7 +157,7 @@ async fn check(
     for promise in promises {
         check_promise(ledger, promise, &blocks, tally).await?;
     }
-    retry(ledger, promises, tally).await?;
+    retry(ledger, promises, expected.retries, tally).await?;
     let trace = disk.take_trace();
     if created {
         write_on(ledger, &blocks).await?;
@@ -181,13 +204,21 @@ async fn check_promise(
 }
 
 /// A write that was answered is answered the same when it is sent again, and happens once.
-async fn retry(ledger: &Ledger, promises: &[Promise], tally: &mut Tally) -> Result<(), Violation> {
+async fn retry(
+    ledger: &Ledger,
+    promises: &[Promise],
+    retries: Retries,
+    tally: &mut Tally,
+) -> Result<(), Violation> {
     let written = promises.iter().filter_map(|promise| match promise {
         Promise::Written(_, transaction, receipt) => Some((transaction, receipt)),
         _ => None,
     });
     let written: Vec<_> = written.collect();
-    let older = written.len().saturating_sub(RETRIED_NEWEST);
+    let older = match retries {
+        Retries::Newest => written.len().saturating_sub(RETRIED_NEWEST),
+        Retries::All => 0,
+    };
     let one_of_the_others = (older > 0).then(|| written[Dice::new(older as u64).below(older)]);
     for (transaction, receipt) in written[older..].iter().copied().chain(one_of_the_others) {
         let again = ledger.write(&vault(), &actor(), transaction.clone()).await?;

@@ -7,20 +7,12 @@ use crate::load::{Check, Load};
 
 const WRITERS: usize = 4;
 
-/// The program under `strace`, which makes the `number`th call of `call` in the process fail.
+/// The program under `strace`, which makes the `number`th call of each thread fail.
 fn failing(home: &Home, call: &str, error: &str, number: u32, arguments: &[&str]) -> Command {
     let program = home.command(arguments);
     let mut traced = Command::new("strace");
-    let inject = format!("inject={call}:error={error}:when={number}");
-    traced.args([
-        "--follow-forks",
-        "--quiet=all",
-        "--output=/dev/null",
-        "--trace",
-        call,
-        "--inject",
-        &inject,
-    ]);
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={error}:when={number}"));
+    traced.args(["-f", "-qqq", "-o", "/dev/null", "-e", &trace, "-e", &inject]);
     traced.arg(program.get_program()).args(program.get_args());
     traced.current_dir(program.get_current_dir().expect("set")).env_clear();
     traced.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -91,7 +83,7 @@ fn a_full_disk_is_refused_or_ends_the_process_and_loses_no_acknowledged_write() 
     let server = Server::start(&home, &serve);
     load.make_vault(&load.client(&server));
     server.stop();
-    let (mut ended, mut refused, mut checked) = (0, 0, 0);
+    let (mut ended, mut refused, mut refused_at_start, mut checked) = (0, 0, 0, 0);
     for round in 0..ROUNDS {
         let mut server = Server::start(&home, &serve);
         let client = load.client(&server);
@@ -101,15 +93,23 @@ fn a_full_disk_is_refused_or_ends_the_process_and_loses_no_acknowledged_write() 
         fill(&ballast);
         // Every writer has met the end of the disk: a refusal, or the end of the process.
         load.join(writers);
-        if server.is_running() {
-            refused += 1;
-            assert!(!server_takes_writes(&load, &client), "round {round}: no room, and a write is taken");
-            checked += load.check(&client, Check::Newest(20));
-            server.signal("KILL");
-        } else {
-            ended += 1;
+        let outcome = eventually("it refuses or ends", || match server.child.try_wait().expect("a child") {
+            Some(status) => Some(End::Ended(status)),
+            None => refuses(&load, &client).then_some(End::Refuses),
+        });
+        match outcome {
+            End::Refuses => {
+                refused += 1;
+                checked += load.check(&client, Check::Newest(20));
+                server.signal("KILL");
+            }
+            End::Ended(status) => {
+                ended += 1;
+                assert!(!status.success(), "round {round}: {status}");
+            }
         }
         drop(server);
+        refused_at_start += u64::from(start_without_room(&home, &serve, &load));
         std::fs::remove_file(&ballast).expect("the ballast is there");
         let server = Server::start(&home, &serve);
         checked += load.check(&load.client(&server), Check::Everything);
@@ -119,25 +119,50 @@ fn a_full_disk_is_refused_or_ends_the_process_and_loses_no_acknowledged_write() 
     assert_eq!(report["sound"], true, "{report}");
     println!(
         "\nsoak: real process, disk full | {ROUNDS} | {ended} processes ended by themselves, {refused} refused writes, \
+         {refused_at_start} refused to start without room, \
          {} acknowledged writes, {checked} acknowledged writes read, 0 violations",
         load.total()
     );
     assert_eq!(ended + refused, ROUNDS);
 }
 
-fn server_takes_writes(load: &Load, client: &ledger_client::LedgerClient) -> bool {
+/// Starts a server while there is no room: it refuses to start, or it refuses writes. Returns whether the former.
+fn start_without_room(home: &Home, serve: &[&str], load: &Load) -> bool {
+    match Server::spawn(&mut home.command(&[serve, &["--json"]].concat())) {
+        Ok(server) => {
+            assert!(refuses(load, &load.client(&server)), "a server without room takes writes");
+            false
+        }
+        Err(said) => {
+            assert_ne!(said.code, 0, "{said:?}");
+            true
+        }
+    }
+}
+
+/// How a server meets a disk without room.
+enum End {
+    Refuses,
+    Ended(std::process::ExitStatus),
+}
+
+/// Whether a write is refused because of the disk; a write that is taken is a failure.
+fn refuses(load: &Load, client: &ledger_client::LedgerClient) -> bool {
     let write = async { client.write(&crate::harness::vault(), crate::harness::put("late", "x")).await };
-    load.runtime.block_on(write).is_ok()
+    let error = load.runtime.block_on(write).expect_err("no room, and a write is taken");
+    error.reason() == "DISK_FULL"
 }
 
 /// Takes all the room there is.
 fn fill(ballast: &std::path::Path) {
     use std::io::Write as _;
     let mut file = std::fs::File::create(ballast).expect("made");
-    eventually("the disk is full", || {
-        let written = file.write_all(&[0xAA; 65_536]);
-        written.err().map(|error| assert_eq!(error.kind(), std::io::ErrorKind::StorageFull))
-    });
+    let full = loop {
+        if let Err(error) = file.write_all(&[0xAA; 1 << 18]) {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     // The last pages too.
     while file.write(&[0xAA; 512]).is_ok_and(|written| written > 0) {}
 }

@@ -168,11 +168,6 @@ impl Server {
         std::fs::read_to_string(file).expect("readable").trim_end().to_owned()
     }
 
-    /// Whether the process is there and no zombie.
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("a child").is_none()
-    }
-
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill runs");
