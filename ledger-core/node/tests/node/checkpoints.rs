@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::future::join_all;
@@ -10,8 +9,7 @@ use ledger_verify::log;
 use ledger_verify::note::SignedCheckpoint;
 use ledger_verify::proof::{self, Claim, Subject};
 
-use super::observed_stores::ObservedLog;
-use super::setting::{Home, create_vault, key, put, transaction, tuple, vault, write};
+use super::setting::{Home, Observed, create_vault, key, put, transaction, tuple, vault, write};
 
 async fn read_and_verify(ledger: &Ledger, name: &str) -> Claim {
     let read = ledger.verified_read(&vault(), VerifiedSubject::Entity(key(name)), 0).await.unwrap();
@@ -98,11 +96,7 @@ async fn many_who_wait_share_a_checkpoint() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn size_and_root_are_durable_before_a_checkpoint_leaves_the_node() {
     let home = Home::new();
-    let mut stores = home.stores();
-    let log = Arc::new(ObservedLog::new(stores.log));
-    stores.log = log.clone();
-    let ledger = home.open_with(stores, home.options()).await;
-    create_vault(&ledger).await;
+    let Observed { ledger, log, .. } = home.open_observed(home.options()).await;
     for number in 0..5 {
         write(&ledger, put("key", &number.to_string())).await;
         let note = ledger.checkpoint(&vault(), 0).await.unwrap().note;

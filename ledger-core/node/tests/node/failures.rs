@@ -8,17 +8,13 @@ use ledger_node::{
     Consistency, FailedPart, Ledger, OpenError, Options, ReadFailure, ShutdownError, WriteError,
 };
 
-use super::observed_stores::{ObservedLog, ObservedState};
-use super::setting::{Home, actor, create_vault, eventually, key, put, vault, write};
+use super::observed_stores::ObservedLog;
+use super::setting::{Home, Observed, actor, create_vault, eventually, key, put, vault, write};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_commit_of_the_log_stops_the_node_and_nothing_more_is_acknowledged() {
     let home = Home::new();
-    let mut stores = home.stores();
-    let log = Arc::new(ObservedLog::new(stores.log));
-    stores.log = log.clone();
-    let ledger = home.open_with(stores, home.options()).await;
-    create_vault(&ledger).await;
+    let Observed { ledger, log, .. } = home.open_observed(home.options()).await;
     write(&ledger, put("before", "acknowledged")).await;
     log.fails.store(true, Ordering::SeqCst);
     let failed = ledger.write(&vault(), &actor(), put("after", "lost")).await.unwrap_err();
@@ -41,11 +37,7 @@ async fn a_failed_commit_of_the_log_stops_the_node_and_nothing_more_is_acknowled
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_commit_of_the_log_fails_every_write_that_waits() {
     let home = Home::new();
-    let mut stores = home.stores();
-    let log = Arc::new(ObservedLog::new(stores.log));
-    stores.log = log.clone();
-    let ledger = home.open_with(stores, home.options()).await;
-    create_vault(&ledger).await;
+    let Observed { ledger, log, .. } = home.open_observed(home.options()).await;
     log.close_gate();
     log.fails.store(true, Ordering::SeqCst);
     let writes: Vec<_> = (0..100)
@@ -66,13 +58,8 @@ async fn a_failed_commit_of_the_log_fails_every_write_that_waits() {
 async fn a_panic_in_the_log_thread_or_while_applying_stops_the_node() {
     for in_log in [true, false] {
         let home = Home::new();
-        let mut stores = home.stores();
-        let (log, state) =
-            (Arc::new(ObservedLog::new(stores.log)), Arc::new(ObservedState::new(stores.state)));
-        (stores.log, stores.state) = (log.clone(), state.clone());
         let options = Options { flush_interval: Duration::from_millis(1), ..home.options() };
-        let ledger = home.open_with(stores, options).await;
-        create_vault(&ledger).await;
+        let Observed { ledger, log, state } = home.open_observed(options).await;
         write(&ledger, put("key", "value")).await;
         // Once all is flushed, applying the next write reads the key from the store.
         eventually("all is flushed", || {
@@ -94,13 +81,9 @@ async fn a_panic_in_the_log_thread_or_while_applying_stops_the_node() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_commit_of_the_state_stops_the_node_and_loses_nothing() {
     let home = Home::new();
-    let mut stores = home.stores();
-    let state = Arc::new(ObservedState::new(stores.state));
-    stores.state = state.clone();
-    state.fails.store(true, Ordering::SeqCst);
     let options = Options { flush_bytes: 4_096, ..home.options() };
-    let ledger = home.open_with(stores, options).await;
-    create_vault(&ledger).await;
+    let Observed { ledger, state, .. } = home.open_observed(options).await;
+    state.fails.store(true, Ordering::SeqCst);
     let mut acknowledged = 0;
     loop {
         match ledger.write(&vault(), &actor(), put(&format!("k{acknowledged}"), &"v".repeat(500))).await {

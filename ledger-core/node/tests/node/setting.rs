@@ -14,6 +14,8 @@ use ledger_core::relationship::{Relation, Relationship, Resource, Subject};
 use ledger_core::transaction::{Action, Actor, Condition, IdempotencyKey, Operation, Transaction};
 use ledger_node::{DataDirectory, Ledger, ManualClock, Options, Stores};
 
+use super::observed_stores::{ObservedLog, ObservedState};
+
 /// When the tests begin, unix milliseconds.
 pub const START_MS: u64 = 1_800_000_000_000;
 /// No test waits longer for what must happen.
@@ -66,6 +68,16 @@ impl Home {
         Ledger::open(self.directory(), stores, options).await.unwrap()
     }
 
+    /// Opens a ledger with its vault on stores that can be made to fail.
+    pub async fn open_observed(&self, options: Options) -> Observed {
+        let stores = self.stores();
+        let (log, state) =
+            (Arc::new(ObservedLog::new(stores.log)), Arc::new(ObservedState::new(stores.state)));
+        let ledger = self.open_with(Stores { log: log.clone(), state: state.clone() }, options).await;
+        create_vault(&ledger).await;
+        Observed { ledger, log, state }
+    }
+
     /// What a backup of the directory would hold now: as after a crash, nothing is flushed for it.
     pub fn copy(&self) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -75,6 +87,13 @@ impl Home {
         let log = copy_log(&self.log);
         Self { folder, log, state, clock: Arc::clone(&self.clock) }
     }
+}
+
+/// A ledger with a vault, and the stores under it.
+pub struct Observed {
+    pub ledger: Ledger,
+    pub log: Arc<ObservedLog>,
+    pub state: Arc<ObservedState>,
 }
 
 fn copy_files(from: &Path, to: &Path) {

@@ -1,126 +1,79 @@
 //! Kills of the real process under load.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use crate::harness::{Home, Server, eventually};
+use crate::load::{Check, Load};
 
-use ledger_client::{Consistency, Trust};
-use ledger_core::entity::EntityKey;
+/// Kills in the normal tests; `scripts/soak` asks for more.
+const KILLS: u64 = 20;
+const WRITERS: usize = 8;
+/// One server in so many is killed as it recovers, before it serves.
+const KILLED_AT_START_EVERY: u64 = 4;
+/// A check of everything costs more with every round, so most look at the newest writes alone.
+const CHECKED_NEWEST: u64 = 200;
+const CHECKED_WHOLE_EVERY: u64 = 20;
 
-use crate::harness::{Home, Server, client, eventually, put, runtime, vault};
-
-const KILLS: u32 = 20;
-const WRITERS: u32 = 8;
+fn kills() -> u64 {
+    let wanted = std::env::var("STRONGROOM_SOAK_KILLS").ok();
+    wanted.map_or(KILLS, |text| text.parse().expect("STRONGROOM_SOAK_KILLS is a number"))
+}
 
 #[test]
-fn twenty_kills_under_load_lose_no_acknowledged_write_and_no_checkpoint() {
+fn kills_under_load_lose_no_acknowledged_write_and_no_checkpoint() {
     let home = Home::new();
     let data = home.path("data").display().to_string();
     // Short intervals: kills fall into flushes and into the time between them.
-    let serve = [
-        "ledger",
-        "serve",
-        "--data",
-        &data,
-        "--listen",
-        "127.0.0.1:0",
-        "--metrics",
-        "127.0.0.1:0",
-        "--flush-interval",
-        "40ms",
-    ];
-    let runtime = runtime();
-    let pins = home.path("pins");
-    // Writes that were acknowledged, by writer; each writer counts its keys up.
-    let acknowledged: Vec<Arc<AtomicU64>> = (0..WRITERS).map(|_| Arc::default()).collect();
-    let total = || acknowledged.iter().map(|count| count.load(Ordering::SeqCst)).sum::<u64>();
-    let mut kills_with_writes = 0;
-    for round in 0..KILLS {
+    let serve = [Home::serve(&data).as_slice(), &["--flush-interval", "40ms"]].concat();
+    let load = Load::new(&home, WRITERS, 0);
+    let kills = kills();
+    let (mut kills_with_writes, mut kills_at_start, mut checked) = (0, 0, 0);
+    for round in 0..kills {
+        if round % KILLED_AT_START_EVERY == 1 {
+            kill_at_start(&home, &serve);
+            kills_at_start += 1;
+        }
         let mut server = Server::start(&home, &serve);
-        let load = client(&runtime, &server, &pins);
-        runtime.block_on(async {
-            if round == 0 {
-                load.create_namespace(&vault().namespace).await.expect("made");
-                load.create_vault(&vault()).await.expect("made");
-            }
-            check(&load, &acknowledged, round).await;
-        });
-        let before = total();
-        let writers = start_writers(&runtime, &load, &acknowledged);
-        // A published checkpoint must survive as well: the pin of this read is checked in the next round.
-        let wanted = before + 20 + u64::from(round) * 7;
-        eventually("writes are acknowledged", || (total() >= wanted).then_some(()));
-        let door = EntityKey::new("0:0").expect("a key");
-        runtime.block_on(async {
-            let _ = tokio::time::timeout(Duration::from_secs(10), load.verified_get(&vault(), &door)).await;
-        });
+        let client = load.client(&server);
+        if round == 0 {
+            load.make_vault(&client);
+        } else {
+            let whole = round % CHECKED_WHOLE_EVERY == 0;
+            checked +=
+                load.check(&client, if whole { Check::Everything } else { Check::Newest(CHECKED_NEWEST) });
+            load.check_published(&client);
+        }
+        let before = load.total();
+        let writers = load.start(&client);
+        // A published checkpoint must survive as well: the next round looks for it.
+        load.wait_until_acknowledged(before + 20 + (round % 20) * 7);
+        load.publish(&client);
         server.child.kill().expect("killed");
         server.child.wait().expect("it ends");
-        for writer in writers {
-            runtime.block_on(writer).expect("no panic");
-        }
-        kills_with_writes += u32::from(total() > before);
+        load.join(writers);
+        kills_with_writes += u64::from(load.total() > before);
     }
-    assert_eq!(kills_with_writes, KILLS, "every kill must fall into a round with writes");
+    assert_eq!(kills_with_writes, kills, "every kill must fall into a round with writes");
     let server = Server::start(&home, &serve);
-    let load = client(&runtime, &server, &pins);
-    runtime.block_on(check(&load, &acknowledged, KILLS));
+    let client = load.client(&server);
+    checked += load.check(&client, Check::Everything);
+    load.check_published(&client);
     server.stop();
     let report = home.json(&["ledger", "doctor", "--data", &data]);
     assert_eq!(report["sound"], true, "{report}");
-    println!("{KILLS} kills, {} acknowledged writes, 0 lost", total());
+    println!(
+        "\nsoak: kills of the real process | {kills} | {kills} kills under load, {kills_at_start} kills at start, {} \
+         acknowledged writes, {checked} acknowledged writes read, {} recoveries, 0 violations",
+        load.total(),
+        kills + 1
+    );
 }
 
-/// Starts writers that write until the server is gone.
-fn start_writers(
-    runtime: &tokio::runtime::Runtime,
-    load: &ledger_client::LedgerClient,
-    acknowledged: &[Arc<AtomicU64>],
-) -> Vec<tokio::task::JoinHandle<()>> {
-    acknowledged
-        .iter()
-        .enumerate()
-        .map(|(writer, count)| {
-            let (load, count) = (load.clone(), Arc::clone(count));
-            runtime.spawn(async move {
-                loop {
-                    let number = count.load(Ordering::SeqCst);
-                    let written =
-                        load.write(&vault(), put(&format!("{writer}:{number}"), format!("{number}"))).await;
-                    match written {
-                        Ok(_) => count.store(number + 1, Ordering::SeqCst),
-                        Err(_) => return,
-                    }
-                }
-            })
-        })
-        .collect()
-}
-
-/// Everything acknowledged is there, and the history extends the checkpoint that was seen before the kill.
-async fn check(load: &ledger_client::LedgerClient, acknowledged: &[Arc<AtomicU64>], round: u32) {
-    for (writer, count) in acknowledged.iter().enumerate() {
-        let count = count.load(Ordering::SeqCst);
-        let keys: Vec<EntityKey> =
-            (0..count).map(|number| EntityKey::new(&format!("{writer}:{number}")).expect("a key")).collect();
-        for keys in keys.chunks(1_000) {
-            let read =
-                load.batch_get(&vault(), keys, Consistency::Linearizable).await.expect("an answer").value;
-            assert!(read.unread.is_empty());
-            assert_eq!(
-                read.entities.len(),
-                keys.len(),
-                "writer {writer} lost acknowledged writes before round {round}"
-            );
-            for (key, entity) in read.entities {
-                let number = key.as_str().split_once(':').map(|(_, number)| number.as_bytes().to_vec());
-                assert_eq!(Some(entity.value.to_vec()), number, "{}", key.as_str());
-            }
-        }
-    }
-    if round > 0 {
-        let door = EntityKey::new("0:0").expect("a key");
-        let verified = load.verified_get(&vault(), &door).await.expect("the history extends the pin");
-        assert_eq!(verified.trust, Trust::Pinned);
-    }
+/// Kills a server as soon as it has the directory: it opens its files, repairs them, and replays its log then.
+fn kill_at_start(home: &Home, serve: &[&str]) {
+    let pid_file = home.path("data").join("ledger.pid");
+    // The killed one before left it.
+    let _ = std::fs::remove_file(&pid_file);
+    let mut child = home.command(serve).spawn().expect("it starts");
+    eventually("the directory is taken", || pid_file.exists().then_some(()));
+    child.kill().expect("killed");
+    child.wait().expect("it ends");
 }

@@ -36,6 +36,20 @@ impl Home {
         self.directory.path().join(name)
     }
 
+    /// `dev` on free ports and a data directory.
+    pub fn dev(data: &str) -> Vec<&str> {
+        [&["dev"], Self::on_free_ports(data).as_slice()].concat()
+    }
+
+    /// `ledger serve` on free ports and a data directory.
+    pub fn serve(data: &str) -> Vec<&str> {
+        [&["ledger", "serve"], Self::on_free_ports(data).as_slice()].concat()
+    }
+
+    fn on_free_ports(data: &str) -> [&str; 6] {
+        ["--data", data, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]
+    }
+
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
         std::fs::write(&path, content).expect("written");

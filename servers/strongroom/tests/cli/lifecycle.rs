@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
-use crate::harness::{DEADLINE, Home, Server, client, eventually, make_vault, put, runtime, vault};
+use crate::harness::{DEADLINE, Home, Server, make_vault, vault};
+use crate::load::{Check, Load};
 
 #[test]
 fn the_ready_line_says_everything_and_is_the_only_one() {
@@ -112,21 +113,8 @@ fn a_failed_start_says_why_and_exits_1() {
 fn a_directory_serves_one_process_at_a_time() {
     let home = Home::new();
     let data = home.path("data").display().to_string();
-    let server = Server::start(
-        &home,
-        &["dev", "--data", &data, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"],
-    );
-    let said = home.run(&[
-        "ledger",
-        "serve",
-        "--data",
-        &data,
-        "--listen",
-        "127.0.0.1:0",
-        "--metrics",
-        "127.0.0.1:0",
-        "--json",
-    ]);
+    let server = Server::start(&home, &Home::dev(&data));
+    let said = home.run(&[Home::serve(&data).as_slice(), &["--json"]].concat());
     assert_eq!(said.code, 1);
     assert!(said.stdout.contains(&format!("in use by process {}", server.child.id())), "{said:?}");
     for offline in [vec!["ledger", "doctor", "--data", &data], vec!["ledger", "key", "show", "--data", &data]]
@@ -139,7 +127,7 @@ fn a_directory_serves_one_process_at_a_time() {
 fn data_and_tokens_survive_a_restart() {
     let home = Home::new();
     let data = home.path("data").display().to_string();
-    let serve = ["dev", "--data", &data, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
+    let serve = Home::dev(&data);
     let server = Server::start(&home, &serve);
     make_vault(&home);
     home.json(&["ledger", "put", "acme/prod", "door", "locked"]);
@@ -172,66 +160,33 @@ fn health_follows_the_server() {
 
 #[test]
 fn sigterm_under_load_loses_no_acknowledged_write() {
-    const WRITERS: u32 = 16;
+    const WRITERS: u64 = 16;
     let home = Home::new();
     let data = home.path("data").display().to_string();
-    let serve = ["ledger", "serve", "--data", &data, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
-    let server = Server::start(&home, &serve);
-    let runtime = runtime();
-    let pins = home.path("pins");
-    let load = client(&runtime, &server, &pins);
-    runtime.block_on(async {
-        load.create_namespace(&vault().namespace).await.expect("made");
-        load.create_vault(&vault()).await.expect("made");
-    });
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| {
-            let load = load.clone();
-            runtime.spawn(async move {
-                // Until the server takes no more.
-                let mut acknowledged = 0;
-                while load.write(&vault(), put(&format!("{writer}:{acknowledged}"), "x")).await.is_ok() {
-                    acknowledged += 1;
-                }
-                acknowledged
-            })
-        })
-        .collect();
-    eventually("writes are under way", || {
-        let info = runtime.block_on(load.vault(&vault())).expect("an answer");
-        (info.version > 50).then_some(())
-    });
+    let server = Server::start(&home, &Home::serve(&data));
+    let load = Load::new(&home, WRITERS as usize, 0);
+    let writing = load.client(&server);
+    load.make_vault(&writing);
+    let writers = load.start(&writing);
+    load.wait_until_acknowledged(50);
     let asked = Instant::now();
     server.signal("TERM");
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(asked.elapsed() < DEADLINE / 2, "{:?}", asked.elapsed());
-    let acknowledged: Vec<u32> =
-        writers.into_iter().map(|writer| runtime.block_on(writer).expect("no panic")).collect();
-    let total: u32 = acknowledged.iter().sum();
-    assert!(total > 50, "{total} writes were acknowledged");
+    load.join(writers);
+    let total = load.total();
 
-    let server = Server::start(&home, &serve);
-    let check = client(&runtime, &server, &pins);
-    runtime.block_on(async {
-        let info = check.vault(&vault()).await.expect("an answer");
-        // A write whose answer was lost may be there as well, one per writer.
-        assert!(
-            (total..=total + WRITERS).contains(&(info.version as u32)),
-            "{} written, {total} acknowledged",
-            info.version
-        );
-        for (writer, count) in acknowledged.iter().enumerate() {
-            for number in 0..*count {
-                let key = ledger_core::entity::EntityKey::new(&format!("{writer}:{number}")).expect("a key");
-                let read = check
-                    .get(&vault(), &key, ledger_client::Consistency::Linearizable)
-                    .await
-                    .expect("an answer");
-                assert!(read.value.is_some(), "{writer}:{number} was acknowledged and is lost");
-            }
-        }
-    });
+    let server = Server::start(&home, &Home::serve(&data));
+    let reading = load.client(&server);
+    let info = load.runtime.block_on(reading.vault(&vault())).expect("an answer");
+    // A write whose answer was lost may be there as well, one per writer.
+    assert!(
+        (total..=total + WRITERS).contains(&info.version),
+        "{} written, {total} acknowledged",
+        info.version
+    );
+    assert_eq!(load.check(&reading, Check::Everything), total);
     server.stop();
 }
 

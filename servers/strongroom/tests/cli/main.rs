@@ -1,12 +1,14 @@
 //! The real program, as people and programs run it.
 
 mod harness;
+mod load;
 
 mod bad_input;
 mod bench;
 mod configuration;
 mod crashes;
 mod every_setting;
+mod failing_disks;
 mod help;
 mod history;
 mod import;

@@ -21,7 +21,7 @@ fn the_demonstration_catches_one_changed_byte() {
 fn the_demonstration_works_on_a_copy_of_real_data() {
     let home = Home::new();
     let data = home.path("data").display().to_string();
-    let serve = ["dev", "--data", &data, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
+    let serve = Home::dev(&data);
     let server = Server::start(&home, &serve);
     crate::harness::make_vault(&home);
     for key in ["door", "window"] {
@@ -51,10 +51,7 @@ fn the_doctor_names_vault_and_key_and_exits_5() {
 
     let home = Home::new();
     let data = home.path("data").display().to_string();
-    let server = Server::start(
-        &home,
-        &["dev", "--data", &data, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"],
-    );
+    let server = Server::start(&home, &Home::dev(&data));
     crate::harness::make_vault(&home);
     home.json(&["ledger", "put", "acme/prod", "door", "locked"]);
     home.json(&["ledger", "relate", "acme/prod", "doc:plan", "viewer", "user:ada"]);

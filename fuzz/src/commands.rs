@@ -1,0 +1,3 @@
+//! The places at which the program's sources expect each other.
+
+pub mod ledger;
