@@ -22,6 +22,7 @@ mod log_store;
 mod options;
 mod row;
 mod state_store;
+mod state_view;
 mod stores;
 mod vault_drop;
 
