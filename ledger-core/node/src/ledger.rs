@@ -20,6 +20,7 @@ use crate::errors::{AdminError, OpenError, ShutdownError, WriteError};
 use crate::failure::{FailureCell, NodeFailure};
 use crate::node_thread::{self, NodeHandles, NodeParts, NodeThread};
 use crate::options::Options;
+use crate::snapshots::{SnapshotFailure, SnapshotFolder, StoredSnapshot};
 
 /// Administrative commands on their way at once; more are refused with a retry time.
 const ADMIN_COMMANDS_MAX: usize = 64;
@@ -60,6 +61,10 @@ pub struct NodeStatus {
     pub namespace_count: u64,
     /// Vaults.
     pub vault_count: u64,
+    /// Index of the last entry in the newest snapshot; `None` = there is no snapshot.
+    pub snapshot_index: Option<u64>,
+    /// When the newest snapshot was begun, unix milliseconds; `None` = there is no snapshot.
+    pub snapshot_created_at_ms: Option<u64>,
 }
 
 /// A ledger that is open in this process. Clones share it; the last one that goes stops the node.
@@ -137,6 +142,7 @@ impl Ledger {
         let handles = &self.shared.handles;
         let consensus = handles.consensus.status();
         let state = self.directory();
+        let snapshot = handles.snapshots.newest();
         NodeStatus {
             node_id: self.shared.node_id,
             term: consensus.term,
@@ -148,6 +154,8 @@ impl Ledger {
             overlay_bytes: state.overlay_bytes() as u64,
             namespace_count: state.namespace_count(),
             vault_count: state.vault_count(),
+            snapshot_index: snapshot.map(|newest| newest.index),
+            snapshot_created_at_ms: snapshot.map(|newest| newest.created_at_ms),
         }
     }
 
@@ -217,6 +225,17 @@ impl Ledger {
         }
         let target = WriteTarget::Named(vault.clone());
         self.shared.handles.queue.write(Write { target, actor: actor.clone(), transaction }).await
+    }
+
+    /// Writes a snapshot of all that is applied now, in the background; answers when it is durable. When nothing
+    /// changed since the newest one, answers that one.
+    pub async fn create_snapshot(&self) -> Result<StoredSnapshot, SnapshotFailure> {
+        self.shared.handles.snapshots.create().await
+    }
+
+    /// The folder of this node's snapshots. Listing it reads files: call it where waiting for a disk is allowed.
+    pub fn snapshots(&self) -> SnapshotFolder {
+        self.shared.handles.snapshots.folder().clone()
     }
 
     /// Resolves when the node has stopped by itself because a store or the engine failed: end the

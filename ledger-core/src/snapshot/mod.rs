@@ -23,7 +23,7 @@ use ledger_verify::Hash;
 use serde::{Deserialize, Serialize};
 
 pub use error::{SnapshotError, WriteError};
-pub use outline::outline;
+pub use outline::{ledger_id, outline};
 pub use read::{Summary, summarise};
 pub use verify::{Verified, VerifiedVault, restore, verify};
 pub use write::{Written, write};

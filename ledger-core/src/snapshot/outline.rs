@@ -8,9 +8,19 @@ use super::{Header, VaultEntry};
 use crate::codec;
 use crate::ledger_state::{StateError, inconsistent};
 use crate::log_tree::{LogTree, TILE_WIDTH, TileSource};
-use crate::names::VaultNumber;
+use crate::names::{LedgerId, VaultNumber};
 use crate::ports::{ScanRange, StateView, StoreError, Table};
 use crate::rows::{self, LedgerRow, VaultRow};
+
+/// The ledger whose rows a view shows.
+///
+/// # Errors
+///
+/// When the view cannot be read or holds no ledger.
+pub fn ledger_id(view: &dyn StateView) -> Result<LedgerId, StateError> {
+    let row = view.get(Table::Ledger, rows::LEDGER_KEY)?.ok_or(StateError::NotInitialised)?;
+    Ok(codec::decode::<LedgerRow>("the ledger row", &row)?.ledger_id)
+}
 
 /// The header of a snapshot of `view`, without checkpoints: whoever can sign adds them.
 ///
@@ -18,8 +28,7 @@ use crate::rows::{self, LedgerRow, VaultRow};
 ///
 /// When the view cannot be read, holds no ledger, or lacks blocks of its vaults.
 pub fn outline(view: &dyn StateView, created_at_ms: u64) -> Result<Header, StateError> {
-    let ledger = view.get(Table::Ledger, rows::LEDGER_KEY)?.ok_or(StateError::NotInitialised)?;
-    let ledger: LedgerRow = codec::decode("the ledger row", &ledger)?;
+    let ledger_id = ledger_id(view)?;
     let applied = view.applied().ok_or(StateError::NotInitialised)?;
     let mut alive = Vec::new();
     let mut outcome = Ok(());
@@ -35,7 +44,7 @@ pub fn outline(view: &dyn StateView, created_at_ms: u64) -> Result<Header, State
     outcome?;
     let vaults = alive.into_iter().map(|(number, row)| entry(view, number, row)).collect::<Result<_, _>>()?;
     Ok(Header {
-        ledger_id: ledger.ledger_id,
+        ledger_id,
         created_at_ms,
         applied: applied.last_applied,
         membership: applied.membership.to_vec(),

@@ -100,6 +100,8 @@ pub struct Summary {
     pub trailer: Trailer,
     /// Bytes of the file.
     pub file_bytes: u64,
+    /// The SHA-256 that stands at its end.
+    pub sha256: [u8; 32],
 }
 
 /// Reads header and trailer of a snapshot, for a listing: damage between them goes unnoticed.
@@ -117,7 +119,8 @@ pub fn summarise<F: Read + Seek>(mut file: F) -> Result<Summary, SnapshotError> 
         return Err(truncated);
     };
     file.seek(SeekFrom::Start(at)).map_err(SnapshotError::Io)?;
-    let length = HashedInput::new(&mut file).u32()? as usize;
+    let mut tail = HashedInput::new(&mut file);
+    let (length, sha256) = (tail.u32()? as usize, tail.array()?);
     bounded("the trailer", length, TRAILER_BYTES_MAX)?;
     let Some(at) = at.checked_sub(length as u64).filter(|at| *at > after_header) else {
         return Err(truncated);
@@ -128,5 +131,5 @@ pub fn summarise<F: Read + Seek>(mut file: F) -> Result<Summary, SnapshotError> 
     input.take(length, &mut encoded)?;
     let trailer = codec::decode("a snapshot trailer", &encoded)
         .map_err(|error| SnapshotError::Damaged { at_byte: file_bytes, what: error.to_string() })?;
-    Ok(Summary { header, trailer, file_bytes })
+    Ok(Summary { header, trailer, file_bytes, sha256 })
 }

@@ -67,10 +67,10 @@ pub fn verify<R: Read>(
     keys: &[VerifierKey],
     watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Verified, SnapshotError> {
-    read_all(input, keys, &mut |_| Ok(()), watch)
+    read_all(input, keys, &mut |_, _| Ok(()), watch)
 }
 
-/// As [`verify`], and hands every row to `store`, ordered by table and key. Rows are handed over before all is known
+/// As [`verify`], and hands every row to `store` with the header before it, ordered by table and key. Rows are handed over before all is known
 /// about them: drop what was stored when this fails.
 ///
 /// # Errors
@@ -79,14 +79,14 @@ pub fn verify<R: Read>(
 pub fn restore<R: Read>(
     input: R,
     keys: &[VerifierKey],
-    store: &mut dyn FnMut(RowChange) -> Result<(), StoreError>,
+    store: &mut dyn FnMut(&Header, RowChange) -> Result<(), StoreError>,
     watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Verified, SnapshotError> {
     read_all(
         input,
         keys,
-        &mut |row| {
-            store(RowChange { table: row.table, key: row.key, value: Some(row.value) })
+        &mut |header, row| {
+            store(header, RowChange { table: row.table, key: row.key, value: Some(row.value) })
                 .map_err(SnapshotError::Sink)
         },
         watch,
@@ -96,7 +96,7 @@ pub fn restore<R: Read>(
 fn read_all<R: Read>(
     input: R,
     keys: &[VerifierKey],
-    store: &mut dyn FnMut(Row) -> Result<(), SnapshotError>,
+    store: &mut dyn FnMut(&Header, Row) -> Result<(), SnapshotError>,
     watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Verified, SnapshotError> {
     let mut reader = Reader::open(input)?;
@@ -105,7 +105,7 @@ fn read_all<R: Read>(
     let mut frames = 0;
     while let Some(row) = reader.next_row()? {
         content.row(&row)?;
-        store(row)?;
+        store(&reader.header, row)?;
         if frames != reader.frames.frames {
             frames = reader.frames.frames;
             if watch(&content.counts.progress(reader.frames.input.bytes)).is_break() {

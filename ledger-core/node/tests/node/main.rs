@@ -9,4 +9,5 @@ mod observed_stores;
 mod reads;
 mod restart;
 mod setting;
+mod snapshots;
 mod writes;
