@@ -20,7 +20,7 @@ use crate::errors::{AdminError, OpenError, ShutdownError, WriteError};
 use crate::failure::{FailureCell, NodeFailure};
 use crate::node_thread::{self, NodeHandles, NodeParts, NodeThread};
 use crate::options::Options;
-use crate::snapshots::{SnapshotFailure, SnapshotFolder, StoredSnapshot};
+use crate::snapshots::{SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot};
 
 /// Administrative commands on their way at once; more are refused with a retry time.
 const ADMIN_COMMANDS_MAX: usize = 64;
@@ -231,6 +231,22 @@ impl Ledger {
     /// changed since the newest one, answers that one.
     pub async fn create_snapshot(&self) -> Result<StoredSnapshot, SnapshotFailure> {
         self.shared.handles.snapshots.create().await
+    }
+
+    /// What this node is doing about snapshots.
+    pub fn snapshot_work(&self) -> SnapshotWork {
+        self.shared.handles.snapshots.work()
+    }
+
+    /// Breaks off the snapshot that is being written, and writes none until
+    /// [`release_snapshots`](Self::release_snapshots): for a disk that is nearly full.
+    pub fn hold_back_snapshots(&self) {
+        self.shared.handles.snapshots.hold_back();
+    }
+
+    /// Lets snapshots be written again.
+    pub fn release_snapshots(&self) {
+        self.shared.handles.snapshots.release();
     }
 
     /// The folder of this node's snapshots. Listing it reads files: call it where waiting for a disk is allowed.

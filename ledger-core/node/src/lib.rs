@@ -66,7 +66,7 @@ mod snapshots;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use counters::Counters;
-pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT};
+pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT, import_key};
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};
 pub use ledger::{Ledger, NodeStatus, Stores};
@@ -78,5 +78,6 @@ pub use reads::{
     PAGE_SIZE_DEFAULT, Read, VerifiedRead, VerifiedSubject,
 };
 pub use snapshots::{
-    RestoreError, RestoreTarget, SnapshotFailure, SnapshotFolder, StoredSnapshot, restore_snapshot,
+    RestoreError, RestoreTarget, SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot,
+    restore_snapshot,
 };

@@ -95,6 +95,18 @@ pub static LEDGER_SETTINGS: &[Setting] = &[
     Setting::new("state_cache", Kind::Bytes, "Page cache of the state store: the one cache in front of random reads.")
         .or("256MiB"),
     Setting::new("gc_interval", SECONDS, "How often expired entities are looked for, at most 60s.").or("60s"),
+    Setting::new(
+        "snapshot_every",
+        SECONDS,
+        "How often a snapshot is written to DATA/snapshots when anything changed; 0: only on demand.",
+    )
+    .or("1h"),
+    Setting::new(
+        "snapshot_keep",
+        Kind::Count { min: 1, max: 1_000 },
+        "Newest snapshots that are kept; older ones are removed after each new one.",
+    )
+    .or("3"),
 ];
 
 /// Every setting of a ledger server.
@@ -299,6 +311,8 @@ fn engine_options(resolved: &Resolved) -> Result<Options, SettingsError> {
         flush_bytes: bytes("flush_bytes")?,
         overlay_bytes_max: bytes("overlay_bytes")?,
         gc_interval: resolved.duration("gc_interval")?,
+        snapshot_every: resolved.duration("snapshot_every")?,
+        snapshot_keep: count("snapshot_keep")?,
         ..Options::default()
     };
     options.validate()?;

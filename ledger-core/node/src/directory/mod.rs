@@ -225,6 +225,26 @@ impl Drop for DataDirectory {
     }
 }
 
+/// Gives a directory that was restored without its key the key of its ledger.
+///
+/// # Errors
+///
+/// When the directory is in use, holds no ledger or has a key already, or when the key is another ledger's.
+pub fn import_key(path: &Path, ledger_id: LedgerId, key: &SigningKey) -> Result<(), DirectoryError> {
+    let _lock = lock(path)?;
+    if path.join(RESTORING_FILE).exists() {
+        return Err(DirectoryError::RestoreUnfinished { path: path.to_owned() });
+    }
+    let file = path.join(LOG_KEY_FILE);
+    if check_format(path)? {
+        return Err(DirectoryError::Missing { path: path.join(FORMAT_FILE) });
+    }
+    if file.exists() {
+        return Err(DirectoryError::NotEmpty { path: path.to_owned(), found: LOG_KEY_FILE.to_owned() });
+    }
+    log_key::write(&file, ledger_id, key)
+}
+
 fn create(path: &Path) -> Result<(), DirectoryError> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Ok(()),

@@ -4,6 +4,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,9 @@ pub enum SnapshotFailure {
         /// `NAMESPACE/VAULT`.
         vault: String,
     },
+    /// Snapshots are held back, as on a disk that is nearly full.
+    #[error("the disk is nearly full, so no snapshot is written: add room to the disk of the data directory")]
+    HeldBack,
     /// Vaults came and went faster than their tips could be signed.
     #[error("vaults were deleted while the snapshot began: try again")]
     Unsettled,
@@ -61,13 +65,14 @@ pub enum SnapshotFailure {
     Stopped,
 }
 
-impl From<WriteError> for SnapshotFailure {
-    fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::Cancelled => Self::Stopped,
-            other => Self::Write(other),
-        }
-    }
+/// What a node is doing about snapshots.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotWork {
+    /// How far the snapshot is that is being written; `None` = none is.
+    pub writing: Option<Progress>,
+    /// Why the last one was not written; `None` = it was, or there was none.
+    pub last_failure: Option<String>,
 }
 
 impl From<StateError> for SnapshotFailure {
@@ -111,6 +116,8 @@ struct Inner {
     /// One permit: whoever has it writes.
     turn: Arc<Semaphore>,
     newest: Mutex<Option<NewestSnapshot>>,
+    work: Mutex<SnapshotWork>,
+    held_back: AtomicBool,
     stopping: Mutex<bool>,
     stopped: Condvar,
 }
@@ -132,6 +139,8 @@ impl SnapshotMaker {
             parts,
             turn: Arc::new(Semaphore::new(1)),
             newest: Mutex::new(newest),
+            work: Mutex::default(),
+            held_back: AtomicBool::new(false),
             stopping: Mutex::new(false),
             stopped: Condvar::new(),
         })))
@@ -147,6 +156,21 @@ impl SnapshotMaker {
         *lock(&self.0.newest)
     }
 
+    /// What is being written, and how the last attempt ended.
+    pub fn work(&self) -> SnapshotWork {
+        lock(&self.0.work).clone()
+    }
+
+    /// Breaks off what is being written and begins nothing until [`release`](Self::release).
+    pub fn hold_back(&self) {
+        self.0.held_back.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets snapshots be written again.
+    pub fn release(&self) {
+        self.0.held_back.store(false, Ordering::SeqCst);
+    }
+
     /// Writes a snapshot of all that is applied now, or finds the one that has it. It goes on when nobody waits for
     /// it any more.
     pub async fn create(&self) -> Result<StoredSnapshot, SnapshotFailure> {
@@ -154,10 +178,12 @@ impl SnapshotMaker {
         let turn = turn.try_acquire_owned().map_err(|_| SnapshotFailure::InProgress)?;
         let (sender, answer) = oneshot::channel();
         let maker = self.clone();
+        lock(&self.0.work).writing = Some(Progress::default());
         let body = move || {
-            let made = maker.make();
-            maker.count(&made);
-            drop(turn);
+            let end = EndOfWork(maker, turn);
+            let made = end.0.make();
+            end.0.count(&made);
+            drop(end);
             // Nobody may be waiting any more.
             let _ = sender.send(made);
         };
@@ -180,6 +206,7 @@ impl SnapshotMaker {
             delay = every;
             match self.create().await {
                 Ok(_) | Err(SnapshotFailure::InProgress | SnapshotFailure::Stopped) => {}
+                Err(error @ SnapshotFailure::HeldBack) => tracing::warn!(%error, "no automatic snapshot"),
                 Err(error) => tracing::error!(%error, "the automatic snapshot failed"),
             }
         }
@@ -195,13 +222,17 @@ impl SnapshotMaker {
     }
 
     fn count(&self, made: &Result<StoredSnapshot, SnapshotFailure>) {
+        lock(&self.0.work).last_failure = made.as_ref().err().map(ToString::to_string);
         match made {
-            Ok(_) | Err(SnapshotFailure::Stopped) => {}
+            Ok(_) | Err(SnapshotFailure::Stopped | SnapshotFailure::HeldBack) => {}
             Err(_) => add(&self.0.parts.counters.snapshots_failed, 1),
         }
     }
 
     fn make(&self) -> Result<StoredSnapshot, SnapshotFailure> {
+        if self.0.held_back.load(Ordering::SeqCst) {
+            return Err(SnapshotFailure::HeldBack);
+        }
         let started = Instant::now();
         let (view, header) = self.begin()?;
         let index = header.applied.index;
@@ -211,8 +242,9 @@ impl SnapshotMaker {
             None => {
                 let mut pace = Pace { maker: self, frame_began: Instant::now() };
                 let written = folder.write(index, |sink| -> Result<_, SnapshotFailure> {
-                    let mut watch = |_: &Progress| pace.rest();
-                    Ok(snapshot::write(view.as_ref(), &header, sink, &mut watch)?)
+                    let mut watch = |progress: &Progress| pace.rest(progress);
+                    let written = snapshot::write(view.as_ref(), &header, sink, &mut watch);
+                    written.map_err(|error| self.broken_off(error))
                 })?;
                 // The store keeps for the view what is overwritten.
                 drop(view);
@@ -228,6 +260,14 @@ impl SnapshotMaker {
         let created_at_ms = stored.summary.as_ref().map_or(0, |summary| summary.header.created_at_ms);
         *lock(&self.0.newest) = Some(NewestSnapshot { index, created_at_ms });
         Ok(stored)
+    }
+
+    fn broken_off(&self, error: WriteError) -> SnapshotFailure {
+        match error {
+            WriteError::Cancelled if *lock(&self.0.stopping) => SnapshotFailure::Stopped,
+            WriteError::Cancelled => SnapshotFailure::HeldBack,
+            other => SnapshotFailure::Write(other),
+        }
     }
 
     /// A view of everything that is applied now, with the signed tips of its vaults.
@@ -293,6 +333,18 @@ impl SnapshotMaker {
     }
 }
 
+/// Says that nothing is being written any more, after a panic too, before it lets the next one begin.
+struct EndOfWork(
+    SnapshotMaker,
+    #[expect(dead_code, reason = "it counts when it is dropped")] OwnedSemaphorePermit,
+);
+
+impl Drop for EndOfWork {
+    fn drop(&mut self) {
+        lock(&self.0.0.work).writing = None;
+    }
+}
+
 /// Vault, size of its log, root of its log.
 type Tips = Vec<(VaultId, u64, Hash)>;
 
@@ -303,9 +355,13 @@ struct Pace<'m> {
 }
 
 impl Pace<'_> {
-    /// Breaks off when the node stops.
-    fn rest(&mut self) -> ControlFlow<()> {
+    /// Breaks off when the node stops or the disk fills.
+    fn rest(&mut self, progress: &Progress) -> ControlFlow<()> {
         let inner = &self.maker.0;
+        lock(&inner.work).writing = Some(*progress);
+        if inner.held_back.load(Ordering::SeqCst) {
+            return ControlFlow::Break(());
+        }
         let until = Instant::now() + self.frame_began.elapsed().saturating_mul(REST_FACTOR).min(REST_MAX);
         let mut stopping = lock(&inner.stopping);
         loop {

@@ -5,7 +5,7 @@ mod maker;
 mod restore;
 
 pub use folder::{SnapshotFolder, StoredSnapshot};
-pub use maker::SnapshotFailure;
+pub use maker::{SnapshotFailure, SnapshotWork};
 pub(crate) use maker::{SnapshotMaker, SnapshotMakerParts};
 pub use restore::{RestoreError, restore_snapshot};
 

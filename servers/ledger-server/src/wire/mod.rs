@@ -4,6 +4,7 @@ pub(crate) mod address;
 mod field;
 pub(crate) mod paging;
 pub(crate) mod read;
+pub(crate) mod snapshot;
 pub(crate) mod token;
 pub(crate) mod transaction;
 

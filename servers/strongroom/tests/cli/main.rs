@@ -13,6 +13,7 @@ mod keys;
 mod lifecycle;
 mod proofs;
 mod records;
+mod snapshots;
 mod tampering;
 mod tokens;
 mod vaults;
