@@ -506,3 +506,25 @@ fn a_frame_that_expands_beyond_its_length_or_beyond_the_ratio_is_refused() {
     assert!(file.len() > 900_000 / EXPANSION_MAX);
     verify(&file).unwrap();
 }
+
+#[test]
+fn a_fenced_vault_is_carried_as_it_is_but_nobody_vouches_for_it() {
+    let fixture = Fixture::large();
+    let key = signing_key(1, 42);
+    let mut header = fixture.signed_header(&key);
+    let entry = header.vaults.iter_mut().find(|entry| entry.id == SECOND).unwrap();
+    entry.fenced = true;
+    entry.checkpoint = None;
+    let mut parts = Parts::of(&fixture.snapshot_with(&header));
+    let number = header.vaults[1].number.to_be_bytes();
+    let row = parts
+        .rows()
+        .into_iter()
+        .find(|(_, table, key, ..)| *table == Table::Entities as u8 && parts.plain[*key..*key + 8] == number);
+    let changed = row.unwrap().4 - 1;
+    parts.plain[changed] ^= 1;
+    let file = parts.seal();
+    let verified = verify(&file).unwrap();
+    assert_eq!(verified.vaults.iter().map(|vault| vault.fenced).collect::<Vec<_>>(), [false, true]);
+    assert!(matches!(verify_with(&file, &[key.verifier_key()]), Err(SnapshotError::Unsigned { .. })));
+}

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use ledger_verify::Hash;
 use ledger_verify::hash::sha256;
+use ledger_verify::header::BlockHeader;
 use ledger_verify::state::{LeafValue, StateKey};
 
 use crate::rows;
@@ -31,8 +32,8 @@ impl LeafCollector {
         Some(())
     }
 
-    /// The tree over all of them.
-    pub(super) fn tree(self) -> StateTree {
+    /// The tree over all of them, as the newest header's version has it.
+    pub(super) fn tree(self, _tip: &BlockHeader) -> StateTree {
         StateTree::from_leaves(self.leaves)
     }
 }

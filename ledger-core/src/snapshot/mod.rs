@@ -83,6 +83,9 @@ pub struct VaultEntry {
     pub log_root: Hash,
     /// The signed checkpoint over exactly these headers, where the node could sign.
     pub checkpoint: Option<String>,
+    /// Whether the node had fenced the vault because its rows do not fit its headers. Its rows are in the snapshot as
+    /// they are; nobody vouches for them, so that with keys such a snapshot is refused.
+    pub fenced: bool,
 }
 
 impl VaultEntry {

@@ -71,6 +71,7 @@ fn entry(view: &dyn StateView, number: VaultNumber, row: VaultRow) -> Result<Vau
         header: row.header,
         log_root,
         checkpoint: None,
+        fenced: false,
     })
 }
 

@@ -81,7 +81,7 @@ impl VaultContent {
 
     /// All entities and relationships have passed: they have the state root of the newest header.
     pub(super) fn finish_state(&mut self) -> Result<(), Fault> {
-        self.tree = std::mem::take(&mut self.leaves).tree();
+        self.tree = std::mem::take(&mut self.leaves).tree(&self.tip);
         if self.tree.root() == self.tip.state_root {
             Ok(())
         } else {

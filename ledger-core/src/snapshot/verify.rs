@@ -52,6 +52,8 @@ pub struct VerifiedVault {
     pub keys: u64,
     /// The oldest block whose transactions are there; `None` = of no block.
     pub first_body: Option<u64>,
+    /// Whether its rows did not fit its headers when the snapshot was taken: nothing of it was checked.
+    pub fenced: bool,
     /// The trusted key that signed its checkpoint; `None` when no keys were given.
     pub signed_by: Option<VerifierKey>,
 }
@@ -227,15 +229,19 @@ impl Content {
         if std::mem::replace(&mut self.state_is_checked, true) {
             return Ok(());
         }
-        for (entry, content) in self.vaults.values_mut() {
+        for (entry, content) in self.vaults.values_mut().filter(|(entry, _)| !entry.fenced) {
             content.finish_state().map_err(|what| SnapshotError::Vault { vault: entry.label(), what })?;
         }
         Ok(())
     }
 
     fn ledger_row(&mut self, row: &Row) -> Result<(), SnapshotError> {
+        if row.key != rows::LEDGER_KEY {
+            // What entries of the log have decided for the ledger as a whole; no header commits to it.
+            return Ok(());
+        }
         let ledger: LedgerRow = decode("the ledger row", &row.value)?;
-        if row.key != rows::LEDGER_KEY || ledger.ledger_id != self.ledger_id {
+        if ledger.ledger_id != self.ledger_id {
             return Err(SnapshotError::inconsistent("its rows are of another ledger than its header"));
         }
         self.has_ledger_row = true;
@@ -287,6 +293,9 @@ impl Content {
             let what = format!("it has a row of {} that belongs to no vault", row.table.name());
             return Err(SnapshotError::inconsistent(what));
         };
+        if entry.fenced {
+            return Ok(());
+        }
         let checked = match row.table {
             Table::Entities => vault.entity(&row.key, &row.value),
             Table::Relationships => vault.relationship(&row.key, &row.value),
@@ -322,9 +331,11 @@ impl Content {
         let mut verified = Vec::with_capacity(header.vaults.len());
         for (entry, signed_by) in header.vaults.iter().zip(signers) {
             let Some((_, content)) = self.vaults.get_mut(&entry.number) else { continue };
-            content
-                .finish(&entry.log_root)
-                .map_err(|what| SnapshotError::Vault { vault: entry.label(), what })?;
+            if !entry.fenced {
+                content
+                    .finish(&entry.log_root)
+                    .map_err(|what| SnapshotError::Vault { vault: entry.label(), what })?;
+            }
             verified.push(VerifiedVault {
                 vault: entry.label(),
                 id: entry.id,
@@ -334,6 +345,7 @@ impl Content {
                 log_root: entry.log_root,
                 keys: content.keys,
                 first_body: content.first_body,
+                fenced: entry.fenced,
                 signed_by,
             });
         }

@@ -285,7 +285,8 @@ impl SnapshotMaker {
                         }
                         SignError::Stopped => SnapshotFailure::Stopped,
                     })?;
-                for (entry, note) in header.vaults.iter_mut().zip(notes) {
+                let signed = header.vaults.iter_mut().filter(|entry| !entry.fenced);
+                for (entry, note) in signed.zip(notes) {
                     entry.checkpoint = Some(note);
                 }
                 return Ok((view, header));
@@ -319,7 +320,7 @@ impl SnapshotMaker {
     fn tips(&self, header: &Header) -> Result<Option<Tips>, SnapshotFailure> {
         let state = self.0.parts.ledger.read().map_err(|_| SnapshotFailure::Stopped)?;
         let mut tips = Vec::with_capacity(header.vaults.len());
-        for entry in &header.vaults {
+        for entry in header.vaults.iter().filter(|entry| !entry.fenced) {
             let diverged = || SnapshotFailure::Diverged { vault: entry.label() };
             let size = BlockHeader::decode(&entry.header).map_err(|_| diverged())?.height + 1;
             match state.log_root_at(entry.id, size) {

@@ -80,7 +80,14 @@ fn a_retry_after_a_restore_is_answered_with_its_first_receipt() {
     server.stop();
     let key_file = Path::new(&data).join("log.key").display().to_string();
     home.json(&[
-        "ledger", "snapshot", "restore", text(&made, "path"), "--data", &elsewhere, "--key", &key_file,
+        "ledger",
+        "snapshot",
+        "restore",
+        text(&made, "path"),
+        "--data",
+        &elsewhere,
+        "--key",
+        &key_file,
     ]);
     let server = start(&home, &elsewhere);
     assert_ne!(server.token(), token, "credentials are not in a snapshot");
@@ -125,7 +132,10 @@ fn what_is_no_sound_snapshot_is_refused_and_leaves_no_directory_that_serves() {
     let said = home.run(&serve);
     assert!(said.code == 1 && said.stderr.contains("did not finish"), "{said:?}");
 
-    assert_eq!(home.refusal(2, &["ledger", "snapshot", "restore", snapshot, "--data", &data])["code"], "USAGE");
+    assert_eq!(
+        home.refusal(2, &["ledger", "snapshot", "restore", snapshot, "--data", &data])["code"],
+        "USAGE"
+    );
     let wrong = Path::new(&stranger).join("log.key").display().to_string();
     let third = home.path("third").display().to_string();
     let restore = ["ledger", "snapshot", "restore", snapshot, "--data", &third];
@@ -140,6 +150,56 @@ fn what_is_no_sound_snapshot_is_refused_and_leaves_no_directory_that_serves() {
     assert_eq!(home.refusal(2, &["ledger", "key", "import", &wrong, "--data", &new])["code"], "USAGE");
     let right = Path::new(&data).join("log.key").display().to_string();
     home.json(&["ledger", "key", "import", &right, "--data", &new]);
-    start(&home, &new);
+    let _server = start(&home, &new);
     assert_eq!(home.json(&["ledger", "get", "acme/prod", "door"])["value"], "locked");
+}
+
+/// Most memory that the process has had, in KiB, as far as it is known while it runs.
+fn peak_kib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok())
+}
+
+#[test]
+fn a_snapshot_that_expands_to_gigabytes_is_refused_in_bounded_memory() {
+    const FRAME: usize = 1 << 20;
+    const ROWS: u32 = 16;
+    const ROW_BYTES: usize = 128 << 20;
+    let home = Home::new();
+    let server = start(&home, &home.path("data").display().to_string());
+    let made = home.json(&["ledger", "snapshot", "create"]);
+    server.stop();
+    let sound = std::fs::read(text(&made, "path")).expect("readable");
+    let header_bytes = u32::from_be_bytes(sound[16..20].try_into().expect("four bytes")) as usize;
+    let mut bomb = sound[..20 + header_bytes].to_vec();
+    let mut frame = |plain: &[u8]| {
+        let compressed = zstd::bulk::compress(plain, 1).expect("compressed");
+        bomb.push(1);
+        bomb.extend((plain.len() as u32).to_be_bytes());
+        bomb.extend((compressed.len() as u32).to_be_bytes());
+        bomb.extend(&compressed);
+        bomb.extend(vec![0; plain.len().div_ceil(256).saturating_sub(compressed.len())]);
+    };
+    let zeros = vec![0; FRAME];
+    for number in 0..ROWS {
+        // Rows of the table `ledger`, whose values no header commits to.
+        frame(&[&[0], 4_u32.to_be_bytes().as_slice(), &(ROW_BYTES as u32).to_be_bytes(), &number.to_be_bytes()].concat());
+        (0..ROW_BYTES / FRAME).for_each(|_| frame(&zeros));
+    }
+    bomb.push(0);
+    let file = home.write("bomb.snap", &bomb);
+    assert!(bomb.len() < 10_000_000, "it is small: {}", bomb.len());
+    let mut child = home.command(&["ledger", "snapshot", "verify", &file]).spawn().expect("it starts");
+    let (mut peak, deadline) = (0, std::time::Instant::now() + crate::harness::DEADLINE);
+    let status = loop {
+        peak = peak.max(peak_kib(child.id()).unwrap_or(0));
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status;
+        }
+        assert!(std::time::Instant::now() < deadline, "it does not end");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    assert_eq!(status.code(), Some(5), "it ends before its trailer");
+    let expanded_kib = u64::from(ROWS) * ROW_BYTES as u64 / 1024;
+    assert!(peak > 10_000 && peak < expanded_kib / 3, "{peak} KiB of memory for {expanded_kib} KiB of rows");
 }

@@ -243,6 +243,7 @@ fn document(verified: &Verified) -> Value {
             "log_root": hex::encode(vault.log_root),
             "key_count": vault.keys,
             "first_height_with_transactions": vault.first_body,
+            "fenced": vault.fenced,
             "signed_by": vault.signed_by.as_ref().map(ToString::to_string),
         })
     };
@@ -295,7 +296,11 @@ fn render_verified(path: &Path, verified: &Verified) -> String {
     ];
     let mut text = table::facts(&facts);
     let row = |vault: &VerifiedVault| {
-        let signed = if vault.signed_by.is_some() { "signed" } else { "not checked" };
+        let signed = match (&vault.signed_by, vault.fenced) {
+            (_, true) => "FENCED: not verified",
+            (Some(_), false) => "signed",
+            (None, false) => "not checked",
+        };
         let state_root = hex::encode(vault.state_root.get(..8).unwrap_or_default());
         let texts =
             [vault.height.to_string(), vault.keys.to_string(), format!("{state_root}…"), signed.to_owned()];
@@ -303,7 +308,11 @@ fn render_verified(path: &Path, verified: &Verified) -> String {
     };
     let rows: Vec<_> = verified.vaults.iter().map(row).collect();
     text.push_str(&table::render(&["vault", "height", "keys", "state root", "signature"], &rows));
-    text.push_str("Every row, block and root fits.\n");
+    if verified.vaults.iter().any(|vault| vault.fenced) {
+        text.push_str("Vaults that were fenced are in it as they were; recover them. All else fits.\n");
+    } else {
+        text.push_str("Every row, block and root fits.\n");
+    }
     text
 }
 
