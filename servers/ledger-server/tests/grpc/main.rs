@@ -9,6 +9,7 @@ mod limits;
 mod metrics;
 mod paging;
 mod settings;
+mod snapshots;
 mod support;
 mod tokens;
 mod transport;

@@ -183,7 +183,10 @@ fn a_snapshot_that_expands_to_gigabytes_is_refused_in_bounded_memory() {
     let zeros = vec![0; FRAME];
     for number in 0..ROWS {
         // Rows of the table `ledger`, whose values no header commits to.
-        frame(&[&[0], 4_u32.to_be_bytes().as_slice(), &(ROW_BYTES as u32).to_be_bytes(), &number.to_be_bytes()].concat());
+        frame(
+            &[&[0], 4_u32.to_be_bytes().as_slice(), &(ROW_BYTES as u32).to_be_bytes(), &number.to_be_bytes()]
+                .concat(),
+        );
         (0..ROW_BYTES / FRAME).for_each(|_| frame(&zeros));
     }
     bomb.push(0);
