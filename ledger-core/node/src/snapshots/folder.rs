@@ -38,7 +38,10 @@ pub struct StoredSnapshot {
 impl SnapshotFolder {
     /// The folder of a data directory; it is made with the first snapshot.
     pub fn of(data_directory: &Path) -> Self {
-        Self { data_directory: data_directory.to_owned(), path: data_directory.join(FOLDER) }
+        // Whoever is told the path has another working directory.
+        let data_directory =
+            std::path::absolute(data_directory).unwrap_or_else(|_| data_directory.to_owned());
+        Self { path: data_directory.join(FOLDER), data_directory }
     }
 
     /// Removes what a crash left unfinished; returns how many files that were. Only for whoever holds the lock of
