@@ -96,14 +96,17 @@ impl SnapshotFolder {
         written
     }
 
-    /// Removes all but the newest `keep`; returns how many.
-    pub fn prune(&self, keep: usize) -> io::Result<usize> {
+    /// Removes the oldest until `keep` are left, but never the one of index `but`; returns how many.
+    pub fn prune(&self, keep: usize, but: u64) -> io::Result<usize> {
         let indexed = self.indexed()?;
         let surplus = indexed.len().saturating_sub(keep);
-        for (_, path) in indexed.into_iter().take(surplus) {
+        let oldest = indexed.into_iter().filter(|(index, _)| *index != but).take(surplus);
+        let mut removed = 0;
+        for (_, path) in oldest {
             std::fs::remove_file(path)?;
+            removed += 1;
         }
-        Ok(surplus)
+        Ok(removed)
     }
 
     fn path_of(&self, index: u64) -> PathBuf {

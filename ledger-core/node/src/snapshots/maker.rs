@@ -29,6 +29,8 @@ const REST_FACTOR: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(100);
 /// Vaults that are deleted while their tips are signed make the snapshot begin anew; so often at most.
 const ATTEMPTS_MAX: u32 = 5;
+/// Tips that are signed at once: whoever waits for another checkpoint waits so long.
+const SIGNED_AT_ONCE: usize = 256;
 /// A node that starts with an old snapshot waits so long before it writes one.
 const FIRST_DELAY: Duration = Duration::from_secs(30);
 
@@ -237,7 +239,7 @@ impl SnapshotMaker {
         let (view, header) = self.begin()?;
         let index = header.applied.index;
         let folder = &self.0.folder;
-        let stored = match folder.find(index) {
+        let stored = match folder.find(index).filter(|stored| holds_the_same(stored, &header)) {
             Some(stored) => stored,
             None => {
                 let mut pace = Pace { maker: self, frame_began: Instant::now() };
@@ -252,7 +254,10 @@ impl SnapshotMaker {
                 add(&counters.snapshots_written, 1);
                 add(&counters.snapshot_bytes, written.file_bytes);
                 add(&counters.snapshot_ms, u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
-                add(&counters.snapshots_pruned, folder.prune(self.0.parts.keep)? as u64);
+                match folder.prune(self.0.parts.keep, index) {
+                    Ok(removed) => add(&counters.snapshots_pruned, removed as u64),
+                    Err(error) => tracing::warn!(%error, "older snapshots cannot be removed"),
+                }
                 tracing::info!(index, bytes = written.file_bytes, "wrote a snapshot");
                 folder.find(index).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?
             }
@@ -278,13 +283,14 @@ impl SnapshotMaker {
             let view = self.0.parts.store.view().map_err(StateError::from)?;
             let mut header = snapshot::outline(view.as_ref(), self.0.parts.clock.now_ms())?;
             if let Some(tips) = self.tips(&header)? {
-                let notes =
-                    waits.block_on(self.0.parts.signer.sign_tips(&tips)).map_err(|error| match error {
-                        SignError::State(_) | SignError::VaultNotFound | SignError::Overloaded => {
-                            SnapshotFailure::Unsettled
-                        }
+                let mut notes = Vec::with_capacity(tips.len());
+                for tips in tips.chunks(SIGNED_AT_ONCE) {
+                    let signed = waits.block_on(self.0.parts.signer.sign_tips(tips));
+                    notes.extend(signed.map_err(|error| match error {
                         SignError::Stopped => SnapshotFailure::Stopped,
-                    })?;
+                        _ => SnapshotFailure::Unsettled,
+                    })?);
+                }
                 let signed = header.vaults.iter_mut().filter(|entry| !entry.fenced);
                 for (entry, note) in signed.zip(notes) {
                     entry.checkpoint = Some(note);
@@ -318,11 +324,12 @@ impl SnapshotMaker {
 
     /// What is to be signed: only what is stored and applied alike. `None` when a vault is gone since the view.
     fn tips(&self, header: &Header) -> Result<Option<Tips>, SnapshotFailure> {
-        let state = self.0.parts.ledger.read().map_err(|_| SnapshotFailure::Stopped)?;
         let mut tips = Vec::with_capacity(header.vaults.len());
         for entry in header.vaults.iter().filter(|entry| !entry.fenced) {
             let diverged = || SnapshotFailure::Diverged { vault: entry.label() };
             let size = BlockHeader::decode(&entry.header).map_err(|_| diverged())?.height + 1;
+            // Vault by vault: applying goes on in between.
+            let state = self.0.parts.ledger.read().map_err(|_| SnapshotFailure::Stopped)?;
             match state.log_root_at(entry.id, size) {
                 Ok(root) if root == entry.log_root => tips.push((entry.id, size, root)),
                 Err(ReadError::VaultNotFound) => return Ok(None),
@@ -332,6 +339,17 @@ impl SnapshotMaker {
         }
         Ok(Some(tips))
     }
+}
+
+/// Whether a snapshot of the same index is of the same history: the files of a directory may have been put back to an
+/// earlier time, its snapshots not.
+fn holds_the_same(stored: &StoredSnapshot, header: &Header) -> bool {
+    let same = |other: &Header| {
+        other.ledger_id == header.ledger_id
+            && other.applied == header.applied
+            && other.vaults == header.vaults
+    };
+    stored.summary.as_ref().is_ok_and(|summary| same(&summary.header))
 }
 
 /// Says that nothing is being written any more, after a panic too, before it lets the next one begin.

@@ -104,6 +104,32 @@ async fn the_newest_snapshots_are_kept_and_other_files_are_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_of_another_history_under_the_same_index_is_replaced_and_the_new_one_is_kept() {
+    let home = Home::new();
+    let options = || Options { snapshot_keep: 1, ..home.options() };
+    let ledger = home.open_with(home.stores(), options()).await;
+    create_vault(&ledger).await;
+    let earlier = home.copy();
+    write(&ledger, put("key", "one history")).await;
+    let one = ledger.create_snapshot().await.unwrap();
+    let other = earlier.open_with(earlier.stores(), options()).await;
+    let folder = earlier.folder.path().join("snapshots");
+    std::fs::create_dir(&folder).unwrap();
+    let later = folder.join("00000000000000999999.snap");
+    std::fs::copy(&one.path, &later).unwrap();
+    let mut made = None;
+    while made.as_ref().is_none_or(|made: &ledger_node::StoredSnapshot| made.index < one.index) {
+        write(&other, put("key", "another history")).await;
+        std::fs::copy(&one.path, folder.join(one.path.file_name().unwrap())).unwrap();
+        made = Some(other.create_snapshot().await.unwrap());
+    }
+    let made = made.unwrap();
+    let verified = verify(&made.path, &[other.verifier_key()]).unwrap();
+    let tip = other.tip(&vault(), Consistency::Eventual).await.unwrap().value;
+    assert_eq!(verified.vaults[0].block_hash, tip.block_hash);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn snapshots_are_written_at_the_interval_when_anything_changed() {
     let home = Home::new();
     let options = Options { snapshot_every: Duration::from_millis(10), ..home.options() };
