@@ -18,5 +18,6 @@ pub mod page_token;
 pub mod ports;
 pub mod relationship;
 mod rows;
+pub mod snapshot;
 pub mod state_tree;
 pub mod transaction;

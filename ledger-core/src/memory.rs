@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::names::VaultId;
 use crate::ports::{
     AppliedState, LogChange, LogExtent, LogId, LogRecord, LogSnapshot, LogStore, ScanRange, SignedMark,
-    StateBatch, StateStore, StoreError, StoredVote, Table,
+    StateBatch, StateStore, StateView, StoreError, StoredVote, Table,
 };
 
 /// What stays of a [`MemoryLogStore`] when it is dropped; clones share the content.
@@ -115,9 +115,12 @@ impl LogImage {
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStateDisk(Arc<Mutex<StateImage>>);
 
+type Rows = BTreeMap<Vec<u8>, Bytes>;
+
+/// A table is copied when it changes while a view shows it.
 #[derive(Debug, Default)]
 struct StateImage {
-    tables: BTreeMap<Table, BTreeMap<Vec<u8>, Bytes>>,
+    tables: BTreeMap<Table, Arc<Rows>>,
     applied: Option<AppliedState>,
 }
 
@@ -134,25 +137,10 @@ impl MemoryStateStore {
         Self { disk: disk.clone(), gate: CommitGate::default() }
     }
 
-    /// At most `rows_max` rows of a range, so that `scan` calls its visitor without the lock.
-    fn page(&self, table: Table, range: &ScanRange, after: Option<&[u8]>) -> Vec<(Vec<u8>, Bytes)> {
-        use std::ops::Bound;
-        let image = lock(&self.disk.0);
-        let Some(rows) = image.tables.get(&table) else { return Vec::new() };
-        let start = match after {
-            Some(key) => Bound::Excluded(key),
-            None => Bound::Included(range.start.as_slice().max(range.prefix.as_slice())),
-        };
-        rows.range::<[u8], _>((start, Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(&range.prefix))
-            .take(SCAN_PAGE_ROWS)
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+    fn rows(&self, table: Table) -> Option<Arc<Rows>> {
+        lock(&self.disk.0).tables.get(&table).cloned()
     }
 }
-
-/// Rows that a scan copies while it holds the lock.
-const SCAN_PAGE_ROWS: usize = 256;
 
 impl StateStore for MemoryStateStore {
     fn applied(&self) -> Result<Option<AppliedState>, StoreError> {
@@ -169,19 +157,11 @@ impl StateStore for MemoryStateStore {
         range: &ScanRange,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = self.page(table, range, after.as_deref());
-            for (key, value) in &page {
-                if !visit(key, value) {
-                    return Ok(());
-                }
-            }
-            match page.into_iter().last() {
-                Some((key, _)) => after = Some(key),
-                None => return Ok(()),
-            }
+        // The visitor runs without the lock, on the table as it is now.
+        if let Some(rows) = self.rows(table) {
+            scan_rows(&rows, range, visit);
         }
+        Ok(())
     }
 
     fn commit(&self, batch: &StateBatch) -> Result<(), StoreError> {
@@ -190,6 +170,49 @@ impl StateStore for MemoryStateStore {
             lock(&self.disk.0).apply(batch);
             Ok(())
         })
+    }
+
+    fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
+        let image = lock(&self.disk.0);
+        Ok(Box::new(MemoryStateView { tables: image.tables.clone(), applied: image.applied.clone() }))
+    }
+}
+
+/// A [`StateView`] of a [`MemoryStateStore`].
+struct MemoryStateView {
+    tables: BTreeMap<Table, Arc<Rows>>,
+    applied: Option<AppliedState>,
+}
+
+impl StateView for MemoryStateView {
+    fn applied(&self) -> Option<&AppliedState> {
+        self.applied.as_ref()
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.tables.get(&table).and_then(|rows| rows.get(key)).cloned())
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        range: &ScanRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        if let Some(rows) = self.tables.get(&table) {
+            scan_rows(rows, range, visit);
+        }
+        Ok(())
+    }
+}
+
+fn scan_rows(rows: &Rows, range: &ScanRange, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+    let start = range.start.as_slice().max(range.prefix.as_slice());
+    let from_start = rows.range::<[u8], _>((std::ops::Bound::Included(start), std::ops::Bound::Unbounded));
+    for (key, value) in from_start.take_while(|(key, _)| key.starts_with(&range.prefix)) {
+        if !visit(key, value) {
+            return;
+        }
     }
 }
 
@@ -200,12 +223,12 @@ impl StateImage {
             let prefix = vault.to_be_bytes();
             for (table, rows) in &mut self.tables {
                 if table.is_per_vault() {
-                    rows.retain(|key, _| !key.starts_with(&prefix));
+                    Arc::make_mut(rows).retain(|key, _| !key.starts_with(&prefix));
                 }
             }
         }
         for row in &batch.rows {
-            let rows = self.tables.entry(row.table).or_default();
+            let rows = Arc::make_mut(self.tables.entry(row.table).or_default());
             match &row.value {
                 Some(value) => rows.insert(row.key.clone(), value.clone()),
                 None => rows.remove(&row.key),

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use ledger_core::conformance;
 use ledger_core::memory::{MemoryLogDisk, MemoryLogStore, MemoryStateDisk, MemoryStateStore};
 use ledger_core::ports::{
-    AppliedState, LogChange, LogRecord, LogSnapshot, LogStore, ScanRange, StateBatch, StateStore, StoreError,
-    Table,
+    AppliedState, LogChange, LogRecord, LogSnapshot, LogStore, ScanRange, StateBatch, StateStore, StateView,
+    StoreError, Table,
 };
 
 /// Fails unless `suite` panics.
@@ -200,6 +200,52 @@ enum StateDefect {
     DropsNoBlocks,
     DropsTooMuch,
     GoesOnAfterAnError,
+    ViewsWhatCameLater,
+    ViewsAnotherMark,
+}
+
+/// A view that reads the store as it is now.
+struct LateView(MemoryStateStore, Option<AppliedState>);
+
+impl StateView for LateView {
+    fn applied(&self) -> Option<&AppliedState> {
+        self.1.as_ref()
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        range: &ScanRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.0.scan(table, range, visit)
+    }
+}
+
+/// A view of the right rows with the mark of an empty store.
+struct MarklessView(Box<dyn StateView>);
+
+impl StateView for MarklessView {
+    fn applied(&self) -> Option<&AppliedState> {
+        None
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        range: &ScanRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.0.scan(table, range, visit)
+    }
 }
 
 struct BrokenState {
@@ -334,6 +380,16 @@ impl StateStore for BrokenState {
             _ => self.spoil(batch).iter().try_for_each(|batch| self.inner.commit(batch)),
         }
     }
+
+    fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
+        match self.defect {
+            StateDefect::ViewsWhatCameLater => {
+                Ok(Box::new(LateView(MemoryStateStore::open(&self.disk), self.applied()?)))
+            }
+            StateDefect::ViewsAnotherMark => Ok(Box::new(MarklessView(self.inner.view()?))),
+            _ => self.inner.view(),
+        }
+    }
 }
 
 fn state_opener(defect: StateDefect) -> impl Fn() -> BrokenState {
@@ -345,7 +401,7 @@ fn state_opener(defect: StateDefect) -> impl Fn() -> BrokenState {
 fn the_state_suite_catches_each_defect_under_its_guarantee() {
     use StateDefect as D;
     use conformance::state_store as suite;
-    let catches: [(D, fn(D)); 14] = [
+    let catches: [(D, fn(D)); 16] = [
         (D::AppliesHalfABatch, |defect| suite::g1_atomic(state_opener(defect))),
         (D::ForgetsTheMarkAtRestart, |defect| suite::g2_durable(state_opener(defect))),
         (D::ForgetsBlocksAtRestart, |defect| suite::g2_durable(state_opener(defect))),
@@ -360,6 +416,8 @@ fn the_state_suite_catches_each_defect_under_its_guarantee() {
         (D::DropsNoBlocks, |defect| suite::g6_drop_first(state_opener(defect))),
         (D::DropsTooMuch, |defect| suite::g6_drop_first(state_opener(defect))),
         (D::GoesOnAfterAnError, |defect| suite::g7_fail_stop(state_opener(defect))),
+        (D::ViewsWhatCameLater, |defect| suite::g8_consistent_view(state_opener(defect))),
+        (D::ViewsAnotherMark, |defect| suite::g8_consistent_view(state_opener(defect))),
     ];
     for (defect, run) in catches {
         caught(&format!("{defect:?}"), || run(defect));

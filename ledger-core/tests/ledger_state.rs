@@ -630,6 +630,10 @@ impl StateStore for OneCorruptRow {
     fn commit(&self, batch: &ledger_core::ports::StateBatch) -> Result<(), ledger_core::ports::StoreError> {
         self.store.commit(batch)
     }
+
+    fn view(&self) -> Result<Box<dyn ledger_core::ports::StateView>, ledger_core::ports::StoreError> {
+        self.store.view()
+    }
 }
 
 #[test]

@@ -131,6 +131,40 @@ impl std::fmt::Debug for MintedToken {
     }
 }
 
+/// A snapshot in the folder of the node that answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Its name in the folder `snapshots` of the data directory.
+    pub file_name: String,
+    /// Its path on the node.
+    pub path: String,
+    /// Index of the last log entry that it holds.
+    pub applied_index: u64,
+    /// By the clock of the node, unix milliseconds.
+    pub created_at_ms: u64,
+    /// Its size.
+    pub file_bytes: u64,
+    /// SHA-256 over all bytes of the file but its last 32, which are this hash; `None` when they cannot be read.
+    pub sha256: Option<Hash>,
+    /// Vaults in it.
+    pub vault_count: u64,
+    /// Entities and relationships in it.
+    pub key_count: u64,
+    /// Why its header or trailer cannot be read.
+    pub problem: Option<String>,
+}
+
+/// The snapshots of the node that answered, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshots {
+    /// Those that are there.
+    pub snapshots: Vec<SnapshotInfo>,
+    /// Bytes so far of the file that is being written, when one is.
+    pub writing_file_bytes: Option<u64>,
+    /// Why the last one was not written.
+    pub last_failure: Option<String>,
+}
+
 /// Calls one RPC of the admin service.
 macro_rules! admin_call {
     ($client:expr, $repeatable:expr, $method:ident, $request:expr) => {
@@ -276,6 +310,24 @@ impl LedgerClient {
         let request = v1::RevokeTokenRequest { id: id.to_owned() };
         token_from(admin_call!(self, Repeatable::Never, revoke_token, request)?)
     }
+
+    /// Has the node write a snapshot. `None` = it is not finished yet, and goes on: [`snapshots`](Self::snapshots)
+    /// tells when it is.
+    pub async fn create_snapshot(&self) -> Result<Option<SnapshotInfo>, ClientError> {
+        let request = v1::CreateSnapshotRequest {};
+        let answer = admin_call!(self, Repeatable::Never, create_snapshot, request)?;
+        answer.snapshot.map(snapshot_from).transpose()
+    }
+
+    /// The snapshots of the node that answers.
+    pub async fn snapshots(&self) -> Result<Snapshots, ClientError> {
+        let answer = admin_call!(self, Repeatable::Always, list_snapshots, v1::ListSnapshotsRequest {})?;
+        Ok(Snapshots {
+            snapshots: answer.snapshots.into_iter().map(snapshot_from).collect::<Result<_, _>>()?,
+            writing_file_bytes: answer.writing.map(|progress| progress.file_bytes),
+            last_failure: Some(answer.last_failure).filter(|text| !text.is_empty()),
+        })
+    }
 }
 
 fn admin(channel: Channel) -> AdminServiceClient<Channel> {
@@ -303,6 +355,24 @@ fn vault_from(vault: v1::Vault) -> Result<Vault, ClientError> {
         origin: vault.origin,
         retention: history::retention_from(vault.retained_blocks),
         first_height: vault.first_height,
+    })
+}
+
+fn snapshot_from(snapshot: v1::Snapshot) -> Result<SnapshotInfo, ClientError> {
+    let sha256 = match snapshot.problem.is_empty() {
+        true => Some(wire::hash_from(&snapshot.sha256, "a snapshot's SHA-256")?),
+        false => None,
+    };
+    Ok(SnapshotInfo {
+        file_name: snapshot.file_name,
+        path: snapshot.path,
+        applied_index: snapshot.applied_index,
+        created_at_ms: snapshot.created_at_ms,
+        file_bytes: snapshot.file_bytes,
+        sha256,
+        vault_count: snapshot.vault_count,
+        key_count: snapshot.key_count,
+        problem: Some(snapshot.problem).filter(|text| !text.is_empty()),
     })
 }
 

@@ -49,7 +49,7 @@ mod pool;
 mod retry;
 mod wire;
 
-pub use admin::{AdminPage, MintedToken, NodeInfo, TokenInfo, TokenRole, Vault};
+pub use admin::{AdminPage, MintedToken, NodeInfo, SnapshotInfo, Snapshots, TokenInfo, TokenRole, Vault};
 pub use client::LedgerClient;
 pub use error::{ClientError, ErrorCode, Fork, Refusal, tls_hint};
 pub use history::{BlockContent, BlockRange, HistoricalRead, History, HistorySubject};

@@ -74,6 +74,8 @@ pub(crate) struct SignerParts {
 pub(crate) struct CheckpointSigner(Arc<Inner>);
 
 struct Inner {
+    /// One at a time makes marks durable: a mark never goes back behind one that was signed.
+    marking: tokio::sync::Mutex<()>,
     desk: Mutex<Desk>,
     arrived: Notify,
     parts: SignerParts,
@@ -81,7 +83,12 @@ struct Inner {
 
 impl CheckpointSigner {
     pub fn new(parts: SignerParts) -> Self {
-        Self(Arc::new(Inner { desk: Mutex::new(Desk::default()), arrived: Notify::new(), parts }))
+        Self(Arc::new(Inner {
+            marking: tokio::sync::Mutex::new(()),
+            desk: Mutex::new(Desk::default()),
+            arrived: Notify::new(),
+            parts,
+        }))
     }
 
     /// The origin of a vault's checkpoints: `<key name>/<vault uuid>`.
@@ -108,6 +115,35 @@ impl CheckpointSigner {
         }
         self.0.arrived.notify_one();
         answer.await.unwrap_or(Err(SignError::Stopped))
+    }
+
+    /// Signs checkpoints over tips that were the newest at some time: a snapshot's. The roots must be those of
+    /// the applied state.
+    pub async fn sign_tips(&self, tips: &[(VaultId, u64, Hash)]) -> Result<Vec<String>, SignError> {
+        let _marking = self.0.marking.lock().await;
+        let newer: Vec<LogChange> = {
+            let desk = self.lock();
+            let is_newer = |vault, size| desk.newest.get(vault).is_none_or(|newest| newest.size < size);
+            tips.iter()
+                .filter(|(vault, size, _)| is_newer(vault, *size))
+                .map(|(vault, size, root)| {
+                    LogChange::SaveSigned(SignedMark { vault: *vault, size: *size, root: *root })
+                })
+                .collect()
+        };
+        if !newer.is_empty() && self.0.parts.log_writer.write(newer).await.is_err() {
+            return Err(SignError::Stopped);
+        }
+        let mut notes = Vec::with_capacity(tips.len());
+        for (vault, size, root) in tips {
+            let signed = self.sign(*vault, *size, *root);
+            notes.push(signed.note.clone());
+            let mut desk = self.lock();
+            if desk.newest.get(vault).is_none_or(|newest| newest.size < *size) {
+                desk.newest.insert(*vault, signed);
+            }
+        }
+        Ok(notes)
     }
 
     /// Forgets the checkpoint of a vault that was deleted.
@@ -137,6 +173,7 @@ impl CheckpointSigner {
     }
 
     async fn round(&self) {
+        let _marking = self.0.marking.lock().await;
         let tips = self.tips();
         let marks = tips.iter().filter_map(|(vault, tip)| {
             let tip = tip.as_ref().ok()?;

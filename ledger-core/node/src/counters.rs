@@ -61,6 +61,16 @@ counters! {
     watches,
     /// Blocks that watches returned.
     blocks_watched,
+    /// Snapshots that were written.
+    snapshots_written,
+    /// Snapshots that could not be written.
+    snapshots_failed,
+    /// Bytes of the snapshots that were written.
+    snapshot_bytes,
+    /// Milliseconds that writing them took.
+    snapshot_ms,
+    /// Older snapshots that were removed to keep to the number asked for.
+    snapshots_pruned,
 }
 
 impl CounterCells {

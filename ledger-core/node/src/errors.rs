@@ -87,6 +87,9 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
+    /// The folder of snapshots cannot be used.
+    #[error("the folder of snapshots cannot be used: {0}. Make it readable and writable for this user")]
+    Snapshots(#[source] std::io::Error),
     /// The node failed while it recovered.
     #[error(transparent)]
     Failed(#[from] NodeFailure),

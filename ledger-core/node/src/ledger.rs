@@ -22,6 +22,7 @@ use crate::historical_proofs::HistoricalProofs;
 use crate::node_thread::{self, NodeHandles, NodeParts, NodeThread};
 use crate::options::Options;
 use crate::verified_lists::KeptLists;
+use crate::snapshots::{SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot};
 
 /// Administrative commands on their way at once; more are refused with a retry time.
 const ADMIN_COMMANDS_MAX: usize = 64;
@@ -62,6 +63,10 @@ pub struct NodeStatus {
     pub namespace_count: u64,
     /// Vaults.
     pub vault_count: u64,
+    /// Index of the last entry in the newest snapshot; `None` = there is no snapshot.
+    pub snapshot_index: Option<u64>,
+    /// When the newest snapshot was begun, unix milliseconds; `None` = there is no snapshot.
+    pub snapshot_created_at_ms: Option<u64>,
 }
 
 /// A ledger that is open in this process. Clones share it; the last one that goes stops the node.
@@ -154,6 +159,7 @@ impl Ledger {
         let handles = &self.shared.handles;
         let consensus = handles.consensus.status();
         let state = self.directory();
+        let snapshot = handles.snapshots.newest();
         NodeStatus {
             node_id: self.shared.node_id,
             term: consensus.term,
@@ -165,6 +171,8 @@ impl Ledger {
             overlay_bytes: state.overlay_bytes() as u64,
             namespace_count: state.namespace_count(),
             vault_count: state.vault_count(),
+            snapshot_index: snapshot.map(|newest| newest.index),
+            snapshot_created_at_ms: snapshot.map(|newest| newest.created_at_ms),
         }
     }
 
@@ -260,6 +268,33 @@ impl Ledger {
         }
         let target = WriteTarget::Named(vault.clone());
         self.shared.handles.queue.write(Write { target, actor: actor.clone(), transaction }).await
+    }
+
+    /// Writes a snapshot of all that is applied now, in the background; answers when it is durable. When nothing
+    /// changed since the newest one, answers that one.
+    pub async fn create_snapshot(&self) -> Result<StoredSnapshot, SnapshotFailure> {
+        self.shared.handles.snapshots.create().await
+    }
+
+    /// What this node is doing about snapshots.
+    pub fn snapshot_work(&self) -> SnapshotWork {
+        self.shared.handles.snapshots.work()
+    }
+
+    /// Breaks off the snapshot that is being written, and writes none until
+    /// [`release_snapshots`](Self::release_snapshots): for a disk that is nearly full.
+    pub fn hold_back_snapshots(&self) {
+        self.shared.handles.snapshots.hold_back();
+    }
+
+    /// Lets snapshots be written again.
+    pub fn release_snapshots(&self) {
+        self.shared.handles.snapshots.release();
+    }
+
+    /// The folder of this node's snapshots. Listing it reads files: call it where waiting for a disk is allowed.
+    pub fn snapshots(&self) -> SnapshotFolder {
+        self.shared.handles.snapshots.folder().clone()
     }
 
     /// Resolves when the node has stopped by itself because a store or the engine failed: end the

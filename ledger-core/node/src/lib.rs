@@ -37,7 +37,7 @@
 //!
 //! `ledger`, `reads`, `historical_reads`, `verified_lists` and `watch` are the façade. A write passes `batcher` → `raft` (the only module that names the
 //! engine) → `log_writer` → `applied_state`; `flusher`, `checkpoint_signer`, `read_barrier` and
-//! `garbage_collection` work beside it; `node_thread` starts and stops them all.
+//! `garbage_collection` and `snapshots` work beside it; `node_thread` starts and stops them all.
 //!
 //! # It is not
 //!
@@ -66,18 +66,25 @@ mod read_barrier;
 mod reads;
 mod verified_lists;
 mod watch;
+mod snapshots;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use counters::Counters;
-pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT};
+pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT, import_key};
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};
 pub use historical_reads::{HistoricalRead, History};
 pub use ledger::{Ledger, NodeStatus, Stores};
-pub use options::{BATCH_DELAY_MAX, Bootstrap, GC_INTERVAL_MAX, Options, OptionsError, QUEUE_BYTES_MIN};
+pub use options::{
+    BATCH_DELAY_MAX, Bootstrap, GC_INTERVAL_MAX, Options, OptionsError, QUEUE_BYTES_MIN, SNAPSHOT_EVERY_MAX,
+};
 pub use reads::{
     ANSWER_BYTES_MAX, BATCH_KEYS_MAX, BatchGet, CheckpointAnswer, Consistency, ListRequest, Listing,
     PAGE_SIZE_DEFAULT, Read, VerifiedRead, VerifiedSubject,
 };
 pub use verified_lists::{LIST_PAGE_BYTES_MAX, VerifiedListHead, VerifiedListPage, VerifiedListQuery};
 pub use watch::{BlockWatch, Inclusion, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};
+pub use snapshots::{
+    RestoreError, RestoreTarget, SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot,
+    restore_snapshot,
+};

@@ -27,6 +27,7 @@ use crate::log_writer::{LogWriter, LogWriterParts};
 use crate::options::{Bootstrap, Options};
 use crate::raft::{Consensus, ConsensusError, ConsensusParts};
 use crate::read_barrier::{Electorate, ReadBarrier};
+use crate::snapshots::{SnapshotMaker, SnapshotMakerParts};
 
 /// What callers hold of a running node.
 pub(crate) struct NodeHandles {
@@ -36,6 +37,7 @@ pub(crate) struct NodeHandles {
     pub barrier: ReadBarrier,
     pub signer: CheckpointSigner,
     pub flusher: Flusher,
+    pub snapshots: SnapshotMaker,
 }
 
 /// What a node is opened with.
@@ -151,6 +153,26 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         log_writer: storage.log_writer.clone(),
         counters: Arc::clone(&parts.counters),
     });
+    let snapshots = SnapshotMaker::open(
+        directory.path(),
+        SnapshotMakerParts {
+            store: Arc::clone(&parts.stores.state),
+            ledger: Arc::clone(&ledger),
+            flusher: storage.flusher.clone(),
+            signer: signer.clone(),
+            clock: Arc::clone(&parts.options.clock),
+            counters: Arc::clone(&parts.counters),
+            every: parts.options.snapshot_every,
+            keep: parts.options.snapshot_keep,
+        },
+    );
+    let snapshots = match snapshots {
+        Ok(snapshots) => snapshots,
+        Err(error) => {
+            consensus.shutdown().await;
+            return Err(OpenError::Snapshots(error));
+        }
+    };
     Ok(NodeHandles {
         ledger,
         consensus,
@@ -158,6 +180,7 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         barrier: ReadBarrier::new(Arc::clone(&parts.counters), electorate),
         signer,
         flusher: storage.flusher.clone(),
+        snapshots,
     })
 }
 
@@ -331,6 +354,7 @@ fn spawn_tasks(parts: &NodeParts, handles: &NodeHandles) -> Tasks {
     forever.spawn(handles.signer.clone().run());
     forever.spawn(collector.run());
     forever.spawn(release_log(handles.flusher.clone(), handles.consensus.clone()));
+    forever.spawn(handles.snapshots.clone().run());
     Tasks { forever, batcher: tokio::spawn(batcher.run()) }
 }
 
@@ -353,6 +377,7 @@ struct Handles {
     queue: WriteQueue,
     barrier: ReadBarrier,
     signer: CheckpointSigner,
+    snapshots: SnapshotMaker,
 }
 
 impl Handles {
@@ -362,6 +387,7 @@ impl Handles {
             queue: handles.queue.clone(),
             barrier: handles.barrier.clone(),
             signer: handles.signer.clone(),
+            snapshots: handles.snapshots.clone(),
         }
     }
 
@@ -385,6 +411,8 @@ impl Handles {
         self.queue.fail();
         tasks.batcher.abort();
         self.barrier.close();
+        // Before the signer and the storage threads, which it waits for.
+        self.snapshots.stop().await;
         self.signer.close();
         tasks.forever.shutdown().await;
         self.consensus.shutdown().await;

@@ -32,6 +32,10 @@ pub struct Options {
     pub overlay_bytes_max: usize,
     /// How often expired entities are looked for, at most 60 s. Default 60 s.
     pub gc_interval: Duration,
+    /// How often a snapshot is written, when anything changed; zero = only on demand. Default 1 h.
+    pub snapshot_every: Duration,
+    /// Newest snapshots that are kept. Default 3.
+    pub snapshot_keep: usize,
     /// How a new ledger comes into being.
     pub bootstrap: Bootstrap,
     /// The clock. Default: the operating system's.
@@ -42,6 +46,8 @@ pub struct Options {
 pub const GC_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Longest time that a batch may wait to fill.
 pub const BATCH_DELAY_MAX: Duration = Duration::from_secs(1);
+/// Longest interval between two automatic snapshots: 30 days.
+pub const SNAPSHOT_EVERY_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// A queue has room for at least one transaction of the largest size with its framing.
 pub const QUEUE_BYTES_MIN: usize = 5 * 1_048_576;
 
@@ -84,6 +90,8 @@ impl Default for Options {
             flush_bytes: 64 * 1_048_576,
             overlay_bytes_max: 256 * 1_048_576,
             gc_interval: GC_INTERVAL_MAX,
+            snapshot_every: Duration::from_secs(3_600),
+            snapshot_keep: 3,
             bootstrap: Bootstrap::Single,
             clock: Arc::new(SystemClock),
         }
@@ -101,7 +109,9 @@ impl Options {
         let millisecond = Duration::from_millis(1);
         within("batch_delay", self.batch_delay, Duration::ZERO, BATCH_DELAY_MAX)?;
         within("flush_interval", self.flush_interval, millisecond, Duration::from_secs(3_600))?;
-        within("gc_interval", self.gc_interval, millisecond, GC_INTERVAL_MAX)
+        within("gc_interval", self.gc_interval, millisecond, GC_INTERVAL_MAX)?;
+        at_least("snapshot_keep", self.snapshot_keep, 1)?;
+        within("snapshot_every", self.snapshot_every, Duration::ZERO, SNAPSHOT_EVERY_MAX)
     }
 }
 

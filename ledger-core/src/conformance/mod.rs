@@ -47,7 +47,16 @@ macro_rules! state_store_conformance {
         $crate::conformance_tests!(
             state_store,
             $opener,
-            [g1_atomic, g2_durable, g3_visible, g4_ordered, g5_faithful, g6_drop_first, g7_fail_stop,]
+            [
+                g1_atomic,
+                g2_durable,
+                g3_visible,
+                g4_ordered,
+                g5_faithful,
+                g6_drop_first,
+                g7_fail_stop,
+                g8_consistent_view,
+            ]
         );
     };
 }

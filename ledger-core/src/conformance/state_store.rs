@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 
-use crate::ports::{AppliedState, LogId, RowChange, ScanRange, StateBatch, StateStore, StoreError, Table};
+use crate::ports::{
+    AppliedState, LogId, RowChange, ScanRange, StateBatch, StateStore, StateView, StoreError, Table,
+};
 
 type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -305,4 +307,71 @@ pub fn g7_fail_stop<S: StateStore>(open: impl Fn() -> S) {
         Some(&b"second"[..]),
         "opened again, it goes on"
     );
+}
+
+fn everything_in(view: &dyn StateView) -> Vec<(Table, Rows)> {
+    let rows_of = |table: Table| {
+        let mut rows = Vec::new();
+        let range = ScanRange { prefix: Vec::new(), start: Vec::new() };
+        let mut collect = |key: &[u8], value: &[u8]| {
+            rows.push((key.to_vec(), value.to_vec()));
+            true
+        };
+        view.scan(table, &range, &mut collect).expect("a view can be scanned");
+        for (key, value) in &rows {
+            let found = view.get(table, key).expect("a view can be read");
+            assert_eq!(found.as_deref(), Some(value.as_slice()), "a view reads what it scans");
+        }
+        (table, rows)
+    };
+    Table::ALL.into_iter().map(rows_of).collect()
+}
+
+/// **G8 consistent view**: a view shows all tables and the applied mark of one moment, while batches that
+/// change, delete, drop and fail are committed beside it, and on another thread too.
+#[expect(clippy::disallowed_methods, reason = "a view is read on a thread of its own")]
+pub fn g8_consistent_view<S: StateStore>(open: impl Fn() -> S) {
+    let store = open();
+    let empty = store.view().expect("an empty store has a view");
+    commit(&store, &batch(1, row_of_every_table(1, "first")));
+    let first = store.view().expect("a store has a view");
+    let first_rows = everything(&store);
+    commit(&store, &batch(2, row_of_every_table(2, "second")));
+    commit(&store, &batch(3, row_of_every_table(2, "second again")));
+    commit(&store, &batch(4, vec![delete(Table::Entities, &vault_key(2, b"name"))]));
+    let fourth = store.view().expect("a store has a view");
+    let fourth_rows = everything(&store);
+    let mut dropping = batch(5, vec![put(Table::Blocks, &vault_key(3, b"b"), "later")]);
+    dropping.dropped_vaults = vec![1, 2];
+    commit(&store, &dropping);
+    let twice = [put(Table::Entities, b"same", "1"), put(Table::Entities, b"same", "2")];
+    assert!(store.commit(&batch(6, twice.to_vec())).is_err(), "a key that stands twice is refused");
+
+    assert!(empty.applied().is_none(), "the view of an empty store goes nowhere");
+    assert!(everything_in(empty.as_ref()).iter().all(|(_, rows)| rows.is_empty()), "and holds nothing");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(first.applied(), Some(&applied(1)), "the mark of its moment");
+            assert_eq!(everything_in(first.as_ref()), first_rows, "the rows of its moment");
+            drop(first);
+        });
+    });
+    assert_eq!(fourth.applied(), Some(&applied(4)), "each view has its own moment");
+    assert_eq!(everything_in(fourth.as_ref()), fourth_rows, "each view has its own rows");
+    let prefix = ScanRange { prefix: vault_key(2, b""), start: vault_key(2, b"name") };
+    let mut visited = 0;
+    let mut one = |_: &[u8], _: &[u8]| {
+        visited += 1;
+        false
+    };
+    fourth.scan(Table::Tiles, &prefix, &mut one).expect("a view can be scanned");
+    assert_eq!(visited, 1, "a view scans a range, and stops when told");
+    let beyond = ScanRange { prefix: vault_key(9, b""), start: Vec::new() };
+    let mut visited = 0;
+    let mut count = |_: &[u8], _: &[u8]| {
+        visited += 1;
+        true
+    };
+    fourth.scan(Table::Tiles, &beyond, &mut count).expect("a view can be scanned");
+    assert_eq!(visited, 0, "no row has this prefix");
 }

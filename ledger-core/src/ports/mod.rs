@@ -4,10 +4,12 @@
 mod log_extent;
 mod log_store;
 mod state_store;
+mod state_view;
 
 pub use log_extent::LogExtent;
 pub use log_store::{LogChange, LogId, LogKind, LogRecord, LogSnapshot, LogStore, SignedMark, StoredVote};
 pub use state_store::{AppliedState, RowChange, ScanRange, StateBatch, StateStore, Table};
+pub use state_view::StateView;
 
 /// A storage engine failed. Whoever gets it must stop writing: what reached the disk is unknown.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 
 use super::log_store::LogId;
+use super::state_view::StateView;
 use super::{BatchRefused, StoreError};
 
 /// The tables of the state store. Keys sort bytewise; layouts stand in `docs/formats.md`.
@@ -63,6 +64,11 @@ impl Table {
     /// Whether keys begin with the vault's number (8 bytes, big-endian).
     pub fn is_per_vault(self) -> bool {
         !matches!(self, Self::Ledger | Self::Namespaces | Self::Idempotency)
+    }
+
+    /// The table of a number; `None` when this program knows no such table.
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| *table as u8 == number)
     }
 
     /// Its name in errors and in files.
@@ -155,6 +161,8 @@ pub struct ScanRange {
 /// - **G6 drop first**: `dropped_vaults` removes exactly the rows of those vaults, before `rows` apply.
 /// - **G7 fail-stop**: after an error of `commit` every later `commit` fails; a batch that
 ///   [`StateBatch::check_order`] refuses is such an error.
+/// - **G8 consistent view**: [`view`](StateStore::view) shows every table as of one moment between two
+///   commits, for as long as it lives, and delays no commit while it is read.
 ///
 /// One thread commits at a time; any number may read beside it.
 pub trait StateStore: Send + Sync + 'static {
@@ -174,4 +182,7 @@ pub trait StateStore: Send + Sync + 'static {
 
     /// Makes a batch durable (G1, G2, G6, G7).
     fn commit(&self, batch: &StateBatch) -> Result<(), StoreError>;
+
+    /// The content as it is now, whatever is committed later (G8). May wait for a commit under way.
+    fn view(&self) -> Result<Box<dyn StateView>, StoreError>;
 }

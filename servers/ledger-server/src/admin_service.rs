@@ -1,7 +1,7 @@
-//! `AdminService`: namespaces, vaults, tokens and the node.
+//! `AdminService`: namespaces, vaults, tokens, snapshots and the node.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ledger_core::command::{Retention, VaultInfo};
 use ledger_core::names::{NamespaceName, VaultRef};
@@ -15,7 +15,13 @@ use crate::errors;
 use crate::tokens::{TokenError, TokenRegistry};
 use crate::wire::paging::{DirectoryQuery, page_size, page_token};
 use crate::wire::{AtField, FieldFault, address, history, read, token};
+use crate::wire::snapshot::snapshot_answer;
 use crate::write_gate::WriteGate;
+
+/// How long a call waits for the end of a snapshot: well below the time of a request.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
+/// Most snapshots in one answer, the newest: it stays far below the limit of a message.
+const SNAPSHOTS_LISTED_MAX: usize = 1_000;
 
 /// Administers a ledger.
 #[derive(Debug, Clone)]
@@ -220,6 +226,39 @@ impl AdminService for LedgerAdminService {
         let retention = history::retention(request.retained_blocks);
         let changed = self.ledger.set_retention(vault, retention).await.map_err(errors::admin_failed)?;
         Ok(Response::new(self.vault_answer(changed)))
+    }
+
+    async fn create_snapshot(
+        &self,
+        _request: Request<v1::CreateSnapshotRequest>,
+    ) -> Result<Response<v1::CreateSnapshotResponse>, Status> {
+        self.gate.admit()?;
+        let made = tokio::time::timeout(SNAPSHOT_WAIT, self.ledger.create_snapshot()).await;
+        // It goes on without this call.
+        let Ok(made) = made else { return Ok(Response::new(v1::CreateSnapshotResponse::default())) };
+        let made = made.map_err(errors::snapshot_failed)?;
+        Ok(Response::new(v1::CreateSnapshotResponse { snapshot: Some(snapshot_answer(&made)) }))
+    }
+
+    async fn list_snapshots(
+        &self,
+        _request: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
+        let work = self.ledger.snapshot_work();
+        let folder = self.ledger.snapshots();
+        let listed = tokio::task::spawn_blocking(move || folder.list()).await;
+        let listed = listed.map_err(|panicked| errors::internal(&panicked))?;
+        let listed = listed.map_err(|error| errors::internal(&error))?;
+        let newest = listed.iter().skip(listed.len().saturating_sub(SNAPSHOTS_LISTED_MAX));
+        Ok(Response::new(v1::ListSnapshotsResponse {
+            snapshots: newest.map(snapshot_answer).collect(),
+            writing: work.writing.map(|progress| v1::SnapshotProgress {
+                rows: progress.rows,
+                plain_bytes: progress.plain_bytes,
+                file_bytes: progress.file_bytes,
+            }),
+            last_failure: work.last_failure.unwrap_or_default(),
+        }))
     }
 }
 

@@ -37,6 +37,11 @@ impl EngineMetrics {
             ("ledger_blocks_compacted_total", counters.blocks_compacted),
             ("ledger_watches_total", counters.watches),
             ("ledger_blocks_watched_total", counters.blocks_watched),
+            ("ledger_snapshots_written_total", counters.snapshots_written),
+            ("ledger_snapshots_failed_total", counters.snapshots_failed),
+            ("ledger_snapshot_bytes_total", counters.snapshot_bytes),
+            ("ledger_snapshot_ms_total", counters.snapshot_ms),
+            ("ledger_snapshots_pruned_total", counters.snapshots_pruned),
         ];
         for (name, total) in totals {
             metrics::counter!(name).absolute(total);
@@ -51,6 +56,8 @@ impl EngineMetrics {
             ("ledger_namespaces", node.namespace_count),
             ("ledger_vaults", node.vault_count),
             ("ledger_log_time_ms", self.ledger.log_time_ms()),
+            ("ledger_snapshot_index", node.snapshot_index.unwrap_or(0)),
+            ("ledger_snapshot_created_at_ms", node.snapshot_created_at_ms.unwrap_or(0)),
         ];
         for (name, value) in gauges {
             metrics::gauge!(name).set(value as f64);
@@ -82,6 +89,16 @@ fn describe() {
     );
     describe_counter!("ledger_watches_total", "Watches begun.");
     describe_counter!("ledger_blocks_watched_total", "Blocks returned by watches.");
+    describe_counter!("ledger_snapshots_written_total", "Snapshots written.");
+    describe_counter!("ledger_snapshots_failed_total", "Snapshots that could not be written.");
+    describe_counter!("ledger_snapshot_bytes_total", "Bytes of the snapshots written.");
+    describe_counter!("ledger_snapshot_ms_total", "Milliseconds spent writing snapshots.");
+    describe_counter!("ledger_snapshots_pruned_total", "Older snapshots removed.");
+    describe_gauge!("ledger_snapshot_index", "Last log entry in the newest snapshot; 0 without one.");
+    describe_gauge!(
+        "ledger_snapshot_created_at_ms",
+        "Unix milliseconds at which the newest snapshot was begun; 0 without one."
+    );
     describe_gauge!("ledger_raft_term", "Raft term.");
     describe_gauge!("ledger_raft_is_leader", "1 on the leader.");
     describe_gauge!("ledger_applied_index", "Index of the newest applied log entry.");

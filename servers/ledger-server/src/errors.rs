@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use ledger_core::command::{AdminRefusal, ConditionFailure, WriteRefusal};
 use ledger_core::names::{NamespaceName, VaultRef};
 use ledger_core::page_token::PageTokenError;
-use ledger_node::{AdminError, ReadFailure, WriteError};
+use ledger_node::{AdminError, ReadFailure, SnapshotFailure, WriteError};
 use ledger_proto::ERROR_DOMAIN;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -279,6 +279,19 @@ pub(crate) fn admin_failed(failure: AdminError) -> Status {
         AdminError::Overloaded { retry_after } => overloaded(retry_after),
         AdminError::Unavailable { .. } => unavailable(&failure),
         AdminError::Stopped => stopping(&failure),
+        other => internal(&other),
+    }
+}
+
+/// A snapshot that was not written.
+pub(crate) fn snapshot_failed(failure: SnapshotFailure) -> Status {
+    match failure {
+        SnapshotFailure::InProgress => {
+            status(Code::Aborted, Reason::SnapshotInProgress, failure.to_string(), Metadata::none())
+        }
+        SnapshotFailure::HeldBack => disk_full(),
+        SnapshotFailure::Unsettled => unavailable(&failure),
+        SnapshotFailure::Stopped => stopping(&failure),
         other => internal(&other),
     }
 }

@@ -68,6 +68,8 @@ pub enum Reason {
     LastAdminToken,
     /// The ledger has as many tokens as it may.
     TooManyTokens,
+    /// A snapshot is being written already.
+    SnapshotInProgress,
     /// The queues are full: try again later.
     Overloaded,
     /// The disk is nearly full: the server only reads until it has room again.
@@ -116,6 +118,7 @@ impl Reason {
             Self::TokenNotFound => "TOKEN_NOT_FOUND",
             Self::LastAdminToken => "LAST_ADMIN_TOKEN",
             Self::TooManyTokens => "TOO_MANY_TOKENS",
+            Self::SnapshotInProgress => "SNAPSHOT_IN_PROGRESS",
             Self::Overloaded => "OVERLOADED",
             Self::DiskFull => "DISK_FULL",
             Self::Unavailable => "UNAVAILABLE",

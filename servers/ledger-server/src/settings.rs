@@ -101,6 +101,18 @@ pub static LEDGER_SETTINGS: &[Setting] = &[
         "Watches open at once; more are refused with a time to retry after.",
     )
     .or("256"),
+    Setting::new(
+        "snapshot_every",
+        SECONDS,
+        "How often a snapshot is written to DATA/snapshots when anything changed; 0: only on demand.",
+    )
+    .or("1h"),
+    Setting::new(
+        "snapshot_keep",
+        Kind::Count { min: 1, max: 1_000 },
+        "Newest snapshots that are kept; older ones are removed after each new one.",
+    )
+    .or("3"),
 ];
 
 /// Every setting of a ledger server.
@@ -308,6 +320,8 @@ fn engine_options(resolved: &Resolved) -> Result<Options, SettingsError> {
         flush_bytes: bytes("flush_bytes")?,
         overlay_bytes_max: bytes("overlay_bytes")?,
         gc_interval: resolved.duration("gc_interval")?,
+        snapshot_every: resolved.duration("snapshot_every")?,
+        snapshot_keep: count("snapshot_keep")?,
         ..Options::default()
     };
     options.validate()?;

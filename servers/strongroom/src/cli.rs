@@ -119,6 +119,9 @@ pub enum LedgerCommand {
     /// Show, export and import the key that signs checkpoints.
     #[command(subcommand)]
     Key(commands::ledger::key::Key),
+    /// Write, list, verify and restore snapshots.
+    #[command(subcommand)]
+    Snapshot(commands::ledger::snapshot::Snapshot),
     /// Recompute everything in a data directory and name what does not fit. The server must be stopped.
     Doctor(commands::ledger::doctor::Doctor),
 }

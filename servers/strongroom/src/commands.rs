@@ -51,12 +51,13 @@ fn run_ledger(command: LedgerCommand, output: Output) -> Result<(), Failure> {
         LedgerCommand::Watch(watch) => block_on(watch.run(output)),
         LedgerCommand::Token(token) => block_on(token.run(output)),
         LedgerCommand::Key(key) => key.run(output),
+        LedgerCommand::Snapshot(snapshot) => snapshot.run(output),
         LedgerCommand::Doctor(doctor) => doctor.run(output),
     }
 }
 
 /// Runs a command that waits for others, on one thread: it starts faster than many.
-fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+pub(crate) fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::error(format!("cannot start the runtime: {error}")))?.block_on(command)
 }

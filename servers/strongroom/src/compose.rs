@@ -140,7 +140,12 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
     };
     let server = LedgerServer::new(ledger.clone(), Arc::clone(&opened.tokens), server_settings);
     let guard = DiskGuard::new(opened.path.clone());
-    let mut disk = DiskWatch { guard, gate: server.write_gate(), readiness: readiness.clone() };
+    let mut disk = DiskWatch {
+        guard,
+        gate: server.write_gate(),
+        readiness: readiness.clone(),
+        ledger: Some(ledger.clone()),
+    };
     // Once before anybody can write.
     disk.measure();
     tokio::spawn(disk.run());
@@ -287,6 +292,8 @@ struct DiskWatch {
     guard: DiskGuard,
     gate: WriteGate,
     readiness: Readiness,
+    /// Whose snapshots are held back.
+    ledger: Option<Ledger>,
 }
 
 impl DiskWatch {
@@ -309,6 +316,12 @@ impl DiskWatch {
         match self.guard.observe() {
             Ok(state) => {
                 self.gate.follow_disk(state);
+                if let Some(ledger) = &self.ledger {
+                    match state {
+                        DiskState::ReadOnly => ledger.hold_back_snapshots(),
+                        _ => ledger.release_snapshots(),
+                    }
+                }
                 match state {
                     DiskState::ReadOnly => {
                         self.readiness
@@ -339,6 +352,7 @@ mod tests {
             guard: DiskGuard::new(directory),
             gate: WriteGate::default(),
             readiness: readiness.clone(),
+            ledger: None,
         };
         let watching = tokio::spawn(watch.run());
         readiness.advance(Phase::Ready);

@@ -23,6 +23,7 @@ mod log_store;
 mod options;
 mod row;
 mod state_store;
+mod state_view;
 mod stores;
 
 pub use failure::OpenError;

@@ -1,5 +1,3 @@
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -7,7 +5,9 @@ use ::redb::{
     ReadOnlyTable, ReadableTable, StorageBackend, Table as RedbTable, TableDefinition, WriteTransaction,
 };
 use bytes::Bytes;
-use ledger_core::ports::{AppliedState, RowChange, ScanRange, StateBatch, StateStore, StoreError, Table};
+use ledger_core::ports::{
+    AppliedState, RowChange, ScanRange, StateBatch, StateStore, StateView, StoreError, Table,
+};
 
 use super::blocks_removal::BlocksRemoval;
 use super::failure::{Failure, OpenError, guarded};
@@ -16,12 +16,13 @@ use super::format::{FileKind, META, RowDefinition};
 use super::log_row::{Fields, encode_log_id};
 use super::options::RedbOptions;
 use super::row::{self, RowTable};
+use super::state_view::{self, RedbStateView};
 
 /// Rows of table `meta` of `state.db`.
 const APPLIED: &[u8] = b"applied";
 const DROPPING: &[u8] = b"dropping";
 
-type RowTableReader = ReadOnlyTable<&'static [u8], &'static [u8]>;
+pub(super) type RowTableReader = ReadOnlyTable<&'static [u8], &'static [u8]>;
 type RowTableWriter<'txn> = RedbTable<'txn, &'static [u8], &'static [u8]>;
 
 /// A [`StateStore`] in two files: append-only tables in `blocks.db`, the others in `state.db`, which
@@ -194,19 +195,7 @@ impl StateStore for RedbStateStore {
         range: &ScanRange,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        // A panic of the visitor is the caller's: only redb's become errors.
-        let visitor_panic = Cell::new(None);
-        let mut visit = |key: &[u8], value: &[u8]| {
-            catch_unwind(AssertUnwindSafe(|| visit(key, value))).unwrap_or_else(|payload| {
-                visitor_panic.set(Some(payload));
-                false
-            })
-        };
-        let scanned = guarded("scan rows", || scan_rows(&self.reader(table)?, table, range, &mut visit));
-        if let Some(payload) = visitor_panic.take() {
-            resume_unwind(payload);
-        }
-        scanned
+        state_view::scan(|| self.reader(table), table, range, visit)
     }
 
     fn commit(&self, batch: &StateBatch) -> Result<(), StoreError> {
@@ -223,6 +212,16 @@ impl StateStore for RedbStateStore {
         }
         Ok(())
     }
+
+    fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
+        // Under the writer's lock: no commit stands between the two files.
+        let _writer = self.writer();
+        let applied = self.applied()?;
+        guarded("take a view of the state", || {
+            let (state, blocks) = (self.state.begin_read()?, self.blocks.begin_read()?);
+            Ok(Box::new(RedbStateView { state, blocks, applied }) as Box<dyn StateView>)
+        })
+    }
 }
 
 fn blocks_are_empty(blocks: &RedbFile) -> Result<bool, Failure> {
@@ -235,35 +234,7 @@ fn blocks_are_empty(blocks: &RedbFile) -> Result<bool, Failure> {
     Ok(true)
 }
 
-fn scan_rows(
-    rows: &RowTableReader,
-    table: Table,
-    range: &ScanRange,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-) -> Result<(), Failure> {
-    let start = range.start.as_slice().max(range.prefix.as_slice());
-    let mut previous: Option<Vec<u8>> = None;
-    for entry in rows.range(start..)? {
-        let (key, framed) = entry?;
-        let key = key.value();
-        // Each row carries its own key, so rows out of order mean that a page stands in another's place.
-        if previous.as_deref().is_some_and(|previous| previous >= key) {
-            return Err(RowTable::from(table).corrupt(key).into());
-        }
-        if !key.starts_with(&range.prefix) {
-            break;
-        }
-        if !visit(key, row::open(table.into(), key, framed.value())?) {
-            break;
-        }
-        let previous = previous.get_or_insert_default();
-        previous.clear();
-        previous.extend_from_slice(key);
-    }
-    Ok(())
-}
-
-fn definition(table: Table) -> RowDefinition {
+pub(super) fn definition(table: Table) -> RowDefinition {
     TableDefinition::new(table.name())
 }
 

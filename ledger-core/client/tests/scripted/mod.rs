@@ -318,5 +318,7 @@ impl AdminService for Service {
         create_token(CreateTokenRequest) -> CreateTokenResponse;
         list_tokens(ListTokensRequest) -> ListTokensResponse;
         revoke_token(RevokeTokenRequest) -> Token;
+        create_snapshot(CreateSnapshotRequest) -> CreateSnapshotResponse;
+        list_snapshots(ListSnapshotsRequest) -> ListSnapshotsResponse;
     }
 }

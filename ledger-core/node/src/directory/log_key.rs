@@ -24,7 +24,7 @@ pub(super) fn read_or_mint(path: &Path, is_new: bool) -> Result<(LedgerId, Signi
         Ok(metadata) => read(path, metadata.permissions().mode()),
         Err(error) if error.kind() == io::ErrorKind::NotFound && is_new => mint(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(DirectoryError::Missing { path: path.to_owned() })
+            Err(DirectoryError::KeyMissing { path: path.to_owned() })
         }
         Err(source) => Err(DirectoryError::Io { action: "look at", path: path.to_owned(), source }),
     }
@@ -43,6 +43,17 @@ fn read(path: &Path, mode: u32) -> Result<(LedgerId, SigningKey), DirectoryError
         reason: "the key's name is not strongroom/ and 32 hexadecimal digits".to_owned(),
     })?;
     Ok((ledger_id, key))
+}
+
+/// Writes the key of a ledger, which must be its own.
+pub(super) fn write(path: &Path, ledger_id: LedgerId, key: &SigningKey) -> Result<(), DirectoryError> {
+    if ledger_id_of(key.name()) != Some(ledger_id) {
+        let reason = format!("it belongs to {}, not to ledger {ledger_id}", key.name());
+        return Err(DirectoryError::Damaged { path: path.to_owned(), reason });
+    }
+    let mut text = key.to_secret_text();
+    text.push('\n');
+    durable_file::write(path, text.as_bytes(), 0o600)
 }
 
 fn mint(path: &Path) -> Result<(LedgerId, SigningKey), DirectoryError> {

@@ -3,6 +3,7 @@
 mod durable_file;
 mod log_key;
 mod node_id;
+mod restore_target;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -15,11 +16,15 @@ use ledger_verify::note::{NoteError, SigningKey};
 /// Version of the directory's layout that this program reads and writes.
 pub const FORMAT: u32 = 1;
 
+pub use restore_target::RestoreTarget;
+
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "LOCK";
 const PID_FILE: &str = "ledger.pid";
 const NODE_ID_FILE: &str = "node_id";
 const LOG_KEY_FILE: &str = "log.key";
+/// Stands in a directory while a snapshot is restored into it.
+const RESTORING_FILE: &str = "restoring";
 /// The first words of the format file.
 const FORMAT_WORDS: &str = "strongroom ledger directory ";
 /// Files that only a ledger makes: without a format file beside them the directory is damaged.
@@ -66,6 +71,29 @@ pub enum DirectoryError {
     Missing {
         /// The file.
         path: PathBuf,
+    },
+    /// The private key is missing, as after a restore without it.
+    #[error(
+        "{path} is missing, but the directory holds a ledger: put its key there with `strongroom ledger key import FILE \
+         --data DIR`"
+    )]
+    KeyMissing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A snapshot is restored into the directory, or was until that was broken off.
+    #[error("{path} holds a restore that did not finish: restore the snapshot into it again, or remove it")]
+    RestoreUnfinished {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A snapshot is restored into an empty directory only.
+    #[error("{path} is not empty (it holds {found}): give a directory that is empty or missing")]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// Something in it.
+        found: String,
     },
     /// A file has not the content that it should.
     #[error("{path} is damaged ({reason}): restore the file from a backup")]
@@ -167,6 +195,9 @@ impl DataDirectory {
     fn open_for(path: PathBuf, lifetime: Lifetime) -> Result<Self, DirectoryError> {
         create(&path)?;
         let lock = lock(&path)?;
+        if path.join(RESTORING_FILE).exists() {
+            return Err(DirectoryError::RestoreUnfinished { path });
+        }
         let is_new = check_format(&path)?;
         let node_id = node_id::read_or_mint(&path.join(NODE_ID_FILE), is_new)?;
         let (ledger_id, signing_key) = log_key::read_or_mint(&path.join(LOG_KEY_FILE), is_new)?;
@@ -192,6 +223,26 @@ impl Drop for DataDirectory {
             Lifetime::RemovedAtDrop => std::fs::remove_dir_all(&self.path),
         };
     }
+}
+
+/// Gives a directory that was restored without its key the key of its ledger.
+///
+/// # Errors
+///
+/// When the directory is in use, holds no ledger or has a key already, or when the key is another ledger's.
+pub fn import_key(path: &Path, ledger_id: LedgerId, key: &SigningKey) -> Result<(), DirectoryError> {
+    let _lock = lock(path)?;
+    if path.join(RESTORING_FILE).exists() {
+        return Err(DirectoryError::RestoreUnfinished { path: path.to_owned() });
+    }
+    let file = path.join(LOG_KEY_FILE);
+    if check_format(path)? {
+        return Err(DirectoryError::Missing { path: path.join(FORMAT_FILE) });
+    }
+    if file.exists() {
+        return Err(DirectoryError::NotEmpty { path: path.to_owned(), found: LOG_KEY_FILE.to_owned() });
+    }
+    log_key::write(&file, ledger_id, key)
 }
 
 fn create(path: &Path) -> Result<(), DirectoryError> {

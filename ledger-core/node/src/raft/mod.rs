@@ -14,6 +14,7 @@ mod state_machine;
 mod storage_suite;
 
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
+pub(crate) use record::sole_voter;
 
 use ledger_core::command::Outcome;
 use openraft::impls::leader_id_std;

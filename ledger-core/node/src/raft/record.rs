@@ -102,6 +102,15 @@ pub(crate) fn encode_membership(
     Ok(Bytes::from(bytes))
 }
 
+/// The membership of a ledger that goes on with one node alone, where the stored one stood in the log.
+pub(crate) fn sole_voter(stored: &[u8], node: NodeId) -> Result<Bytes, RecordError> {
+    let at = *decode_membership(stored)?.log_id();
+    let voters = vec![BTreeSet::from([node])];
+    let membership = Membership::new(voters, BTreeMap::from([(node, Member::default())]))
+        .map_err(|error| RecordError::MembershipContent(error.to_string()))?;
+    encode_membership(at.as_ref(), &membership)
+}
+
 /// Empty bytes are the membership of a ledger that has none yet.
 pub(crate) fn decode_membership(bytes: &[u8]) -> Result<StoredMembershipOf, RecordError> {
     let Some((format, body)) = bytes.split_first() else {

@@ -12,4 +12,5 @@ mod reads;
 mod restart;
 mod setting;
 mod watch;
+mod snapshots;
 mod writes;

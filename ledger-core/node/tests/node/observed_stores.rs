@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use ledger_core::ports::{
-    AppliedState, LogChange, LogRecord, LogSnapshot, LogStore, ScanRange, StateBatch, StateStore, StoreError,
-    Table,
+    AppliedState, LogChange, LogRecord, LogSnapshot, LogStore, ScanRange, StateBatch, StateStore, StateView,
+    StoreError, Table,
 };
 
 /// What the observer does at every commit of the log.
@@ -131,6 +131,10 @@ impl StateStore for ObservedState {
         }
         self.commits.fetch_add(1, Ordering::SeqCst);
         self.inner.commit(batch)
+    }
+
+    fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
+        self.inner.view()
     }
 }
 

@@ -67,6 +67,8 @@ pub static POLICY: &[Rule] = &[
     rule("/strongroom.ledger.v1.AdminService/ListTokens", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/RevokeToken", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/SetRetention", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/CreateSnapshot", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/ListSnapshots", Need::AdminOfEverything),
     rule("/grpc.health.v1.Health/Check", Need::Nothing),
     rule("/grpc.health.v1.Health/Watch", Need::Nothing),
     rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::CredentialUnlessLoopback),

@@ -6,6 +6,7 @@ pub(crate) mod list;
 pub(crate) mod history;
 pub(crate) mod paging;
 pub(crate) mod read;
+pub(crate) mod snapshot;
 pub(crate) mod token;
 pub(crate) mod transaction;
 

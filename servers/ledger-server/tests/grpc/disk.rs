@@ -36,6 +36,7 @@ async fn a_full_disk_refuses_every_write_before_the_log_and_reads_go_on_until_it
     refused(admin.delete_namespace(delete).await, FULL.0, FULL.1);
     let token = v1::CreateTokenRequest { role: 1, scope: "*".to_owned(), actor: String::new() };
     refused(admin.create_token(token).await, FULL.0, FULL.1);
+    refused(admin.create_snapshot(v1::CreateSnapshotRequest {}).await, FULL.0, FULL.1);
     assert_eq!((server.fingerprint(), server.ledger.node_info().last_log_index), before);
 
     let get = v1::GetRequest { vault: Some(vault.clone()), key: "k".into(), consistency: 0 };

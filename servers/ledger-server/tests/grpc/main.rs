@@ -11,6 +11,7 @@ mod lists;
 mod metrics;
 mod paging;
 mod settings;
+mod snapshots;
 mod support;
 mod tokens;
 mod transport;

@@ -28,6 +28,7 @@ async fn calls_and_the_engine_are_counted() {
     let mut clients = server.admin().await;
     clients.create("acme", "main").await;
     clients.write(&vault_ref("acme", "main"), vec![set("k", "v")]).await.unwrap();
+    clients.admin.create_snapshot(v1::CreateSnapshotRequest {}).await.unwrap();
     let get = v1::GetRequest { vault: None, key: "k".into(), consistency: 0 };
     clients.reads.get(get.clone()).await.unwrap_err();
     server.clients(None).await.reads.get(get).await.unwrap_err();
@@ -46,6 +47,10 @@ async fn calls_and_the_engine_are_counted() {
         "ledger_durable_applied_index".to_owned(),
         "ledger_vaults".to_owned(),
         "ledger_raft_is_leader".to_owned(),
+        "ledger_snapshots_written_total".to_owned(),
+        "ledger_snapshot_bytes_total".to_owned(),
+        "ledger_snapshot_index".to_owned(),
+        "ledger_snapshot_created_at_ms".to_owned(),
     ] {
         value_of(&metrics, &line).await;
     }

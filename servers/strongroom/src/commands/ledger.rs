@@ -15,6 +15,7 @@ pub mod proof;
 pub mod put;
 pub mod relate;
 pub mod serve;
+pub mod snapshot;
 pub mod token;
 pub mod txn;
 pub mod vault;

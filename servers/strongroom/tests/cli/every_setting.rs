@@ -351,6 +351,35 @@ settings! {
         assert!(asked.elapsed() < Duration::from_secs(30), "the default interval is a minute");
     }
 
+    snapshot_every {
+        let snapshots = |running: &Running| {
+            running.runtime.block_on(running.client.snapshots()).expect("an answer").snapshots.len()
+        };
+        let often = Running::with(&["--snapshot-every", "100ms"]);
+        often.puts_at_once(1).remove(0).expect("a receipt");
+        eventually("a snapshot is written", || (snapshots(&often) > 0).then_some(()));
+        let never = Running::with(&["--snapshot-every", "0s"]);
+        never.puts_at_once(1).remove(0).expect("a receipt");
+        let asked = Instant::now();
+        while asked.elapsed() < Duration::from_millis(500) {
+            assert_eq!(snapshots(&never), 0);
+        }
+        assert!(refused(&Home::new(), &["--snapshot-every", "400d"]).contains("snapshot_every"));
+    }
+
+    snapshot_keep {
+        let two = Running::with(&["--snapshot-keep", "2"]);
+        let mut made = Vec::new();
+        for _ in 0..4 {
+            two.puts_at_once(1).remove(0).expect("a receipt");
+            let snapshot = two.runtime.block_on(two.client.create_snapshot()).expect("an answer");
+            made.push(snapshot.expect("it is small"));
+        }
+        let kept = two.runtime.block_on(two.client.snapshots()).expect("an answer").snapshots;
+        assert_eq!(kept, made[2..]);
+        assert!(refused(&Home::new(), &["--snapshot-keep", "0"]).contains("snapshot"));
+    }
+
     log_level {
         let home = Home::new();
         assert_eq!(started(&home, &["--log-level", "off"]).stop(), "");

@@ -17,6 +17,7 @@ mod lifecycle;
 mod lists;
 mod proofs;
 mod records;
+mod snapshots;
 mod tampering;
 mod tokens;
 mod vaults;

@@ -5,9 +5,11 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use ledger_core::ports::StateStore as _;
 use ledger_node::DataDirectory;
 use ledger_verify::note::SigningKey;
 use serde_json::json;
+use storage_adapters::redb::{RedbOptions, RedbStores};
 use zeroize::Zeroizing;
 
 use crate::discovery;
@@ -27,8 +29,9 @@ pub enum Key {
         after_help = "Example:\n  strongroom ledger key export --data /var/lib/strongroom -o ledger.key"
     )]
     Export(Export),
-    /// Begin an empty data directory with a kept key: the new ledger has the identity and the key of the old one.
-    /// Clients that pinned a vault of the old ledger see a vault with another identity.
+    /// Put a kept key into a directory that a snapshot was restored into without it, or begin an empty one with it: the
+    /// new ledger then has the identity and the key of the old one, and clients that pinned a vault of the old ledger
+    /// see a vault with another identity.
     #[command(
         after_help = "Example:\n  strongroom ledger key import ledger.key --data /var/lib/strongroom-new"
     )]
@@ -59,7 +62,7 @@ pub struct Export {
 pub struct Import {
     /// The file that `key export` wrote.
     file: PathBuf,
-    /// A directory that is empty or missing.
+    /// A directory that is empty or missing, or was restored from a snapshot without its key.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
 }
@@ -96,6 +99,9 @@ impl Import {
         let text = Zeroizing::new(discovery::read_text(&self.file)?);
         let key = SigningKey::parse(text.trim_end_matches('\n'))
             .map_err(|error| Failure::usage(format!("{} is no log key: {error}", self.file.display())))?;
+        if is_restored_without_key(&self.data) {
+            return self.complete(&key, output);
+        }
         require_empty(&self.data)?;
         let mut secret = key.to_secret_text();
         secret.push('\n');
@@ -112,6 +118,29 @@ impl Import {
         let data = self.data.display().to_string();
         output.result(&json!({ "data_dir": data, "vkey": key }), || format!("{data} signs as\n{key}"))
     }
+}
+
+impl Import {
+    /// Gives a restored directory its key, which must be that of its ledger.
+    fn complete(&self, key: &SigningKey, output: Output) -> Result<(), Failure> {
+        let unreadable = |error: String| Failure::error(format!("{}: {error}", self.data.display()));
+        let ledger_id = {
+            let stores = RedbStores::open(&self.data, RedbOptions::default())
+                .map_err(|error| unreadable(error.to_string()))?;
+            let view = stores.state.view().map_err(|error| unreadable(error.to_string()))?;
+            ledger_core::snapshot::ledger_id(view.as_ref()).map_err(|error| unreadable(error.to_string()))?
+        };
+        ledger_node::import_key(&self.data, ledger_id, key)
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let key = key.verifier_key().to_string();
+        let data = self.data.display().to_string();
+        output.result(&json!({ "data_dir": data, "vkey": key }), || format!("{data} signs as\n{key}"))
+    }
+}
+
+/// Whether only the key is missing.
+fn is_restored_without_key(path: &Path) -> bool {
+    path.join("format").exists() && path.join("state.db").exists() && !path.join(LOG_KEY_FILE).exists()
 }
 
 fn require_empty(path: &Path) -> Result<(), Failure> {
