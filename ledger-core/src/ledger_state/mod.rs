@@ -24,8 +24,9 @@ use ledger_verify::Hash;
 use ledger_verify::header::{BlockHeader, HEADER_VERSION};
 
 pub use evidence::{Block, StateEvidence, Tip};
-pub use lists::{Collected, LIST_BLOCKS_MAX, LIST_MEMBERS_MAX, ListCollector, ListHead};
 pub use history::{HistoryCursor, HistoryLimit, HistoryPage, KeyChange, KeyVersion, LastChange};
+pub use lists::{Collected, LIST_BLOCKS_MAX, LIST_MEMBERS_MAX, ListCollector, ListHead};
+pub(crate) use lists::{ListRows, with_lists};
 pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
 pub use rewind::{REWIND_IN_PLACE_MAX, Rewind};
 

@@ -14,8 +14,8 @@ use crate::access::Caller;
 use crate::errors;
 use crate::tokens::{TokenError, TokenRegistry};
 use crate::wire::paging::{DirectoryQuery, page_size, page_token};
-use crate::wire::{AtField, FieldFault, address, history, read, token};
 use crate::wire::snapshot::snapshot_answer;
+use crate::wire::{AtField, FieldFault, address, history, read, token};
 use crate::write_gate::WriteGate;
 
 /// How long a call waits for the end of a snapshot: well below the time of a request.
