@@ -2,7 +2,7 @@
 
 mod scripted;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use ledger_client::{ClientError, ErrorCode, Trust};
 use ledger_core::list_snapshot::{ListPageLimits, ListSnapshot};
@@ -144,7 +144,7 @@ async fn a_list_that_changed_too_much_while_it_was_read_is_read_anew() {
     let list = with_list(&script);
     let gone = || {
         let mut details = ErrorDetails::new();
-        details.set_error_info("HEIGHT_UNAVAILABLE", ledger_proto::ERROR_DOMAIN, [("height", "1")]);
+        details.set_error_info("HEIGHT_UNAVAILABLE", ledger_proto::ERROR_DOMAIN, HashMap::new());
         Status::with_error_details(Code::OutOfRange, "the list is gone", details)
     };
     let good = answers(&script, &list, 5);
