@@ -131,6 +131,9 @@ pub struct Script {
     pub chain: Mutex<Chain>,
     /// Answers to writes, in order; when empty, writes succeed.
     pub write_answers: Mutex<VecDeque<Result<v1::WriteResponse, Status>>>,
+    /// Answers to lists, in order.
+    pub list_answers: Mutex<VecDeque<Result<v1::VerifiedListResponse, Status>>>,
+    pub lists_seen: Mutex<Vec<v1::VerifiedListRequest>>,
     pub writes_seen: Mutex<Vec<(tokio::time::Instant, v1::WriteRequest)>>,
     pub trusted_sizes_seen: Mutex<Vec<u64>>,
     pub authorizations_seen: Mutex<Vec<String>>,
@@ -147,6 +150,8 @@ impl Script {
         Arc::new(Self {
             chain: Mutex::new(Chain::new()),
             write_answers: Mutex::default(),
+            list_answers: Mutex::default(),
+            lists_seen: Mutex::default(),
             writes_seen: Mutex::default(),
             trusted_sizes_seen: Mutex::default(),
             authorizations_seen: Mutex::default(),
@@ -261,6 +266,15 @@ impl ReadService for Service {
         }))
     }
 
+    async fn verified_list(
+        &self,
+        request: Request<v1::VerifiedListRequest>,
+    ) -> Result<Response<v1::VerifiedListResponse>, Status> {
+        lock(&self.0.lists_seen).push(request.into_inner());
+        let answer = lock(&self.0.list_answers).pop_front();
+        answer.unwrap_or_else(|| Err(Status::unimplemented("not in the script"))).map(Response::new)
+    }
+
     unscripted! {
         get(GetRequest) -> GetResponse;
         batch_get(BatchGetRequest) -> BatchGetResponse;
@@ -269,7 +283,6 @@ impl ReadService for Service {
         list_relationships(ListRelationshipsRequest) -> ListRelationshipsResponse;
         get_block(GetBlockRequest) -> GetBlockResponse;
         get_client_state(GetClientStateRequest) -> GetClientStateResponse;
-        verified_list(VerifiedListRequest) -> VerifiedListResponse;
     }
 }
 
