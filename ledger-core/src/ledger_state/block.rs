@@ -17,6 +17,7 @@ use super::{LedgerState, StateError, Vault, inconsistent};
 use crate::codec;
 use crate::command::OperationResult;
 use crate::names::{VaultId, VaultNumber};
+use crate::overlay::Overlay;
 use crate::ports::{LogId, Table};
 use crate::relationship::Relationship;
 use crate::rows::{self, ClientRow, IdempotencyRecord, IdempotencyRow};
@@ -177,11 +178,7 @@ impl LedgerState {
             ..
         } = block;
         let changes = undo::in_key_order(changes);
-        self.overlay.put(Table::Undo, rows::undo_key(number, height), undo::encode(&changes));
-        for (key_hash, _) in changes.iter().filter(|(_, change)| change.after.is_none()) {
-            let tombstone = rows::tombstone_key(number, key_hash, height);
-            self.overlay.put(Table::Tombstones, tombstone, Bytes::new());
-        }
+        put_undo(&mut self.overlay, number, height, &changes);
         vault.tree.update(changes.iter().map(|(key_hash, change)| (*key_hash, change.after)).collect());
         let leaves: Vec<Hash> = transactions.iter().map(|transaction| hash::log_leaf(transaction)).collect();
         vault.header = BlockHeader {
@@ -236,5 +233,13 @@ impl LedgerState {
         let row = codec::encode("an idempotency row", &row)?;
         self.overlay.put(Table::Idempotency, rows::idempotency_key(at.index, number), row);
         Ok(Sealed { height, first_sequence, block_hash, results })
+    }
+}
+
+/// Writes what leads back from this block, and a tombstone for every key that it leaves without a leaf.
+fn put_undo(overlay: &mut Overlay, number: VaultNumber, height: u64, changes: &[(Hash, Change)]) {
+    overlay.put(Table::Undo, rows::undo_key(number, height), undo::encode(changes));
+    for (key_hash, _) in changes.iter().filter(|(_, change)| change.after.is_none()) {
+        overlay.put(Table::Tombstones, rows::tombstone_key(number, key_hash, height), Bytes::new());
     }
 }
