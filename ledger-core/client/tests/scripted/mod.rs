@@ -139,6 +139,9 @@ pub struct Script {
     pub authorizations_seen: Mutex<Vec<String>>,
     pub log_time_ms: Mutex<u64>,
     pub node_info_calls: Mutex<u32>,
+    /// What each watch sends, in order of their connections; the last message may be an error.
+    pub watches: Mutex<VecDeque<Vec<Result<v1::WatchBlocksResponse, Status>>>>,
+    pub watches_seen: Mutex<Vec<v1::WatchBlocksRequest>>,
 }
 
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -157,6 +160,8 @@ impl Script {
             authorizations_seen: Mutex::default(),
             log_time_ms: Mutex::new(1_800_000_000_000),
             node_info_calls: Mutex::default(),
+            watches: Mutex::default(),
+            watches_seen: Mutex::default(),
         })
     }
 
@@ -275,7 +280,23 @@ impl ReadService for Service {
         answer.unwrap_or_else(|| Err(Status::unimplemented("not in the script"))).map(Response::new)
     }
 
+    type WatchBlocksStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::WatchBlocksResponse, Status>>>;
+
+    async fn watch_blocks(
+        &self,
+        request: Request<v1::WatchBlocksRequest>,
+    ) -> Result<Response<Self::WatchBlocksStream>, Status> {
+        lock(&self.0.watches_seen).push(request.into_inner());
+        match lock(&self.0.watches).pop_front() {
+            Some(messages) => Ok(Response::new(tokio_stream::iter(messages))),
+            None => Err(Status::unimplemented("not in the script")),
+        }
+    }
+
     unscripted! {
+        get_block_range(GetBlockRangeRequest) -> GetBlockRangeResponse;
+        historical_read(HistoricalReadRequest) -> HistoricalReadResponse;
+        history(HistoryRequest) -> HistoryResponse;
         get(GetRequest) -> GetResponse;
         batch_get(BatchGetRequest) -> BatchGetResponse;
         check(CheckRequest) -> CheckResponse;
@@ -333,5 +354,6 @@ impl AdminService for Service {
         revoke_token(RevokeTokenRequest) -> Token;
         create_snapshot(CreateSnapshotRequest) -> CreateSnapshotResponse;
         list_snapshots(ListSnapshotsRequest) -> ListSnapshotsResponse;
+        set_retention(SetRetentionRequest) -> Vault;
     }
 }
