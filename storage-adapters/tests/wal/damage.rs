@@ -56,7 +56,7 @@ fn flip_all(contents: &[Content], image: &Image) -> (u64, u64, u64) {
     let (mut refused, mut harmless, mut cost_the_last) = (0, 0, 0);
     let [.., before, all] = contents else { panic!("the log has batches") };
     for name in segments(image) {
-        for at in 0..image.clone().content(&name).len() {
+        for at in 0..image.bytes(&name).len() {
             let mut damaged = image.clone();
             damaged.content(&name)[at] ^= 1 << (at % 8);
             let disk = Disk::of(&damaged);
@@ -99,7 +99,7 @@ fn a_flipped_bit_of_a_log_without_its_last_seal_costs_at_most_the_last_batch() {
 fn a_segment_of_any_other_length_is_refused() {
     let (_, image) = sealed();
     for name in segments(&image) {
-        let length = image.clone().content(&name).len();
+        let length = image.bytes(&name).len();
         for shorter in (0..length).chain([length + 1, length + 4096]) {
             let mut damaged = image.clone();
             damaged.content(&name).resize(shorter, 0);
@@ -128,10 +128,10 @@ fn a_missing_or_exchanged_segment_is_refused() {
     }
     let (_, other_log) = sealed();
     let mut mixed = image.clone();
-    *mixed.content(second) = other_log.clone().content(second).clone();
+    *mixed.content(second) = other_log.bytes(second).to_vec();
     let error = open_content(&mixed).expect_err("a segment of another log").to_string();
     assert!(error.contains("another log"), "{error}");
-    let mut without_prepared = image.clone();
+    let mut without_prepared = image;
     without_prepared.names.remove(prepared);
     open_content(&without_prepared).expect("a prepared segment holds nothing");
 }
@@ -141,7 +141,7 @@ fn every_sector_of_a_finished_log_set_to_zero_is_refused_or_harmless() {
     let (contents, image) = sealed();
     let mut refused = 0;
     for name in segments(&image) {
-        for sector in 0..image.clone().content(&name).len() / 512 {
+        for sector in 0..image.bytes(&name).len() / 512 {
             let mut damaged = image.clone();
             damaged.content(&name)[sector * 512..(sector + 1) * 512].fill(0);
             match open_content(&damaged) {
@@ -179,7 +179,7 @@ fn a_read_finds_damage_that_came_after_the_log_was_opened() {
     let name = segments(&image)[0].clone();
     let disk = Disk::of(&image);
     let store = open(&disk).expect("a sound log");
-    for at in 0..image.clone().content(&name).len() {
+    for at in 0..image.bytes(&name).len() {
         disk.change(|image| image.content(&name)[at] ^= 0x10);
         match content(&store) {
             Err(StoreError::Corrupt { .. }) => refused += 1,
@@ -201,7 +201,7 @@ fn a_log_of_a_newer_program_is_refused_with_both_versions() {
     assert!(matches!(refused, StoreError::Format { found: 2, known: 1, .. }), "{refused}");
 
     // The first frame as a newer program would write it, checksum and all.
-    let mut newer_frame = image.clone();
+    let mut newer_frame = image;
     let segment = newer_frame.content(&name);
     let seed = [&segment[32..48], &1_u64.to_be_bytes(), &64_u64.to_be_bytes()].concat();
     segment[64 + 4] = 9;
@@ -215,7 +215,7 @@ fn a_log_of_a_newer_program_is_refused_with_both_versions() {
 fn a_payload_that_looks_like_frames_is_only_a_payload() {
     let (_, image) = sealed();
     let name = segments(&image)[0].clone();
-    let copied = image.clone().content(&name).clone();
+    let copied = image.bytes(&name).to_vec();
     let disk = Disk::default();
     let store = open(&disk).expect("an empty disk");
     for index in 1..20 {

@@ -39,6 +39,10 @@ pub struct Image {
 }
 
 impl Image {
+    pub fn bytes(&self, name: &str) -> &[u8] {
+        &self.files[self.names[name]]
+    }
+
     pub fn content(&mut self, name: &str) -> &mut Vec<u8> {
         let file = self.names[name];
         &mut self.files[file]
