@@ -27,7 +27,11 @@
 //! # Map
 //!
 //! - [`redb`]: the embedded engine, three files in the data directory.
+//! - [`wal`]: the replicated log alone, as a segmented write-ahead log.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[cfg(feature = "redb")]
 pub mod redb;
+
+#[cfg(feature = "wal")]
+pub mod wal;
