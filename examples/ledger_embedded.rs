@@ -7,7 +7,7 @@ use ledger_verify::proof::{Subject, verify};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let path = std::env::args().nth(1).unwrap_or_else(|| "ledger-data".into());
-    let ledger = storage_adapters::redb::open_ledger(path, Options::default()).await?;
+    let ledger = storage_adapters::embedded::open_ledger(path, Options::default()).await?;
     let (vault, key) = ("acme/main".parse()?, EntityKey::new("greeting")?);
     if ledger.vault(&vault).is_none() {
         ledger.create_namespace(vault.namespace.clone()).await?;

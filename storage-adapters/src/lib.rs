@@ -26,10 +26,13 @@
 //!
 //! # Map
 //!
+//! - [`embedded`]: what a node opens: the log in [`wal`], the state in [`redb`].
 //! - [`redb`]: the embedded engine, three files in the data directory.
 //! - [`wal`]: the replicated log alone, as a segmented write-ahead log.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[cfg(all(feature = "redb", feature = "wal"))]
+pub mod embedded;
 #[cfg(feature = "redb")]
 pub mod redb;
 

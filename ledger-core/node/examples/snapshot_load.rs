@@ -11,7 +11,8 @@ use ledger_core::entity::{EntityKey, EntityValue};
 use ledger_core::names::{NamespaceName, VaultRef};
 use ledger_core::transaction::{Action, Actor, IdempotencyKey, OPERATIONS_MAX, Operation, Transaction};
 use ledger_node::{DataDirectory, Ledger, Options, Stores};
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::embedded::EmbeddedStores;
+use storage_adapters::redb::RedbOptions;
 
 const VALUE_BYTES: usize = 256;
 
@@ -23,7 +24,7 @@ async fn main() -> Outcome<()> {
     let mut next = |default| arguments.next().unwrap_or(Ok(default));
     let (keys, writers, seconds, rounds) = (next(200_000)?, next(64)?, next(5)?, next(3)?);
     let directory = DataDirectory::ephemeral()?;
-    let stores = RedbStores::open(directory.path(), RedbOptions::default())?;
+    let stores = EmbeddedStores::open(directory.path(), RedbOptions::default())?;
     let parts = Stores { log: stores.log, state: stores.state };
     let options = Options { snapshot_every: Duration::ZERO, ..Options::default() };
     let ledger = Ledger::open(directory, parts, options).await?;

@@ -10,7 +10,8 @@ use ledger_core::entity::{EntityKey, EntityValue};
 use ledger_core::names::{NamespaceName, VaultRef};
 use ledger_core::transaction::{Action, Actor, IdempotencyKey, Operation, Transaction};
 use ledger_node::{Consistency, Counters, DataDirectory, Ledger, Options, Stores, VerifiedSubject};
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::embedded::EmbeddedStores;
+use storage_adapters::redb::RedbOptions;
 
 /// Distinct keys that are written.
 const KEYS: u64 = 100_000;
@@ -27,7 +28,7 @@ async fn main() -> Outcome<()> {
         Some(path) => DataDirectory::open(PathBuf::from(path))?,
         None => DataDirectory::ephemeral()?,
     };
-    let stores = RedbStores::open(directory.path(), RedbOptions::default())?;
+    let stores = EmbeddedStores::open(directory.path(), RedbOptions::default())?;
     let parts = Stores { log: stores.log.clone(), state: stores.state.clone() };
     let ledger = Ledger::open(directory, parts, Options::default()).await?;
     let vault: VaultRef = "bench/bench".parse()?;

@@ -43,7 +43,7 @@ pub enum OpenError {
     /// The log ends before what the state store holds.
     #[error(
         "the log ends {}, but the state holds entries up to {applied}: files of different times were mixed. Restore \
-         raft.db, state.db and blocks.db together, all three from the same copy",
+         raft.wal, state.db and blocks.db together, all three from the same copy",
         at_entry(*log_last)
     )]
     LogOlderThanState {
@@ -55,7 +55,7 @@ pub enum OpenError {
     /// The log was purged beyond what the state store holds: the entries between are gone.
     #[error(
         "the log begins after entry {purged}, but the state ends {}: the entries between are missing because files of \
-         different times were mixed. Restore raft.db, state.db and blocks.db together, all three from the same copy",
+         different times were mixed. Restore raft.wal, state.db and blocks.db together, all three from the same copy",
         at_entry(*applied)
     )]
     StateOlderThanLog {

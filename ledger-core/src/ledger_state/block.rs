@@ -249,12 +249,7 @@ impl LedgerState {
 }
 
 /// Says of each key that the block deleted that it did.
-fn put_tombstones(
-    overlay: &mut Overlay,
-    number: VaultNumber,
-    height: u64,
-    changes: &HashMap<Hash, Change>,
-) {
+fn put_tombstones(overlay: &mut Overlay, number: VaultNumber, height: u64, changes: &HashMap<Hash, Change>) {
     for (key_hash, _) in changes.iter().filter(|(_, change)| change.after.is_none()) {
         overlay.put(Table::Tombstones, rows::tombstone_key(number, key_hash, height), Bytes::new());
     }

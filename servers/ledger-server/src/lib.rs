@@ -5,11 +5,12 @@
 //! use ledger_node::{DataDirectory, Ledger, Options, Stores};
 //! use ledger_server::{LedgerServer, ServerSettings, access::Authentication, tokens::TokenRegistry};
 //! use service_kit::{ListenerLimits, admission::AdmissionLimits};
-//! use storage_adapters::redb::{RedbOptions, RedbStores};
+//! use storage_adapters::embedded::EmbeddedStores;
+//! use storage_adapters::redb::RedbOptions;
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! let directory = DataDirectory::ephemeral()?;
 //! let tokens = Arc::new(TokenRegistry::open(directory.path(), 0)?);
-//! let stores = RedbStores::open(directory.path(), RedbOptions::default())?;
+//! let stores = EmbeddedStores::open(directory.path(), RedbOptions::default())?;
 //! let ledger = Ledger::open(directory, Stores { log: stores.log, state: stores.state }, Options::default()).await?;
 //! let authentication = Authentication::Tokens(Arc::clone(&tokens));
 //! let settings = ServerSettings { authentication, limits: ListenerLimits::default(), admission: AdmissionLimits::default() };

@@ -24,7 +24,8 @@ use service_kit::{
     AuthState, Drain, DrainOutcome, Listener, ListenerLimits, Phase, Readiness, ReadyLine, ServingThreads,
     logs,
 };
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::embedded::EmbeddedStores;
+use storage_adapters::redb::RedbOptions;
 use tokio::sync::oneshot;
 
 use crate::clock;
@@ -278,7 +279,7 @@ async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
         // What runs elsewhere, such as clients that are told the path, has another working directory.
         let path = std::path::absolute(directory.path()).map_err(start_error)?;
         let tokens = TokenRegistry::open(&path, clock::now_ms()).map_err(start_error)?;
-        let stores = RedbStores::open(&path, options).map_err(start_error)?;
+        let stores = EmbeddedStores::open(&path, options).map_err(start_error)?;
         Ok((directory, path, tokens, stores))
     });
     let (directory, path, tokens, stores) = opened.await.map_err(start_error)??;

@@ -16,8 +16,6 @@ mod blocks_removal;
 mod failure;
 mod file;
 mod format;
-#[cfg(feature = "node")]
-mod ledger;
 mod log_row;
 mod log_store;
 mod options;
@@ -27,8 +25,6 @@ mod state_view;
 mod stores;
 
 pub use failure::OpenError;
-#[cfg(feature = "node")]
-pub use ledger::{OpenLedgerError, open_ledger};
 pub use log_store::RedbLogStore;
 pub use options::{BLOCKS_CACHE_BYTES, LOG_CACHE_BYTES, OpenCheck, RedbOptions, STATE_CACHE_BYTES};
 pub use state_store::RedbStateStore;

@@ -28,7 +28,7 @@ const RESTORING_FILE: &str = "restoring";
 /// The first words of the format file.
 const FORMAT_WORDS: &str = "strongroom ledger directory ";
 /// Files that only a ledger makes: without a format file beside them the directory is damaged.
-const LEDGER_FILES: [&str; 3] = ["raft.db", "state.db", "blocks.db"];
+const LEDGER_FILES: [&str; 4] = ["raft.wal", "raft.db", "state.db", "blocks.db"];
 /// More than any text file of the directory has.
 const TEXT_BYTES_MAX: u64 = 4_096;
 

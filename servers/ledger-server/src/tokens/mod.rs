@@ -23,7 +23,7 @@ pub const TOKENS_MAX: usize = 10_000;
 const TOKENS_FILE: &str = "tokens";
 const ADMIN_TOKEN_FILE: &str = "admin.token";
 /// There from a ledger's first start on.
-const LEDGER_FILE: &str = "raft.db";
+const LEDGER_FILE: &str = "state.db";
 const FIRST_ADMIN_ACTOR: &str = "client:admin";
 
 /// A token as it is listed: all but its secret.

@@ -19,7 +19,8 @@ use ledger_server::{LedgerServer, ServerError, ServerSettings};
 use service_kit::admission::AdmissionLimits;
 use service_kit::tls::{Protocol, ServerTls};
 use service_kit::{Listener, ListenerLimits, Phase, Readiness};
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::embedded::EmbeddedStores;
+use storage_adapters::redb::RedbOptions;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -125,7 +126,7 @@ impl TestServer {
 
 pub async fn open_ledger(path: &Path) -> Ledger {
     let directory = DataDirectory::open(path).unwrap();
-    let stores = RedbStores::open(path, RedbOptions::default()).unwrap();
+    let stores = EmbeddedStores::open(path, RedbOptions::default()).unwrap();
     let stores = Stores { log: stores.log, state: stores.state };
     Ledger::open(directory, stores, Options::default()).await.unwrap()
 }

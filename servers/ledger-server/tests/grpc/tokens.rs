@@ -35,7 +35,7 @@ fn logged_by_opening(directory: &Path) -> String {
 fn a_new_token_for_a_ledger_that_had_some_is_worth_a_warning_and_a_first_start_is_not() {
     let directory = tempfile::tempdir().unwrap();
     assert_eq!(logged_by_opening(directory.path()), "");
-    std::fs::write(directory.path().join("raft.db"), "a ledger").unwrap();
+    std::fs::write(directory.path().join("state.db"), "a ledger").unwrap();
     assert_eq!(logged_by_opening(directory.path()), "", "the tokens are there");
     std::fs::remove_file(directory.path().join("tokens")).unwrap();
     let warning = logged_by_opening(directory.path());

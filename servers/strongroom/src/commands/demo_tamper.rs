@@ -14,7 +14,8 @@ use ledger_node::{Consistency, DataDirectory, Ledger, ListRequest, Options, Stor
 use ledger_verify::note::VerifierKey;
 use ledger_verify::proof::{self, Evidence, Subject};
 use serde_json::json;
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::embedded::EmbeddedStores;
+use storage_adapters::redb::{RedbOptions, RedbStateStore};
 
 use self::copies::{Copies, digest_of};
 use crate::clock;
@@ -184,8 +185,8 @@ fn check(subject: &Subject, evidence: &Evidence, key: &VerifierKey) -> Result<()
 }
 
 fn examine(path: &Path) -> Result<Report, Failure> {
-    let stores = RedbStores::open(path, RedbOptions::default()).map_err(|error| failed(&error))?;
-    doctor::inspect(stores.state)
+    let state = RedbStateStore::open(path, RedbOptions::default()).map_err(|error| failed(&error))?;
+    doctor::inspect(std::sync::Arc::new(state))
 }
 
 fn names(report: &Report, victim: &Victim) -> bool {
@@ -203,7 +204,7 @@ fn problems(report: &Report) -> Vec<String> {
 
 async fn open(path: &Path) -> Result<Ledger, Failure> {
     let directory = DataDirectory::open(path).map_err(|error| failed(&error))?;
-    let stores = RedbStores::open(path, RedbOptions::default()).map_err(|error| failed(&error))?;
+    let stores = EmbeddedStores::open(path, RedbOptions::default()).map_err(|error| failed(&error))?;
     let stores = Stores { log: stores.log, state: stores.state };
     Ledger::open(directory, stores, Options::default()).await.map_err(|error| failed(&error))
 }

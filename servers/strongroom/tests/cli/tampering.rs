@@ -47,7 +47,7 @@ fn the_demonstration_works_on_a_copy_of_real_data() {
 #[test]
 fn the_doctor_names_vault_and_key_and_exits_5() {
     use ledger_core::ports::{RowChange, ScanRange, StateBatch, StateStore as _, Table};
-    use storage_adapters::redb::{RedbOptions, RedbStores};
+    use storage_adapters::redb::{RedbOptions, RedbStateStore};
 
     let home = Home::new();
     let data = home.path("data").display().to_string();
@@ -58,19 +58,19 @@ fn the_doctor_names_vault_and_key_and_exits_5() {
     server.stop();
     {
         // Someone with access to the disk removes a relationship.
-        let stores =
-            RedbStores::open(std::path::Path::new(&data), RedbOptions::default()).expect("the stores open");
+        let state = RedbStateStore::open(std::path::Path::new(&data), RedbOptions::default())
+            .expect("the state opens");
         let mut keys = Vec::new();
         let everything = ScanRange { prefix: Vec::new(), start: Vec::new() };
         let mut visit = |key: &[u8], _: &[u8]| {
             keys.push(key.to_vec());
             true
         };
-        stores.state.scan(Table::Relationships, &everything, &mut visit).expect("readable");
+        state.scan(Table::Relationships, &everything, &mut visit).expect("readable");
         let rows =
             keys.into_iter().map(|key| RowChange { table: Table::Relationships, key, value: None }).collect();
-        let applied = stores.state.applied().expect("readable").expect("not empty");
-        stores.state.commit(&StateBatch { dropped_vaults: Vec::new(), rows, applied }).expect("written");
+        let applied = state.applied().expect("readable").expect("not empty");
+        state.commit(&StateBatch { dropped_vaults: Vec::new(), rows, applied }).expect("written");
     }
     let said = home.run(&["ledger", "doctor", "--data", &data, "--json"]);
     assert_eq!((said.code, said.stderr.as_str()), (5, ""));

@@ -7,8 +7,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::failure::Failure;
 
-/// What a ledger that is at rest consists of.
-const FILES: [&str; 6] = ["format", "node_id", "log.key", "raft.db", "state.db", "blocks.db"];
+/// What a ledger that is at rest consists of, beside its log.
+const FILES: [&str; 5] = ["format", "node_id", "log.key", "state.db", "blocks.db"];
+/// The folder of its log.
+const LOG: &str = "raft.wal";
 
 /// Three directories, removed at the end.
 pub struct Copies {
@@ -48,9 +50,12 @@ impl Copies {
         for copy in [self.untouched(), self.changed()] {
             let created = std::fs::DirBuilder::new().mode(0o700).create(&copy);
             created.map_err(|error| Failure::file("create", &copy, &error))?;
-            for name in FILES {
-                let from = original.join(name);
-                std::fs::copy(&from, copy.join(name))
+            let log = copy.join(LOG);
+            let created = std::fs::DirBuilder::new().mode(0o700).create(&log);
+            created.map_err(|error| Failure::file("create", &log, &error))?;
+            for name in files_of(original)? {
+                let from = original.join(&name);
+                std::fs::copy(&from, copy.join(&name))
                     .map_err(|error| Failure::file("copy", &from, &error))?;
             }
         }
@@ -81,16 +86,37 @@ fn lock(directory: &Path) -> Result<Option<std::fs::File>, Failure> {
     }
 }
 
+/// The files of a ledger, relative to its directory, in a fixed order.
+fn files_of(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let log = directory.join(LOG);
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Failure::not_found(format!("{} holds no ledger: it has no {LOG}", directory.display()))
+        }
+        _ => Failure::file("read", &log, &error),
+    };
+    let mut files: Vec<PathBuf> = FILES.iter().map(PathBuf::from).collect();
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(&log).map_err(failed)? {
+        segments.push(Path::new(LOG).join(entry.map_err(failed)?.file_name()));
+    }
+    segments.sort();
+    files.extend(segments);
+    Ok(files)
+}
+
 /// A digest of content, times and sizes of the ledger's files.
 pub fn digest_of(directory: &Path) -> Result<[u8; 32], Failure> {
     let mut digest = Sha256::new();
-    for name in FILES {
-        let path = directory.join(name);
+    for name in files_of(directory)? {
+        let path = directory.join(&name);
         let failed = |error: std::io::Error| Failure::file("read", &path, &error);
         let mut file = std::fs::File::open(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                Failure::not_found(format!("{} holds no ledger: it has no {name}", directory.display()))
-            }
+            std::io::ErrorKind::NotFound => Failure::not_found(format!(
+                "{} holds no ledger: it has no {}",
+                directory.display(),
+                name.display()
+            )),
             _ => failed(error),
         })?;
         let metadata = file.metadata().map_err(failed)?;

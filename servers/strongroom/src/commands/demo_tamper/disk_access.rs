@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use ledger_core::ports::{RowChange, ScanRange, StateBatch, StateStore, Table};
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::redb::{RedbOptions, RedbStateStore};
 
 use super::failed;
 use crate::failure::Failure;
@@ -15,18 +15,18 @@ const VAULT_NUMBER_BYTES: usize = 8;
 /// Changes the last byte of a stored entity through the store, so that no checksum of the storage engine can
 /// notice. `row` is what the entity's row holds. Returns what it holds now.
 pub fn change_one_byte(directory: &Path, key: &str, row: &[u8]) -> Result<Vec<u8>, Failure> {
-    let stores = RedbStores::open(directory, RedbOptions::default()).map_err(|error| failed(&error))?;
-    let row_key = row_key_of(stores.state.as_ref(), key, row)?;
+    let state = RedbStateStore::open(directory, RedbOptions::default()).map_err(|error| failed(&error))?;
+    let row_key = row_key_of(&state, key, row)?;
     let mut changed = row.to_vec();
     if let Some(last) = changed.last_mut() {
         *last ^= 0x01;
     }
-    let applied = stores.state.applied().map_err(|error| failed(&error))?;
+    let applied = state.applied().map_err(|error| failed(&error))?;
     let applied = applied.ok_or_else(|| Failure::error("the copy is empty"))?;
     let change =
         RowChange { table: Table::Entities, key: row_key, value: Some(Bytes::from(changed.clone())) };
     let batch = StateBatch { dropped_vaults: Vec::new(), rows: vec![change], applied };
-    stores.state.commit(&batch).map_err(|error| failed(&error))?;
+    state.commit(&batch).map_err(|error| failed(&error))?;
     Ok(changed)
 }
 

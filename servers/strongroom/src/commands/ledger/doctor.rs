@@ -8,7 +8,7 @@ use ledger_core::doctor::{self, Problem, Report, VaultReport};
 use ledger_core::ports::StateStore;
 use ledger_node::DataDirectory;
 use serde_json::{Value, json};
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::redb::{RedbOptions, RedbStateStore};
 
 use crate::failure::Failure;
 use crate::output::Output;
@@ -34,10 +34,10 @@ impl Doctor {
         }
         // Its lock keeps a server out while the rows are read.
         let directory = DataDirectory::open(&self.data).map_err(|error| Failure::error(error.to_string()))?;
-        let stores = RedbStores::open(directory.path(), RedbOptions::default());
-        let stores =
-            stores.map_err(|error| Failure::verification(format!("the stores do not open: {error}")))?;
-        let report = inspect(stores.state)?;
+        let state = RedbStateStore::open(directory.path(), RedbOptions::default());
+        let state =
+            state.map_err(|error| Failure::verification(format!("the state does not open: {error}")))?;
+        let report = inspect(Arc::new(state))?;
         output.result(&document(&report), || render(&report))?;
         if report.is_sound() {
             Ok(())

@@ -9,7 +9,7 @@ use ledger_core::ports::StateStore as _;
 use ledger_node::DataDirectory;
 use ledger_verify::note::SigningKey;
 use serde_json::json;
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::redb::{RedbOptions, RedbStateStore};
 use zeroize::Zeroizing;
 
 use crate::discovery;
@@ -125,9 +125,9 @@ impl Import {
     fn complete(&self, key: &SigningKey, output: Output) -> Result<(), Failure> {
         let unreadable = |error: String| Failure::error(format!("{}: {error}", self.data.display()));
         let ledger_id = {
-            let stores = RedbStores::open(&self.data, RedbOptions::default())
+            let state = RedbStateStore::open(&self.data, RedbOptions::default())
                 .map_err(|error| unreadable(error.to_string()))?;
-            let view = stores.state.view().map_err(|error| unreadable(error.to_string()))?;
+            let view = state.view().map_err(|error| unreadable(error.to_string()))?;
             ledger_core::snapshot::ledger_id(view.as_ref()).map_err(|error| unreadable(error.to_string()))?
         };
         ledger_node::import_key(&self.data, ledger_id, key)

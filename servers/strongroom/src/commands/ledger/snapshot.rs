@@ -12,7 +12,8 @@ use ledger_core::snapshot::{self, Progress, SnapshotError, Verified, VerifiedVau
 use ledger_node::{RestoreError, RestoreTarget, Stores, restore_snapshot};
 use ledger_verify::note::{SigningKey, VerifierKey};
 use serde_json::{Value, json};
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::embedded::EmbeddedStores;
+use storage_adapters::redb::RedbOptions;
 use zeroize::Zeroizing;
 
 use crate::commands::block_on;
@@ -162,7 +163,7 @@ impl Restore {
         let target = RestoreTarget::begin(&self.data).map_err(|error| Failure::usage(error.to_string()))?;
         let mut bar = Bar::new(output, "restored", Some(bytes));
         let restored = {
-            let stores = RedbStores::open(target.path(), RedbOptions::default())
+            let stores = EmbeddedStores::open(target.path(), RedbOptions::default())
                 .map_err(|error| Failure::error(error.to_string()))?;
             let stores = Stores { log: stores.log, state: stores.state };
             restore_snapshot(&target, &stores, &mut file, &self.verifier_keys, &mut |progress| {

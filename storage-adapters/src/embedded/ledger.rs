@@ -1,11 +1,12 @@
-//! A whole ledger on this engine: what an embedder opens.
+//! A whole ledger on embedded storage: what an embedder opens.
 
 use std::path::Path;
 
 use ledger_core::ports::StoreError;
 use ledger_node::{DataDirectory, DirectoryError, Ledger, Options, Stores};
 
-use super::{RedbOptions, RedbStores};
+use super::EmbeddedStores;
+use crate::redb::RedbOptions;
 
 /// A ledger was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ pub enum OpenLedgerError {
 /// When the directory is in use or unusable, or when its content is damaged or of a newer format.
 pub async fn open_ledger(path: impl AsRef<Path>, options: Options) -> Result<Ledger, OpenLedgerError> {
     let directory = DataDirectory::open(path.as_ref())?;
-    let stores = RedbStores::open(directory.path(), RedbOptions::default())?;
+    let stores = EmbeddedStores::open(directory.path(), RedbOptions::default())?;
     let stores = Stores { log: stores.log, state: stores.state };
     Ok(Ledger::open(directory, stores, options).await?)
 }
