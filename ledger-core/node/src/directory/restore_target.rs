@@ -34,7 +34,12 @@ impl RestoreTarget {
         for name in LEDGER_FILES.into_iter().chain([FORMAT_FILE, NODE_ID_FILE, LOG_KEY_FILE, PID_FILE]) {
             for name in [name.to_owned(), format!("{name}.new")] {
                 let file = path.join(name);
-                match std::fs::remove_file(&file) {
+                // The log may be a folder.
+                let removed = match file.is_dir() {
+                    true => std::fs::remove_dir_all(&file),
+                    false => std::fs::remove_file(&file),
+                };
+                match removed {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         return Err(not_writable(&file, error, "remove"));
                     }
