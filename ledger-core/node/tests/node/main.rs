@@ -5,6 +5,7 @@ mod data_directory;
 mod embedded_redb;
 mod expiry;
 mod failures;
+mod format_fixture;
 mod observed_stores;
 mod reads;
 mod restart;
