@@ -5,9 +5,10 @@ use ledger_verify::Hash;
 use ledger_verify::transaction::RelationshipRef;
 use serde::{Deserialize, Serialize};
 
-use crate::command::OperationResult;
+use crate::command::{OperationResult, Submission};
 use crate::entity::EntityKey;
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultNumber};
+use crate::ports::LogId;
 use crate::relationship::{Relation, Relationship, Resource, Subject};
 use crate::transaction::{Actor, IdempotencyKey};
 
@@ -81,7 +82,15 @@ pub(crate) struct ClientRow {
     pub results: Vec<OperationResult>,
 }
 
-/// The prefix of every row of a vault.
+/// A row of `Table::Fenced` by vault and log index: what an entry wants to write to a vault that is fenced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PostponedRow {
+    pub at: LogId,
+    pub time_ms: u64,
+    pub submissions: Vec<Submission>,
+}
+
+/// The prefix of every row of a vault; also the key of its row in `Table::Vaults` and of its fence.
 pub(crate) fn vault_prefix(vault: VaultNumber) -> Vec<u8> {
     vault.0.to_be_bytes().to_vec()
 }
@@ -148,6 +157,10 @@ pub(crate) fn idempotency_key(log_index: u64, vault: VaultNumber) -> Vec<u8> {
 /// Log index and vault in a row key of `Table::Idempotency`.
 pub(crate) fn idempotency_of(row_key: &[u8]) -> Option<(u64, VaultNumber)> {
     Some((u64_at(row_key, 0)?, VaultNumber(u64_at(row_key, 8)?)))
+}
+
+pub(crate) fn postponed_key(vault: VaultNumber, log_index: u64) -> Vec<u8> {
+    two_numbers(vault.0, log_index)
 }
 
 pub(crate) fn client_key(vault: VaultNumber, actor: &Actor) -> Vec<u8> {

@@ -92,8 +92,14 @@ impl fmt::Debug for Ledger {
 impl Ledger {
     /// Opens the ledger of a data directory, or makes a new one. Returns once this node leads and
     /// everything that was ever acknowledged is applied.
-    pub async fn open(directory: DataDirectory, stores: Stores, options: Options) -> Result<Self, OpenError> {
+    pub async fn open(
+        mut directory: DataDirectory,
+        stores: Stores,
+        options: Options,
+    ) -> Result<Self, OpenError> {
         options.validate()?;
+        // The stores are open, so they have the present format.
+        directory.finish_upgrade()?;
         let counters = Arc::new(CounterCells::default());
         let failure = FailureCell::default();
         let (node_id, ledger_id) = (directory.node_id(), directory.ledger_id());

@@ -90,8 +90,16 @@ impl LedgerState {
         let block_hash = header.leaf_hash();
         let mut log = LogTree::new();
         assert!(log.append(block_hash).is_empty(), "the first leaf completes no tile");
-        let created =
-            Vault { number, name: vault.clone(), created_at_ms: time_ms, header, block_hash, tree, log };
+        let created = Vault {
+            number,
+            name: vault.clone(),
+            created_at_ms: time_ms,
+            header,
+            block_hash,
+            tree,
+            log,
+            fence: None,
+        };
         self.overlay.put(Table::Blocks, rows::header_key(number, 0), header.encode().to_vec());
         self.overlay.put(Table::Vaults, rows::vault_prefix(number), created.row(id, None)?);
         let info = created.info(id);
@@ -187,6 +195,7 @@ impl Vault {
             version: self.header.last_sequence,
             key_count: self.tree.len(),
             created_at_ms: self.created_at_ms,
+            fence: self.fence.clone(),
         }
     }
 }

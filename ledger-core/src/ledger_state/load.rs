@@ -10,13 +10,15 @@ use ledger_verify::header::BlockHeader;
 use ledger_verify::state::StateKey;
 
 use super::evidence::Tiles;
+use super::fence;
 use super::idempotency::{IdempotencyIndex, RememberedBlock};
 use super::{LedgerState, Namespace, StateError, Vault, inconsistent};
 use crate::codec;
+use crate::command::Fence;
 use crate::log_tree::{LogTree, TILE_WIDTH};
 use crate::names::{NamespaceName, VaultId, VaultNumber, VaultRef};
 use crate::overlay::Overlay;
-use crate::ports::{ScanRange, StateStore, Table};
+use crate::ports::{ScanRange, StateStore, StoreError, Table};
 use crate::rows::{self, IdempotencyRow, LedgerRow, NamespaceRow, VaultRow};
 use crate::state_tree::StateTree;
 
@@ -74,6 +76,7 @@ fn load_vaults(state: &mut LedgerState) -> Result<(), StateError> {
         stored.push((VaultNumber(u64::from_be_bytes(number)), row));
         Ok(())
     })?;
+    let log_time_ms = state.log_time_ms();
     for (number, row) in stored {
         state.vault_ids_used.insert(row.id);
         if row.deleted_at_ms.is_some() {
@@ -83,18 +86,21 @@ fn load_vaults(state: &mut LedgerState) -> Result<(), StateError> {
         let namespace = state.namespaces.get_mut(&row.namespace);
         let namespace = namespace.ok_or_else(|| inconsistent(format!("vault {name} has no namespace")))?;
         namespace.vaults.insert(row.name.clone(), row.id);
-        let vault = load_vault(&state.overlay, number, name, &row)?;
+        let vault = load_vault(&mut state.overlay, number, name, &row, log_time_ms)?;
         state.key_count += vault.tree.len();
         state.vaults.insert(row.id, vault);
     }
     Ok(())
 }
 
+/// Loads a vault, or fences it when its rows do not fit its newest header. A header that cannot be read is an
+/// error: nothing says then what the rows should be.
 fn load_vault(
-    overlay: &Overlay,
+    overlay: &mut Overlay,
     number: VaultNumber,
     name: VaultRef,
     row: &VaultRow,
+    log_time_ms: u64,
 ) -> Result<Vault, StateError> {
     let header = BlockHeader::decode(&row.header).map_err(|error| {
         inconsistent(format!("the newest header of vault {name} does not decode: {error}"))
@@ -102,16 +108,76 @@ fn load_vault(
     if VaultId(header.vault_id) != row.id {
         return Err(inconsistent(format!("the newest header of vault {name} is another vault's")));
     }
+    let stored_fence = fence::stored(overlay, number)?;
+    let (tree, log, fence) = match (trees(overlay, number, &name, &header), stored_fence) {
+        (Ok((tree, log)), None) => (tree, log, None),
+        (Ok(_), Some(fence)) => (StateTree::new(), LogTree::new(), Some(fence)),
+        (Err(error), stored) => {
+            let new = Misfit::of(error)?.fence(&header, log_time_ms);
+            let fence = stored.unwrap_or(new);
+            fence::store(overlay, number, &fence)?;
+            (StateTree::new(), LogTree::new(), Some(fence))
+        }
+    };
+    let block_hash = header.leaf_hash();
+    Ok(Vault { number, name, created_at_ms: row.created_at_ms, header, block_hash, tree, log, fence })
+}
+
+/// What is stored of a vault and does not fit.
+struct Misfit {
+    computed_root: Option<Hash>,
+    what: String,
+}
+
+enum TreesError {
+    Root(Hash),
+    State(StateError),
+}
+
+impl From<StateError> for TreesError {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
+    }
+}
+
+impl Misfit {
+    /// A store that fails as a whole is no matter of one vault: that error is returned.
+    fn of(error: TreesError) -> Result<Self, StateError> {
+        match error {
+            TreesError::Root(computed) => Ok(Self {
+                computed_root: Some(computed),
+                what: "the stored rows do not have the state root of the newest block".to_owned(),
+            }),
+            TreesError::State(StateError::Store(error)) if !matches!(error, StoreError::Corrupt { .. }) => {
+                Err(error.into())
+            }
+            TreesError::State(StateError::Inconsistent { what }) => Ok(Self { computed_root: None, what }),
+            TreesError::State(error) => Ok(Self { computed_root: None, what: error.to_string() }),
+        }
+    }
+
+    fn fence(self, header: &BlockHeader, since_ms: u64) -> Fence {
+        Fence {
+            height: header.height,
+            expected_root: header.state_root,
+            computed_root: self.computed_root,
+            what: self.what,
+            since_ms,
+        }
+    }
+}
+
+fn trees(
+    overlay: &Overlay,
+    number: VaultNumber,
+    name: &VaultRef,
+    header: &BlockHeader,
+) -> Result<(StateTree, LogTree), TreesError> {
     let tree = StateTree::from_leaves(leaves(overlay, number)?);
     if tree.root() != header.state_root {
-        return Err(inconsistent(format!(
-            "the rows of vault {name} do not have the state root of its block {}",
-            header.height
-        )));
+        return Err(TreesError::Root(tree.root()));
     }
-    let log = load_log(overlay, number, &name, &header)?;
-    let block_hash = header.leaf_hash();
-    Ok(Vault { number, name, created_at_ms: row.created_at_ms, header, block_hash, tree, log })
+    Ok((tree, load_log(overlay, number, name, header)?))
 }
 
 /// Key hash and value hash of every entity and relationship of a vault.

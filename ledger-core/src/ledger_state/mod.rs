@@ -6,9 +6,14 @@
 mod block;
 mod directory;
 mod evidence;
+mod fence;
 mod idempotency;
+mod integrity;
 mod load;
 mod read;
+mod recovery;
+mod replay;
+mod scan;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,12 +24,16 @@ use ledger_verify::Hash;
 use ledger_verify::header::BlockHeader;
 
 pub use evidence::{Block, StateEvidence, Tip};
+pub use integrity::{
+    ISSUES_MAX, IntegrityCheck, IntegrityDepth, IntegrityIssue, IntegrityReport, IssueKind, Progress,
+};
 pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
+pub use recovery::{Recovered, RecoveryRefusal, VaultRecovery};
 
 pub use crate::overlay::FlushJob;
 
 use crate::codec::{self, CodecError};
-use crate::command::{Command, Outcome, Proposal};
+use crate::command::{Command, Fence, Outcome, Proposal};
 use crate::log_tree::LogTree;
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultNumber, VaultRef};
 use crate::overlay::Overlay;
@@ -88,8 +97,10 @@ struct Vault {
     created_at_ms: u64,
     header: BlockHeader,
     block_hash: Hash,
+    /// Empty while the vault is fenced, as is `log`.
     tree: StateTree,
     log: LogTree,
+    fence: Option<Fence>,
 }
 
 impl Vault {

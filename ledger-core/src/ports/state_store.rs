@@ -29,11 +29,13 @@ pub enum Table {
     Blocks = 9,
     /// Full tiles of the log tree by vault, level and number. Append-only.
     Tiles = 10,
+    /// Vaults that are fenced, and the writes that wait for their recovery, by vault and log index.
+    Fenced = 14,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Ledger,
         Self::Namespaces,
         Self::Vaults,
@@ -45,7 +47,11 @@ impl Table {
         Self::Clients,
         Self::Blocks,
         Self::Tiles,
+        Self::Fenced,
     ];
+
+    /// One more than the highest number of a table: the length of an array that is indexed by tables.
+    pub const NUMBERS: usize = 15;
 
     /// Whether rows are only ever added (or dropped with their vault): such tables may live in a
     /// file of their own that is made durable before the others.
@@ -72,6 +78,7 @@ impl Table {
             Self::Clients => "clients",
             Self::Blocks => "blocks",
             Self::Tiles => "tiles",
+            Self::Fenced => "fenced",
         }
     }
 }

@@ -23,7 +23,7 @@ use service_kit::traces::Traces;
 use service_kit::{
     AuthState, Drain, DrainOutcome, Listener, ListenerLimits, Phase, Readiness, ReadyLine, logs,
 };
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::redb::{OlderFormat, RedbOptions, RedbStores};
 use tokio::sync::oneshot;
 
 use crate::clock;
@@ -249,13 +249,17 @@ struct Opened {
 /// Opens directory, tokens, stores and engine; waits for disks on a thread of its own.
 async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
     let data = settings.data.clone();
-    let options = RedbOptions { state_cache_bytes: settings.state_cache_bytes, ..RedbOptions::default() };
+    let options = RedbOptions {
+        state_cache_bytes: settings.state_cache_bytes,
+        older_format: OlderFormat::Migrate,
+        ..RedbOptions::default()
+    };
     let opened = tokio::task::spawn_blocking(move || -> Result<_, ServeError> {
         let directory = match data {
             Some(path) => DataDirectory::open(path),
             None => DataDirectory::ephemeral(),
         };
-        let directory = directory.map_err(start_error)?;
+        let directory = directory.and_then(DataDirectory::copied_for_upgrade).map_err(start_error)?;
         // What runs elsewhere, such as clients that are told the path, has another working directory.
         let path = std::path::absolute(directory.path()).map_err(start_error)?;
         let tokens = TokenRegistry::open(&path, clock::now_ms()).map_err(start_error)?;
