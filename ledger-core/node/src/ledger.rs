@@ -60,6 +60,8 @@ pub struct NodeStatus {
     pub namespace_count: u64,
     /// Vaults.
     pub vault_count: u64,
+    /// Vaults that are fenced because what is stored of them does not fit their blocks.
+    pub fenced_vault_count: u64,
 }
 
 /// A ledger that is open in this process. Clones share it; the last one that goes stops the node.
@@ -77,6 +79,7 @@ pub(crate) struct Shared {
     ledger_id: LedgerId,
     verifier_key: VerifierKey,
     admin: Semaphore,
+    pub maintenance: Arc<Semaphore>,
     thread: NodeThread,
 }
 
@@ -113,8 +116,19 @@ impl Ledger {
         };
         let (handles, thread) = node_thread::start(parts).await?;
         let admin = Semaphore::new(ADMIN_COMMANDS_MAX);
-        let shared =
-            Shared { handles, counters, failure, options, node_id, ledger_id, verifier_key, admin, thread };
+        let maintenance = Arc::new(Semaphore::new(1));
+        let shared = Shared {
+            handles,
+            counters,
+            failure,
+            options,
+            node_id,
+            ledger_id,
+            verifier_key,
+            admin,
+            maintenance,
+            thread,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -154,6 +168,7 @@ impl Ledger {
             overlay_bytes: state.overlay_bytes() as u64,
             namespace_count: state.namespace_count(),
             vault_count: state.vault_count(),
+            fenced_vault_count: state.fenced_count(),
         }
     }
 
@@ -223,6 +238,11 @@ impl Ledger {
         }
         let target = WriteTarget::Named(vault.clone());
         self.shared.handles.queue.write(Write { target, actor: actor.clone(), transaction }).await
+    }
+
+    /// Looks for expired entities now, as the node does by itself at its interval; answers how many were expired.
+    pub async fn collect_garbage(&self) -> u64 {
+        self.shared.handles.collector.collect().await
     }
 
     /// Resolves when the node has stopped by itself because a store or the engine failed: end the

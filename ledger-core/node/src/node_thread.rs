@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use ledger_core::command::{Command, Outcome};
 use ledger_core::ledger_state::{LedgerState, ReadError};
-use ledger_core::ports::{AppliedState, LogSnapshot, SignedMark};
+use ledger_core::ports::{AppliedState, LogSnapshot, LogStore, SignedMark};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -35,6 +35,8 @@ pub(crate) struct NodeHandles {
     pub barrier: ReadBarrier,
     pub signer: CheckpointSigner,
     pub flusher: Flusher,
+    pub collector: Arc<GarbageCollector>,
+    pub log_store: Arc<dyn LogStore>,
 }
 
 /// What a node is opened with.
@@ -150,10 +152,21 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         log_writer: storage.log_writer.clone(),
         counters: Arc::clone(&parts.counters),
     });
+    let queue = WriteQueue::new(&parts.options, Arc::clone(&parts.counters));
+    let collector = GarbageCollector {
+        consensus: consensus.clone(),
+        ledger: Arc::clone(&ledger),
+        queue: queue.clone(),
+        clock: Arc::clone(&parts.options.clock),
+        interval: parts.options.gc_interval,
+        counters: Arc::clone(&parts.counters),
+    };
     Ok(NodeHandles {
         ledger,
         consensus,
-        queue: WriteQueue::new(&parts.options, Arc::clone(&parts.counters)),
+        queue,
+        collector: Arc::new(collector),
+        log_store: Arc::clone(&parts.stores.log),
         barrier: ReadBarrier::new(Arc::clone(&parts.counters), electorate),
         signer,
         flusher: storage.flusher.clone(),
@@ -281,7 +294,8 @@ fn check_mark(state: &LedgerState, mark: &SignedMark) -> Result<(), OpenError> {
     };
     let recovered_size = match state.tip(mark.vault) {
         Ok(tip) => tip.size,
-        Err(ReadError::VaultNotFound) => return Ok(()),
+        // Of a fenced vault it is checked when it is recovered.
+        Err(ReadError::VaultNotFound | ReadError::VaultDiverged(_)) => return Ok(()),
         Err(error) => return Err(broken(error)),
     };
     let agrees =
@@ -313,18 +327,10 @@ fn spawn_tasks(parts: &NodeParts, handles: &NodeHandles) -> Tasks {
         counters: Arc::clone(&parts.counters),
         batch_delay: parts.options.batch_delay,
     };
-    let collector = GarbageCollector {
-        consensus: handles.consensus.clone(),
-        ledger: Arc::clone(&handles.ledger),
-        queue: handles.queue.clone(),
-        clock: Arc::clone(&parts.options.clock),
-        interval: parts.options.gc_interval,
-        counters: Arc::clone(&parts.counters),
-    };
     let mut forever = JoinSet::new();
     forever.spawn(handles.barrier.clone().run(handles.consensus.clone()));
     forever.spawn(handles.signer.clone().run());
-    forever.spawn(collector.run());
+    forever.spawn(Arc::clone(&handles.collector).run());
     forever.spawn(release_log(handles.flusher.clone(), handles.consensus.clone()));
     Tasks { forever, batcher: tokio::spawn(batcher.run()) }
 }

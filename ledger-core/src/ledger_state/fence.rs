@@ -19,7 +19,7 @@ use crate::state_tree::StateTree;
 
 impl Fence {
     /// The answer to a write.
-    pub(super) fn refusal(&self) -> WriteRefusal {
+    pub fn refusal(&self) -> WriteRefusal {
         WriteRefusal::VaultDiverged {
             height: self.height,
             expected_root: self.expected_root,

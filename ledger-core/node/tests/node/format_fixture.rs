@@ -14,7 +14,7 @@ use ledger_core::transaction::{Action, Actor, IdempotencyKey, Operation, Transac
 use ledger_node::{Consistency, DataDirectory, Ledger, ListRequest, Options, Stores, VerifiedSubject};
 use ledger_verify::note::SignedCheckpoint;
 use serde_json::{Value, json};
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::redb::{OlderFormat, RedbOptions, RedbStores};
 
 use super::setting::{Home, START_MS, eventually, fresh_key, key, set, set_until, tuple};
 
@@ -176,8 +176,9 @@ fn digest(text: &str) -> String {
 }
 
 pub async fn open(home: &Home, path: &Path, options: Options) -> Ledger {
-    let directory = DataDirectory::open(path).unwrap();
-    let stores = RedbStores::open(directory.path(), RedbOptions::default()).unwrap();
+    let directory = DataDirectory::open(path).unwrap().copied_for_upgrade().unwrap();
+    let redb_options = RedbOptions { older_format: OlderFormat::Migrate, ..RedbOptions::default() };
+    let stores = RedbStores::open(directory.path(), redb_options).unwrap();
     let stores = Stores { log: stores.log, state: stores.state };
     let options = Options { clock: home.clock.clone(), ..options };
     Ledger::open(directory, stores, options).await.unwrap()
@@ -282,13 +283,4 @@ pub async fn assert_complete(ledger: &Ledger, expected: &Value) {
     let newer = SignedCheckpoint::open(&grown.note, &[ledger.verifier_key()]).unwrap();
     let (old, new) = ((trusted.size, trusted.root), (newer.size, newer.root));
     ledger_verify::log::verify_consistency(old.0, new.0, &grown.consistency, &old.1, &new.1).unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_directory_of_format_1_opens_with_every_value_root_retry_and_page_token() {
-    let home = Home::new();
-    let (path, expected) = unpack(1, &home);
-    let ledger = open(&home, &path, home.options()).await;
-    assert_complete(&ledger, &expected).await;
-    ledger.shutdown().await.unwrap();
 }
