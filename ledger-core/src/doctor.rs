@@ -5,7 +5,9 @@
 //! not only noticed. The blocks themselves are held to their hashes: header to header, transactions to
 //! the header's transaction root, the newest header to the vault's row.
 
-use std::collections::BTreeMap;
+mod derived;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use ledger_verify::{Hash, hash, log};
 
 use crate::codec;
 use crate::ledger_state::StateError;
+use crate::log_tree::LogTree;
 use crate::names::{LedgerId, VaultId, VaultNumber};
 use crate::overlay::Overlay;
 use crate::ports::{ScanRange, StateStore, StoreError, Table};
@@ -122,6 +125,34 @@ pub enum Problem {
         /// Its height.
         height: u64,
     },
+    /// A row that follows from others, such as a relationship by its subject, is missing, or does not follow.
+    #[error("{what}, which follows from other rows, {fault}")]
+    DerivedRow {
+        /// Which row.
+        what: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// A tile of the log tree is not what the headers make of it.
+    #[error("tile {number} of level {level} of the log {fault}")]
+    TileWrong {
+        /// Its level.
+        level: u8,
+        /// Its number in the level.
+        number: u64,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// The vault was fenced by a server: it serves nothing of it until it is recovered.
+    #[error(
+        "the vault is fenced since its block {height}: {what}. Recover it with `strongroom ledger recover`"
+    )]
+    Fenced {
+        /// Height of the newest block then.
+        height: u64,
+        /// What did not fit.
+        what: String,
+    },
     /// The rows have another root than the newest header says.
     #[error("the stored rows do not have the state root of block {height}")]
     StateRootDiffers {
@@ -170,6 +201,10 @@ struct Expected {
 struct Inspection {
     report: VaultReport,
     expected: BTreeMap<Hash, (String, Expected)>,
+    /// Rows that follow from the stored ones.
+    derived: BTreeSet<(Table, Vec<u8>)>,
+    /// The log over the headers that were read without a gap.
+    log: LogTree,
 }
 
 fn inspect_vault(overlay: &Overlay, number: VaultNumber, row: &VaultRow) -> Result<VaultReport, StateError> {
@@ -187,9 +222,12 @@ fn inspect_vault(overlay: &Overlay, number: VaultNumber, row: &VaultRow) -> Resu
         problems: Vec::new(),
         problem_count: 0,
     };
-    let mut inspection = Inspection { report, expected: BTreeMap::new() };
+    let mut inspection =
+        Inspection { report, expected: BTreeMap::new(), derived: BTreeSet::new(), log: LogTree::new() };
     inspection.replay(overlay, number, &tip)?;
     inspection.compare_rows(overlay, number)?;
+    inspection.compare_derived(overlay, number)?;
+    inspection.name_fence(overlay, number)?;
     if inspection.report.computed_state_root != tip.state_root {
         inspection.problem(Problem::StateRootDiffers { height: tip.height });
     }
@@ -224,6 +262,7 @@ impl Inspection {
                 self.problem(Problem::ChainBroken { height });
             }
             previous = header.leaf_hash();
+            self.extend_log(overlay, number, &header)?;
             if header.tx_count > 0 {
                 self.replay_transactions(overlay, number, &header)?;
             }
@@ -297,7 +336,7 @@ impl Inspection {
         for table in [Table::Entities, Table::Relationships] {
             let mut range = ScanRange { prefix: rows::vault_prefix(number), start: Vec::new() };
             // A corrupt row ends a scan: note it, and go on behind it.
-            while let Some(corrupt) = self.compare_table(overlay, table, &range, &mut leaves)? {
+            while let Some(corrupt) = self.compare_table(overlay, number, table, &range, &mut leaves)? {
                 self.corrupt_row(table, &corrupt);
                 range.start = corrupt;
                 range.start.push(0);
@@ -315,6 +354,7 @@ impl Inspection {
     fn compare_table(
         &mut self,
         overlay: &Overlay,
+        number: VaultNumber,
         table: Table,
         range: &ScanRange,
         leaves: &mut Vec<(Hash, Hash)>,
@@ -327,6 +367,7 @@ impl Inspection {
                 return true;
             };
             leaves.push((key_hash, leaf));
+            self.derive(number, table, row_key, row);
             match self.expected.remove(&key_hash) {
                 Some((_, expected)) if expected.leaf == leaf => {}
                 Some((_, expected)) => {
@@ -338,7 +379,7 @@ impl Inspection {
         });
         match scanned {
             Ok(()) => Ok(None),
-            Err(StoreError::Corrupt { key, table }) => match from_hex(&key) {
+            Err(StoreError::Corrupt { key, table }) => match crate::ledger_state::from_hex(&key) {
                 Some(key) => Ok(Some(key)),
                 None => Err(StoreError::Corrupt { key, table }.into()),
             },
@@ -376,12 +417,6 @@ fn named(table: Table, row_key: &[u8]) -> Option<(Hash, String)> {
     let tuple = rows::relationship_of(row_key)?;
     let key = StateKey::Relationship(tuple.as_ref());
     Some((key.hash(), describe(&key)))
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    rest.is_empty().then(|| pairs.iter().map(byte).collect()).flatten()
 }
 
 fn describe(key: &StateKey<'_>) -> String {

@@ -10,6 +10,7 @@ use tonic::transport::Channel;
 
 use crate::client::{ANSWER_BYTES_MAX, LedgerClient};
 use crate::error::ClientError;
+use crate::maintenance::{self, VaultFence};
 use crate::read::{Listing, PageRequest};
 use crate::retry::Repeatable;
 use crate::wire;
@@ -38,6 +39,8 @@ pub struct Vault {
     pub created_at_ms: u64,
     /// Origin line of its checkpoints.
     pub origin: String,
+    /// Why it is fenced; `None` = it is not.
+    pub fence: Option<VaultFence>,
 }
 
 /// The node that answered.
@@ -65,6 +68,8 @@ pub struct NodeInfo {
     pub namespace_count: u64,
     /// Vaults of the ledger.
     pub vault_count: u64,
+    /// Vaults that are fenced.
+    pub fenced_vault_count: u64,
 }
 
 impl NodeInfo {
@@ -219,6 +224,7 @@ impl LedgerClient {
             log_time_ms: answer.log_time_ms,
             namespace_count: answer.namespace_count,
             vault_count: answer.vault_count,
+            fenced_vault_count: answer.fenced_vault_count,
         })
     }
 
@@ -255,7 +261,7 @@ impl LedgerClient {
     }
 }
 
-fn admin(channel: Channel) -> AdminServiceClient<Channel> {
+pub(crate) fn admin(channel: Channel) -> AdminServiceClient<Channel> {
     AdminServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 
@@ -278,6 +284,7 @@ fn vault_from(vault: v1::Vault) -> Result<Vault, ClientError> {
         key_count: vault.key_count,
         created_at_ms: vault.created_at_ms,
         origin: vault.origin,
+        fence: vault.fence.map(maintenance::fence_from).transpose()?,
     })
 }
 

@@ -31,6 +31,7 @@ mod options;
 
 mod admin;
 mod client;
+mod maintenance;
 mod read;
 mod verified;
 mod write;
@@ -44,6 +45,7 @@ mod wire;
 pub use admin::{AdminPage, MintedToken, NodeInfo, TokenInfo, TokenRole, Vault};
 pub use client::LedgerClient;
 pub use error::{ClientError, ErrorCode, Fork, Refusal, tls_hint};
+pub use maintenance::{IntegrityDepth, IntegrityIssue, IntegrityReport, RecoveredVault, VaultFence};
 pub use options::{ClientOptions, RetryPolicy, TlsOptions};
 pub use pins::{
     DirectoryPins, FORKS_MAX, ForkEvidence, MemoryPins, Pin, PinError, PinId, PinOutcome, PinStore,

@@ -116,11 +116,13 @@ impl Ledger {
         let (sender, answer) = oneshot::channel();
         let failure: FailureCell = self.shared.failure.clone();
         let body = move || {
-            let _permit = permit;
             let _report = PanicReport(failure);
             if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() {
+                let done = runtime.block_on(job);
+                // Whoever has the answer may begin the next job.
+                drop(permit);
                 // Whoever asked may be gone; the job is done all the same.
-                let _ = sender.send(runtime.block_on(job));
+                let _ = sender.send(done);
             }
         };
         let thread = std::thread::Builder::new().name("ledger-maintenance".to_owned());

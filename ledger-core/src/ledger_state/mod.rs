@@ -30,6 +30,8 @@ pub use integrity::{
 pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
 pub use recovery::{Recovered, RecoveryRefusal, VaultRecovery};
 
+pub(crate) use scan::from_hex;
+
 pub use crate::overlay::FlushJob;
 
 use crate::codec::{self, CodecError};

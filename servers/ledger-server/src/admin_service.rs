@@ -14,7 +14,7 @@ use crate::access::Caller;
 use crate::errors;
 use crate::tokens::{TokenError, TokenRegistry};
 use crate::wire::paging::{DirectoryQuery, page_size, page_token};
-use crate::wire::{AtField, FieldFault, address, read, token};
+use crate::wire::{AtField, FieldFault, address, maintenance, read, token};
 use crate::write_gate::WriteGate;
 
 /// Administers a ledger.
@@ -172,6 +172,7 @@ impl AdminService for LedgerAdminService {
             log_time_ms: self.ledger.log_time_ms(),
             namespace_count: node.namespace_count,
             vault_count: node.vault_count,
+            fenced_vault_count: node.fenced_vault_count,
         }))
     }
 
@@ -201,6 +202,36 @@ impl AdminService for LedgerAdminService {
         let id = token::token_id(&request.get_ref().id)?;
         let revoked = self.change_tokens(move |tokens| tokens.revoke(id)).await?;
         Ok(Response::new(token::token_answer(&revoked)))
+    }
+
+    async fn check_integrity(
+        &self,
+        request: Request<v1::CheckIntegrityRequest>,
+    ) -> Result<Response<v1::CheckIntegrityResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        let checked = self.ledger.check_integrity(&vault, maintenance::depth(request.full)).await;
+        Ok(Response::new(maintenance::report_answer(checked.map_err(errors::maintenance_failed)?)))
+    }
+
+    async fn recover_vault(
+        &self,
+        request: Request<v1::RecoverVaultRequest>,
+    ) -> Result<Response<v1::RecoverVaultResponse>, Status> {
+        let vault = Caller::of(&request)?.vault(request.into_inner().vault)?;
+        self.gate.admit()?;
+        let recovered = self.ledger.recover_vault(&vault).await.map_err(errors::maintenance_failed)?;
+        Ok(Response::new(maintenance::recovered_answer(recovered)))
+    }
+
+    async fn force_gc(
+        &self,
+        _request: Request<v1::ForceGcRequest>,
+    ) -> Result<Response<v1::ForceGcResponse>, Status> {
+        self.gate.admit()?;
+        let entities_expired = self.ledger.collect_garbage().await;
+        Ok(Response::new(v1::ForceGcResponse { entities_expired }))
     }
 }
 

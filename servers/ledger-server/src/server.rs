@@ -28,6 +28,10 @@ use crate::write_service::LedgerWriteService;
 /// How often the engine's numbers go to the metrics recorder: far below any scrape interval.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Calls that may take minutes: no timeout of a request counts for them. The engine runs one of them at a time.
+const LONG_CALLS: [&str; 2] =
+    ["/strongroom.ledger.v1.AdminService/CheckIntegrity", "/strongroom.ledger.v1.AdminService/RecoverVault"];
+
 type Reads = ReadServiceServer<LedgerReadService>;
 type Writes = WriteServiceServer<LedgerWriteService>;
 type Administration = AdminServiceServer<LedgerAdminService>;
@@ -117,15 +121,17 @@ impl LedgerServer {
         let loopback = listener.local_address().ip().to_canonical().is_loopback();
         let reflection = if loopback { Reflection::Open } else { Reflection::NeedsCredential };
         let routes = self.routes(reflection)?;
-        let admission = AdmissionLayer::new(&self.settings.admission);
+        let mut admission = self.settings.admission.clone();
+        admission.streaming_paths.extend(LONG_CALLS.map(str::to_owned));
+        let admission = AdmissionLayer::new(&admission);
         self.report_health(readiness.phase()).await;
         let serving = grpc_server(&self.settings.limits, admission)
             .add_routes(routes)
             .serve_with_incoming_shutdown(listener.accept(), stop);
         tokio::select! {
             served = serving => Ok(served?),
-            never = self.follow(readiness) => match never {},
-            never = publish(EngineMetrics::new(self.ledger.clone())) => match never {},
+            never = self.follow(readiness.clone()) => match never {},
+            never = publish(&self.ledger, &readiness) => match never {},
         }
     }
 
@@ -178,10 +184,16 @@ impl LedgerServer {
     }
 }
 
-async fn publish(metrics: EngineMetrics) -> std::convert::Infallible {
+async fn publish(ledger: &Ledger, readiness: &Readiness) -> std::convert::Infallible {
+    const NOTICE: &str = "fenced";
+    let metrics = EngineMetrics::new(ledger.clone());
     let mut interval = tokio::time::interval(PUBLISH_INTERVAL);
     loop {
         interval.tick().await;
         metrics.publish();
+        match ledger.node_info().fenced_vault_count {
+            0 => readiness.clear_notice(NOTICE),
+            count => readiness.report_notice(NOTICE, format!("{count} vaults are not served: recover them")),
+        }
     }
 }

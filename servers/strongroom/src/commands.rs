@@ -48,6 +48,9 @@ fn run_ledger(command: LedgerCommand, output: Output) -> Result<(), Failure> {
         LedgerCommand::Proof(proof) => block_on(proof.run(output)),
         LedgerCommand::Token(token) => block_on(token.run(output)),
         LedgerCommand::Key(key) => key.run(output),
+        LedgerCommand::Integrity(integrity) => block_on(integrity.run(output)),
+        LedgerCommand::Recover(recover) => block_on(recover.run(output)),
+        LedgerCommand::Gc(gc) => block_on(gc.run(output)),
         LedgerCommand::Doctor(doctor) => doctor.run(output),
     }
 }

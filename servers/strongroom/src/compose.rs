@@ -272,7 +272,7 @@ async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
     Ok(Opened { path, tokens: Arc::new(tokens), ledger })
 }
 
-/// A disk without room makes the server read-only, and unready, before it makes it fail.
+/// A disk without room makes the server read-only before it makes it fail. It stays ready, and says so.
 struct DiskWatch {
     guard: DiskGuard,
     gate: WriteGate,
@@ -295,16 +295,16 @@ impl DiskWatch {
     }
 
     fn measure(&mut self) {
-        const OBSTACLE: &str = "disk";
+        const NOTICE: &str = "read-only";
         match self.guard.observe() {
             Ok(state) => {
                 self.gate.follow_disk(state);
                 match state {
+                    // Still ready: reads go on, and a load balancer cannot tell them from writes.
                     DiskState::ReadOnly => {
-                        self.readiness
-                            .report_obstacle(OBSTACLE, "the disk is nearly full: writes are refused");
+                        self.readiness.report_notice(NOTICE, "the disk is nearly full: writes are refused");
                     }
-                    _ => self.readiness.clear_obstacle(OBSTACLE),
+                    _ => self.readiness.clear_notice(NOTICE),
                 }
             }
             Err(error) => tracing::warn!(%error, "cannot measure the disk"),

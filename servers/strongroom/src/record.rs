@@ -121,6 +121,18 @@ pub fn vault(vault: &ledger_client::Vault) -> Value {
         "key_count": vault.key_count,
         "created_at_ms": vault.created_at_ms,
         "origin": vault.origin,
+        "fence": vault.fence.as_ref().map(fence),
+    })
+}
+
+/// Why a vault is fenced.
+fn fence(fence: &ledger_client::VaultFence) -> Value {
+    json!({
+        "height": fence.height,
+        "expected_root": hex::encode(fence.expected_root),
+        "computed_root": fence.computed_root.map(hex::encode),
+        "what": fence.what,
+        "since_ms": fence.since_ms,
     })
 }
 

@@ -8,9 +8,11 @@
 mod caller;
 mod layer;
 mod policy;
+mod revocable;
 mod role;
 
 pub use caller::Caller;
 pub use layer::{AccessLayer, AccessService, Authentication, Reflection};
 pub use policy::{Need, POLICY, Rule, need_of};
+pub use revocable::{AdmittedCall, RevocableBody};
 pub use role::{Role, Scope, ScopeError};

@@ -32,6 +32,7 @@ const fn rule(path: &'static str, need: Need) -> Rule {
 
 const READS: Need = Need::VaultRole(Role::Reader);
 const WRITES: Need = Need::VaultRole(Role::Writer);
+const ADMINISTERS: Need = Need::VaultRole(Role::Admin);
 
 /// Every method of every service that the server mounts.
 pub static POLICY: &[Rule] = &[
@@ -58,6 +59,9 @@ pub static POLICY: &[Rule] = &[
     rule("/strongroom.ledger.v1.AdminService/CreateToken", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/ListTokens", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/RevokeToken", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/CheckIntegrity", ADMINISTERS),
+    rule("/strongroom.ledger.v1.AdminService/RecoverVault", ADMINISTERS),
+    rule("/strongroom.ledger.v1.AdminService/ForceGc", Need::AdminOfEverything),
     rule("/grpc.health.v1.Health/Check", Need::Nothing),
     rule("/grpc.health.v1.Health/Watch", Need::Nothing),
     rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::CredentialUnlessLoopback),

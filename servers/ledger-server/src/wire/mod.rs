@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 mod field;
+pub(crate) mod maintenance;
 pub(crate) mod paging;
 pub(crate) mod read;
 pub(crate) mod token;

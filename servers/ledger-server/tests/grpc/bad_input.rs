@@ -339,6 +339,10 @@ async fn bad_administration(server: &TestServer, cases: &mut Cases) {
         cases.field("CreateVault", admin.create_vault(create).await, field);
         let get = v1::GetVaultRequest { vault: vault.clone() };
         cases.field("GetVault", admin.get_vault(get).await, field);
+        let check = v1::CheckIntegrityRequest { vault: vault.clone(), full: false };
+        cases.field("CheckIntegrity", admin.check_integrity(check).await, field);
+        let recover = v1::RecoverVaultRequest { vault: vault.clone() };
+        cases.field("RecoverVault", admin.recover_vault(recover).await, field);
         let delete = v1::DeleteVaultRequest { vault };
         cases.field("DeleteVault", admin.delete_vault(delete).await, field);
     }
@@ -379,7 +383,7 @@ async fn every_bad_field_of_every_call_is_refused_by_name_and_changes_nothing() 
     bad_writes(&server, &mut cases).await;
     bad_administration(&server, &mut cases).await;
     assert_eq!(server.fingerprint(), before);
-    let without_fields = ["GetNodeInfo", "ListTokens"];
+    let without_fields = ["GetNodeInfo", "ListTokens", "ForceGc"];
     for path in ledger_methods() {
         let method = path.rsplit('/').next().unwrap();
         assert!(cases.paths.contains(method) || without_fields.contains(&method), "{path} has no bad case");

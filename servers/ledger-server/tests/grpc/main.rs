@@ -6,6 +6,7 @@ mod calls;
 mod disk;
 mod documentation;
 mod limits;
+mod maintenance;
 mod metrics;
 mod paging;
 mod settings;

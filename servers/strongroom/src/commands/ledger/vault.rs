@@ -77,7 +77,7 @@ impl Vault {
 
 fn show(vault: &ledger_client::Vault, output: Output) -> Result<(), Failure> {
     output.result(&record::vault(vault), || {
-        table::facts(&[
+        let mut facts = vec![
             ("vault", vault.vault.to_string()),
             ("id", vault.id.to_string()),
             ("keys", vault.key_count.to_string()),
@@ -87,7 +87,12 @@ fn show(vault: &ledger_client::Vault, output: Output) -> Result<(), Failure> {
             ("state root", hex::encode(vault.state_root)),
             ("created", table::time(vault.created_at_ms)),
             ("origin", vault.origin.clone()),
-        ])
+        ];
+        if let Some(fence) = &vault.fence {
+            let since = table::time(fence.since_ms);
+            facts.push(("FENCED", format!("since {since}: {} (block {})", fence.what, fence.height)));
+        }
+        table::facts(&facts)
     })
 }
 
