@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ledger_core::codec;
 use ledger_core::command::{Command, Outcome, Proposal, Receipt, Submission, WriteRefusal};
+use ledger_core::doctor;
 use ledger_core::entity::{EntityKey, EntityValue};
 use ledger_core::ledger_state::{
     IntegrityCheck, IntegrityDepth, IntegrityReport, IssueKind, LedgerState, PageRequest, Progress,
@@ -472,4 +473,38 @@ fn writes_during_a_check_never_look_like_damage() {
     }
     assert_eq!(check.into_report().issues, []);
     assert!(number > BLOCKS + 100, "there were writes between the steps");
+}
+
+#[test]
+fn the_doctor_names_derived_rows_tiles_and_the_fence() {
+    let mut world = World::new(BLOCKS);
+    world.flush();
+    let sound = doctor::inspect(world.disk.clone()).unwrap();
+    assert!(sound.is_sound(), "{sound:?}");
+    let (by_subject, _) = world.row(Table::RelationshipsBySubject, "doc:100");
+    world.tamper(Table::RelationshipsBySubject, by_subject, None);
+    let (mut expiry, _) = world.row(Table::Expiries, "short-050");
+    expiry.extend_from_slice(b"-forged");
+    world.tamper(Table::Expiries, expiry, Some(Vec::new()));
+    world.corrupt(Table::Tiles, [1_u64.to_be_bytes().as_slice(), &[0], &0_u64.to_be_bytes()].concat());
+    let named = |report: &doctor::Report| -> Vec<String> {
+        assert_eq!(report.vaults[1].problem_count, 0, "the other vault is sound");
+        report.vaults[0].problems.iter().map(ToString::to_string).collect()
+    };
+    let problems = named(&doctor::inspect(world.disk.clone()).unwrap());
+    let expected = [
+        "tile 0 of level 0 of the log does not have its checksum",
+        "the expiry of short-050-forged, which follows from other rows, does not follow from any",
+        "the row by subject of doc:100 viewer user:1, which follows from other rows, is missing",
+    ];
+    assert_eq!(problems, expected);
+    world.change_byte(Table::Entities, "key-007");
+    world.restart();
+    world.flush();
+    let problems = named(&doctor::inspect(world.disk.clone()).unwrap());
+    assert!(problems.iter().any(|problem| problem.contains("fenced since its block 300")), "{problems:?}");
+    world.recover().unwrap();
+    world.flush();
+    let sound = doctor::inspect(world.disk.clone()).unwrap();
+    assert!(sound.is_sound(), "{sound:?}");
 }
