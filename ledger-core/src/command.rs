@@ -111,7 +111,7 @@ pub struct VaultInfo {
     /// Log time of its creation, unix milliseconds.
     pub created_at_ms: u64,
     /// Why it is fenced; `None` = it is not.
-    pub fence: Option<Fence>,
+    pub fence: Option<Box<Fence>>,
 }
 
 /// Why a vault is fenced: what is stored of it does not fit its blocks, so nothing is read from it or

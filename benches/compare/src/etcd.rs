@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::connector::Connector;
 use crate::workload::{SplitMix, Workload};
 use protocol::kv_client::KvClient;
 use protocol::request_op::Request as Op;
@@ -37,14 +38,14 @@ impl Etcd {
     pub(crate) async fn connect(url: &str, connections: usize) -> anyhow::Result<Self> {
         let endpoint = Endpoint::from_shared(url.to_owned())
             .with_context(|| format!("--url {url} is not a URL"))?
-            .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
-            .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let mut channels = Vec::with_capacity(connections);
         for _ in 0..connections {
-            channels.push(endpoint.connect().await.with_context(|| format!("connect to {url}"))?);
+            let connector = Connector { timeout: CONNECT_TIMEOUT };
+            let channel = endpoint.connect_with_connector(connector).await;
+            channels.push(channel.with_context(|| format!("connect to {url}"))?);
         }
         Ok(Self { channels })
     }

@@ -3,6 +3,7 @@
 //! Each client sends its next request when the previous one is answered. One JSON object per line and per number of
 //! clients goes to stdout (`--json`), or a table row for people.
 
+mod connector;
 mod etcd;
 mod latency;
 mod workload;

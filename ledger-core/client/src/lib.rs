@@ -31,6 +31,7 @@ mod options;
 
 mod admin;
 mod client;
+mod connector;
 mod maintenance;
 mod read;
 mod verified;

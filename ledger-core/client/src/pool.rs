@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
+use crate::connector::Connector;
 use crate::error::ClientError;
 use crate::options::ClientOptions;
 
@@ -22,7 +23,8 @@ impl ChannelPool {
         let mut channels = Vec::new();
         for _ in 0..options.connections {
             for url in options.url_list() {
-                channels.push(endpoint(url, options)?.connect_lazy());
+                let connector = Connector { timeout: options.connect_timeout };
+                channels.push(endpoint(url, options)?.connect_with_connector_lazy(connector));
             }
         }
         Ok(Self { channels, turn: AtomicUsize::new(0) })
@@ -45,10 +47,8 @@ fn endpoint(url: &str, options: &ClientOptions) -> Result<Endpoint, ClientError>
     };
     let mut endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(refuse)?
-        .connect_timeout(options.connect_timeout)
         .initial_stream_window_size(options.stream_window_bytes)
         .initial_connection_window_size(options.connection_window_bytes)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .user_agent(concat!("strongroom-ledger-client/", env!("CARGO_PKG_VERSION")))

@@ -1,16 +1,19 @@
 //! Writes wait here until a batch has room for them: one batch is one entry of the log.
 //!
 //! A batch takes all that waits, with no tick: an idle ledger answers at the speed of one `fsync`, a
-//! loaded one pays an `fsync` for as many transactions as came in during the last one.
+//! loaded one pays an `fsync` for as many transactions as came in during the last one. One batch is on its way at a
+//! time: a second one beside it would halve the batches, and every batch has its price (an entry, a commit of the log,
+//! a block) whatever its size.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ledger_core::command::{Command, Outcome, Receipt, Submission, WriteRefusal};
 use ledger_core::names::{VaultId, VaultRef};
 use ledger_core::transaction::{Actor, Transaction};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::runtime::{self, Handle};
+use tokio::sync::{Notify, oneshot};
 
 use crate::applied_state::AppliedLedger;
 use crate::counters::{CounterCells, add};
@@ -18,8 +21,6 @@ use crate::errors::WriteError;
 use crate::options::Options;
 use crate::raft::{Consensus, ConsensusError};
 
-/// Entries with writes that may be on their way at once: while one waits for its `fsync`, the next fills.
-const BATCHES_IN_FLIGHT_MAX: u32 = 2;
 /// Most bytes of transactions in one entry (8 MiB), a single larger one excepted.
 const BATCH_BYTES_MAX: usize = 8 * 1_048_576;
 /// A refused write may try again after this: by then several batches have left the queue.
@@ -44,7 +45,7 @@ type Answer = Result<Receipt, WriteError>;
 struct Queued {
     write: Write,
     bytes: usize,
-    answer: oneshot::Sender<Answer>,
+    caller: Caller,
 }
 
 /// The bounded queue in front of the batcher. Clones share it.
@@ -116,7 +117,7 @@ impl WriteQueue {
             return Err(WriteError::Overloaded { retry_after: RETRY_AFTER });
         }
         waiting.bytes += bytes;
-        waiting.writes.push_back(Queued { write, bytes, answer: sender });
+        waiting.writes.push_back(Queued { write, bytes, caller: Caller::new(sender) });
         let count = waiting.writes.len();
         drop(waiting);
         if count == 1 || count == self.0.batch_size {
@@ -174,50 +175,41 @@ pub(crate) struct Batcher {
 impl Batcher {
     /// Runs until the queue is closed and empty and every batch is answered.
     pub async fn run(self) {
-        let batcher = Arc::new(self);
-        let in_flight = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT_MAX as usize));
-        while batcher.queue.wait_for(1).await > 0 {
-            // The semaphore is never closed, so both calls to `acquire` succeed.
-            let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
-            if !batcher.batch_delay.is_zero() {
-                let full = batcher.queue.wait_for(batcher.queue.0.batch_size);
-                let _ = tokio::time::timeout(batcher.batch_delay, full).await;
+        while self.queue.wait_for(1).await > 0 {
+            if !self.batch_delay.is_zero() {
+                let full = self.queue.wait_for(self.queue.0.batch_size);
+                let _ = tokio::time::timeout(self.batch_delay, full).await;
             }
-            let batch = batcher.queue.take_batch();
-            let batcher = Arc::clone(&batcher);
-            tokio::spawn(async move {
-                batcher.propose(batch).await;
-                drop(permit);
-            });
+            let batch = self.queue.take_batch();
+            self.propose(batch).await;
         }
-        let _ = in_flight.acquire_many(BATCHES_IN_FLIGHT_MAX).await;
     }
 
     async fn propose(&self, batch: Vec<Queued>) {
-        let (submissions, answers) = self.resolve(batch);
+        let (submissions, callers) = self.resolve(batch);
         if submissions.is_empty() {
             return;
         }
         add(&self.counters.write_entries, 1);
         match self.consensus.propose(Command::Write { submissions }).await {
             Ok(Some(Outcome::Writes(outcomes))) => {
-                for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                    self.count(&outcome);
-                    // Whoever went away learns the outcome by repeating the idempotency key.
-                    let _ = answer.send(outcome.map_err(WriteError::Refused));
+                for outcome in &outcomes {
+                    self.count(outcome);
                 }
+                let answers = outcomes.into_iter().map(|outcome| outcome.map_err(WriteError::Refused));
+                answer_all(callers.into_iter().zip(answers));
             }
-            Ok(_) => fail(answers, &ConsensusError::Stopped),
-            Err(error) => fail(answers, &error),
+            Ok(_) => fail(callers, &ConsensusError::Stopped),
+            Err(error) => fail(callers, &error),
         }
     }
 
     /// Looks up the vaults; a write to an unknown one is answered at once and costs no log entry.
-    fn resolve(&self, batch: Vec<Queued>) -> (Vec<Submission>, Vec<oneshot::Sender<Answer>>) {
+    fn resolve(&self, batch: Vec<Queued>) -> (Vec<Submission>, Vec<Caller>) {
         let Ok(state) = self.ledger.read() else { return (Vec::new(), Vec::new()) };
         let mut submissions = Vec::with_capacity(batch.len());
-        let mut answers = Vec::with_capacity(batch.len());
-        for Queued { write, answer, .. } in batch {
+        let mut callers = Vec::with_capacity(batch.len());
+        for Queued { write, caller, .. } in batch {
             let vault = match &write.target {
                 WriteTarget::Named(name) => state.vault_id(name),
                 WriteTarget::Known(id) => Some(*id),
@@ -233,12 +225,12 @@ impl Batcher {
                         actor: write.actor,
                         transaction: write.transaction,
                     });
-                    answers.push(answer);
+                    callers.push(caller);
                 }
-                None => drop(answer.send(Err(WriteRefusal::VaultNotFound.into()))),
+                None => caller.answer(Err(WriteRefusal::VaultNotFound.into())),
             }
         }
-        (submissions, answers)
+        (submissions, callers)
     }
 
     fn count(&self, outcome: &Result<Receipt, WriteRefusal>) {
@@ -251,8 +243,48 @@ impl Batcher {
     }
 }
 
-fn fail(answers: Vec<oneshot::Sender<Answer>>, error: &ConsensusError) {
-    for answer in answers {
-        let _ = answer.send(Err(error.into()));
+/// Who waits for the answer to a write, and where.
+struct Caller {
+    answer: oneshot::Sender<Answer>,
+    runtime: Option<Handle>,
+}
+
+impl Caller {
+    fn new(answer: oneshot::Sender<Answer>) -> Self {
+        Self { answer, runtime: Handle::try_current().ok() }
     }
+
+    fn answer(self, answer: Answer) {
+        // Whoever went away learns the outcome by repeating the idempotency key.
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// The callers of one runtime.
+type Answers = (Handle, Vec<(Caller, Answer)>);
+
+/// Answers a batch. A caller on another runtime is woken by a system call: a task there that answers all callers of
+/// that runtime needs one instead of one each.
+fn answer_all(answers: impl Iterator<Item = (Caller, Answer)>) {
+    let mut by_runtime: HashMap<runtime::Id, Answers> = HashMap::new();
+    for (mut caller, answer) in answers {
+        match caller.runtime.take() {
+            Some(handle) => {
+                let (_, waiting) = by_runtime.entry(handle.id()).or_insert_with(|| (handle, Vec::new()));
+                waiting.push((caller, answer));
+            }
+            None => caller.answer(answer),
+        }
+    }
+    for (handle, answers) in by_runtime.into_values() {
+        handle.spawn(async move {
+            for (caller, answer) in answers {
+                caller.answer(answer);
+            }
+        });
+    }
+}
+
+fn fail(callers: Vec<Caller>, error: &ConsensusError) {
+    answer_all(callers.into_iter().map(|caller| (caller, Err(error.into()))));
 }

@@ -195,7 +195,7 @@ impl Vault {
             version: self.header.last_sequence,
             key_count: self.tree.len(),
             created_at_ms: self.created_at_ms,
-            fence: self.fence.clone(),
+            fence: self.fence.clone().map(Box::new),
         }
     }
 }

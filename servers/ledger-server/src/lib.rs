@@ -13,8 +13,8 @@
 //! let ledger = Ledger::open(directory, Stores { log: stores.log, state: stores.state }, Options::default()).await?;
 //! let authentication = Authentication::Tokens(Arc::clone(&tokens));
 //! let settings = ServerSettings { authentication, limits: ListenerLimits::default(), admission: AdmissionLimits::default() };
-//! let routes = LedgerServer::new(ledger.clone(), tokens, settings).services(); // mount them beside your own
-//! # drop(routes);
+//! let services = LedgerServer::new(ledger.clone(), tokens, settings).services(); // mount them beside your own
+//! # drop(services);
 //! # ledger.shutdown().await?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;
@@ -30,7 +30,7 @@
 //! A process: the program that serves binds addresses, installs telemetry and handles signals.
 //!
 //! # Map
-//! [`server`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`admin_service`] ·
+//! [`server`], [`dispatch`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`admin_service`] ·
 //! [`write_gate`] · [`transport_errors`] · [`wire`],
 //! [`reason`] · [`settings`], [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
 #![cfg_attr(
@@ -41,6 +41,7 @@
 pub mod access;
 pub mod admin_service;
 pub mod call_metrics;
+pub mod dispatch;
 pub mod engine_metrics;
 mod errors;
 pub mod read_service;

@@ -4,23 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger_node::Ledger;
-use ledger_proto::v1::admin_service_server::AdminServiceServer;
-use ledger_proto::v1::read_service_server::ReadServiceServer;
-use ledger_proto::v1::write_service_server::WriteServiceServer;
 use service_kit::admission::{AdmissionLayer, AdmissionLimits};
-use service_kit::{Listener, ListenerLimits, Phase, Readiness, grpc_server};
+use service_kit::{Listener, ListenerLimits, Phase, Readiness, serve_grpc};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::Layer;
 
-use crate::access::{AccessLayer, Authentication, Reflection};
+use crate::access::{AccessLayer, AccessService, Authentication, Reflection};
 use crate::admin_service::LedgerAdminService;
-use crate::call_metrics::CallMetricsLayer;
+use crate::call_metrics::{CallMetricsLayer, CallMetricsService};
+use crate::dispatch::{Administration, Dispatch, Reads, Writes};
 use crate::engine_metrics::EngineMetrics;
 use crate::read_service::LedgerReadService;
 use crate::tokens::TokenRegistry;
-use crate::transport_errors::TransportErrorsLayer;
+use crate::transport_errors::{TransportErrors, TransportErrorsLayer};
 use crate::wire::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::write_gate::WriteGate;
 use crate::write_service::LedgerWriteService;
@@ -32,9 +31,9 @@ const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 const LONG_CALLS: [&str; 2] =
     ["/strongroom.ledger.v1.AdminService/CheckIntegrity", "/strongroom.ledger.v1.AdminService/RecoverVault"];
 
-type Reads = ReadServiceServer<LedgerReadService>;
-type Writes = WriteServiceServer<LedgerWriteService>;
-type Administration = AdminServiceServer<LedgerAdminService>;
+/// The services of a ledger behind metrics, access and the API's own words for the transport's refusals: a tower
+/// service for any HTTP/2 server, whatever its request body.
+pub type LedgerServices = CallMetricsService<AccessService<TransportErrors<Dispatch>>>;
 
 /// The overall status of `grpc.health.v1`, and one for each service.
 const HEALTH_NAMES: [&str; 4] = [
@@ -62,9 +61,6 @@ pub enum ServerError {
     /// The protocol's descriptors were refused: a defect of the build.
     #[error("cannot set up reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The transport failed.
-    #[error("the gRPC server failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 /// The services of one ledger.
@@ -89,24 +85,22 @@ impl LedgerServer {
     }
 
     /// The ledger's own three services behind the access layer, to be mounted beside an embedder's services.
-    pub fn services(&self) -> Routes {
-        self.guarded(self.ledger_services(), Reflection::NeedsCredential)
+    pub fn services(&self) -> LedgerServices {
+        self.guarded(Routes::default(), Reflection::NeedsCredential)
     }
 
     /// All services: the ledger's, `grpc.health.v1`, and reflection in both versions.
-    pub fn routes(&self, reflection: Reflection) -> Result<Routes, ServerError> {
+    pub fn all_services(&self, reflection: Reflection) -> Result<LedgerServices, ServerError> {
         let reflected = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(ledger_proto::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let health = tonic_health::server::HealthService::from_health_reporter(self.health.clone());
-        let routes = self
-            .ledger_services()
-            .add_service(tonic_health::pb::health_server::HealthServer::new(health))
+        let others = Routes::new(tonic_health::pb::health_server::HealthServer::new(health))
             .add_service(reflected().build_v1()?)
             .add_service(reflected().build_v1alpha()?);
-        Ok(self.guarded(routes, reflection))
+        Ok(self.guarded(others, reflection))
     }
 
     /// Serves until `stop` completes, then finishes the requests under way.
@@ -120,22 +114,20 @@ impl LedgerServer {
     ) -> Result<(), ServerError> {
         let loopback = listener.local_address().ip().to_canonical().is_loopback();
         let reflection = if loopback { Reflection::Open } else { Reflection::NeedsCredential };
-        let routes = self.routes(reflection)?;
+        let services = self.all_services(reflection)?;
         let mut admission = self.settings.admission.clone();
         admission.streaming_paths.extend(LONG_CALLS.map(str::to_owned));
         let admission = AdmissionLayer::new(&admission);
         self.report_health(readiness.phase()).await;
-        let serving = grpc_server(&self.settings.limits, admission)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(listener.accept(), stop);
+        let serving = serve_grpc(listener.accept(), &self.settings.limits, admission, services, stop);
         tokio::select! {
-            served = serving => Ok(served?),
+            () = serving => Ok(()),
             never = self.follow(readiness.clone()) => match never {},
             never = publish(&self.ledger, &readiness) => match never {},
         }
     }
 
-    fn ledger_services(&self) -> Routes {
+    fn guarded(&self, others: Routes, reflection: Reflection) -> LedgerServices {
         let reads = Reads::new(LedgerReadService::new(self.ledger.clone()))
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX);
@@ -147,18 +139,10 @@ impl LedgerServer {
         let administration = Administration::new(administration)
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX);
-        Routes::new(reads).add_service(writes).add_service(administration)
-    }
-
-    fn guarded(&self, routes: Routes, reflection: Reflection) -> Routes {
+        let dispatch = Dispatch::new(reads, writes, administration, others);
         let access = AccessLayer::new(self.settings.authentication.clone(), reflection);
         // The last layer is the outermost: metrics count what callers see.
-        let router = routes
-            .into_axum_router()
-            .layer(TransportErrorsLayer)
-            .layer(access)
-            .layer(CallMetricsLayer::new());
-        Routes::from(router).prepare()
+        CallMetricsLayer::new().layer(access.layer(TransportErrorsLayer.layer(dispatch)))
     }
 
     /// Keeps `grpc.health.v1` in step with the phases.

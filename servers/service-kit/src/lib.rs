@@ -22,7 +22,7 @@
 //!
 //! # Map
 //! [`configuration`] · [`service_settings`] · [`logs`], [`metrics`], `traces` · [`tls`], [`bind_policy`],
-//! [`listener`] · [`admission`], [`request_id`], [`request_trace`], [`grpc`] · [`readiness`], [`probes`], [`drain`] ·
+//! [`listener`], [`serving_threads`] · [`admission`], [`request_id`], [`request_trace`], [`grpc`] · [`readiness`], [`probes`], [`drain`] ·
 //! [`disk`], [`build`], [`ready_line`], [`secret`]
 
 pub mod admission;
@@ -42,6 +42,7 @@ pub mod request_id;
 pub mod request_trace;
 pub mod secret;
 pub mod service_settings;
+pub mod serving_threads;
 pub mod tls;
 #[cfg(feature = "otlp")]
 pub mod traces;
@@ -49,8 +50,10 @@ pub mod traces;
 pub use bind_policy::{AuthState, TlsState, UnsafeBind, check_bind};
 pub use build::{BUILD, BuildInformation, VERSION_WITH_COMMIT};
 pub use drain::{Drain, DrainOutcome, DrainSettings};
-pub use grpc::grpc_server;
+pub use grpc::serve_grpc;
 pub use listener::{Connection, Connections, Listener, ListenerLimits, PeerInfo};
+
 pub use readiness::{Phase, Readiness};
 pub use ready_line::ReadyLine;
 pub use secret::Secret;
+pub use serving_threads::ServingThreads;

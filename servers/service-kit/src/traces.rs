@@ -124,7 +124,10 @@ impl Traces {
     /// The layer that turns spans into traces, for [`logs::install`](crate::logs::install).
     pub fn layer(&self) -> BoxedLayer {
         let silent = TARGETS_WITHOUT_SPANS.iter().map(|target| (*target, LevelFilter::OFF));
-        let filter = Targets::new().with_default(LevelFilter::INFO).with_targets(silent);
+        let filter = Targets::new()
+            .with_default(LevelFilter::INFO)
+            .with_target(crate::request_trace::TARGET, LevelFilter::DEBUG)
+            .with_targets(silent);
         tracing_opentelemetry::layer()
             .with_tracer(self.provider.tracer("strongroom"))
             .with_filter(filter)

@@ -21,7 +21,8 @@ use service_kit::ready_line::ReadyNode;
 use service_kit::tls::{Protocol, ServerTls};
 use service_kit::traces::Traces;
 use service_kit::{
-    AuthState, Drain, DrainOutcome, Listener, ListenerLimits, Phase, Readiness, ReadyLine, logs,
+    AuthState, Drain, DrainOutcome, Listener, ListenerLimits, Phase, Readiness, ReadyLine, ServingThreads,
+    logs,
 };
 use storage_adapters::redb::{OlderFormat, RedbOptions, RedbStores};
 use tokio::sync::oneshot;
@@ -77,6 +78,8 @@ pub struct Running {
     ledger: Ledger,
     server: LedgerServer,
     listener: Listener,
+    /// Where its connections are served.
+    threads: ServingThreads,
     readiness: Readiness,
     drain: Drain,
     /// Dropped last: probes answer until everything else is done.
@@ -108,6 +111,8 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
     // Both ports before the data: a start that cannot serve must not recover first.
     let metrics_listener = bind("metrics", settings.metrics, Protocol::Http1, None, &settings, busy).await?;
     let listener = bind("listen", settings.listen, Protocol::Http2, tls.as_ref(), &settings, busy).await?;
+    let threads = ServingThreads::start("ledger-grpc", serving_threads()).map_err(start_error)?;
+    let listener = listener.spread_over(&threads);
     if let Some(tls) = &tls {
         metrics.watch_certificate("listen", tls.not_after_s);
     }
@@ -141,7 +146,15 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
     tokio::spawn(disk.run());
     let ready = ready_line(&opened.path, &opened.tokens, &ledger, &listener, metrics_url);
     let ephemeral = settings.data.is_none();
-    Ok(Running { ready, ephemeral, ledger, server, listener, readiness, drain, stop_probes, probes })
+    Ok(Running { ready, ephemeral, ledger, server, listener, threads, readiness, drain, stop_probes, probes })
+}
+
+/// One thread per processor, and from three on one processor for the engine.
+fn serving_threads() -> usize {
+    match std::thread::available_parallelism().map_or(1, usize::from) {
+        processors @ (1 | 2) => processors,
+        processors => processors - 1,
+    }
 }
 
 fn start_probes(
@@ -199,7 +212,7 @@ fn reachable_url(listener: &Listener) -> String {
 impl Running {
     /// Serves until a signal asks for the end, then drains.
     pub async fn serve(self) -> Result<(), ServeError> {
-        let Self { ledger, server, listener, readiness, drain, stop_probes, probes, .. } = self;
+        let Self { ledger, server, listener, threads, readiness, drain, stop_probes, probes, .. } = self;
         readiness.advance(Phase::Ready);
         let serving = server.serve(listener, readiness, drain.stop_accepting());
         let outcome = tokio::select! {
@@ -209,6 +222,7 @@ impl Running {
                 return Err(ServeError::Node(failure.to_string()));
             }
         };
+        drop(threads);
         drop(stop_probes);
         // The probes end by themselves within their own limit.
         let _ = probes.await;

@@ -57,15 +57,9 @@ pub fn run(
     served
 }
 
-/// The engine has threads of its own. On one or two processors the services share a single thread: what
-/// several would gain, they lose again by waking each other (measured: 1.2 to 1.8 times).
+/// The engine and the connections have threads of their own: this one starts, watches and drains them.
 fn server_runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    match std::thread::available_parallelism().map_or(1, usize::from) {
-        1 | 2 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-        processors => {
-            tokio::runtime::Builder::new_multi_thread().worker_threads(processors - 1).enable_all().build()
-        }
-    }
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 fn failed(error: &compose::ServeError) -> Failure {

@@ -204,7 +204,7 @@ pub(crate) fn vault_answer(vault: VaultInfo, origin: String) -> v1::Vault {
         key_count: vault.key_count,
         created_at_ms: vault.created_at_ms,
         origin,
-        fence: vault.fence.map(super::maintenance::fence_answer),
+        fence: vault.fence.map(|fence| super::maintenance::fence_answer(*fence)),
     }
 }
 

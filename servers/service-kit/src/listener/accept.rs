@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 
@@ -25,6 +26,7 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
 /// Accepts until the receiver of the gate's connections is gone.
 pub(super) async fn run(socket: TcpListener, gate: Gate) {
     let mut backoff = BACKOFF_FIRST;
+    let mut turn = 0_usize;
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
@@ -33,7 +35,8 @@ pub(super) async fn run(socket: TcpListener, gate: Gate) {
         match accepted {
             Ok((stream, remote)) => {
                 backoff = BACKOFF_FIRST;
-                gate.enter(stream, remote).await;
+                gate.enter(stream, remote, turn);
+                turn = turn.wrapping_add(1);
             }
             // The peer gave up between its handshake and our accept; the next one is unaffected.
             Err(error) if is_of_one_connection(&error) => {}
@@ -63,6 +66,7 @@ pub(super) struct Gate {
     limits: ListenerLimits,
     slots: Arc<Semaphore>,
     addresses: AddressCounts,
+    runtimes: Vec<Handle>,
     ready: mpsc::Sender<Connection>,
 }
 
@@ -72,57 +76,73 @@ impl Gate {
         protocol: Protocol,
         tls: Option<Arc<ServerConfig>>,
         limits: ListenerLimits,
+        runtimes: Vec<Handle>,
         ready: mpsc::Sender<Connection>,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(limits.connections_max));
         let addresses = AddressCounts::new(limits.connections_per_address_max);
-        Self { name, protocol, tls: tls.map(TlsAcceptor::from), limits, slots, addresses, ready }
+        Self { name, protocol, tls: tls.map(TlsAcceptor::from), limits, slots, addresses, runtimes, ready }
     }
 
     /// Admits a socket or closes it at once: a client that is told retries elsewhere, one that hangs does not.
-    async fn enter(&self, stream: TcpStream, remote: SocketAddr) {
+    fn enter(&self, stream: TcpStream, remote: SocketAddr, turn: usize) {
         let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else { return self.refuse("total") };
         let Some(address) = self.addresses.admit(remote.ip()) else { return self.refuse("address") };
         let slot = Slot::new(self.name, permit, address);
         // Answers are written whole; waiting to fill segments would only delay them. An error means the peer is gone.
-        if stream.set_nodelay(true).is_err() {
-            return;
-        }
-        match &self.tls {
-            None => {
-                let connection = Connection::plain(stream, remote, self.protocol, &self.limits, slot);
-                // A failed send means the server stops; the loop sees the same.
-                let _ = self.ready.send(connection).await;
-            }
-            Some(acceptor) => self.shake_hands(acceptor.clone(), stream, remote, slot),
-        }
-    }
-
-    /// Handshakes run apart, so that a slow client delays nobody. Their number is bounded by the slots.
-    fn shake_hands(&self, acceptor: TlsAcceptor, stream: TcpStream, remote: SocketAddr, slot: Slot) {
-        let (name, protocol, limits, ready) =
-            (self.name, self.protocol, self.limits.clone(), self.ready.clone());
-        tokio::spawn(async move {
-            let reason =
-                match tokio::time::timeout(limits.tls_handshake_timeout, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => {
-                        let connection = Connection::tls(stream, remote, protocol, &limits, slot);
-                        let _ = ready.send(connection).await;
-                        return;
-                    }
-                    Ok(Err(error)) => {
-                        tracing::debug!(listener = name, %remote, %error, "TLS handshake failed");
-                        "failed"
-                    }
-                    Err(_) => "timeout",
-                };
-            metrics::counter!("strongroom_tls_handshake_failures_total", "listener" => name, "reason" => reason)
-                .increment(1);
-        });
+        let (Ok(()), Ok(stream)) = (stream.set_nodelay(true), stream.into_std()) else { return };
+        let Some(runtime) = self.runtimes.get(turn % self.runtimes.len().max(1)) else { return };
+        let entry = Entry {
+            name: self.name,
+            protocol: self.protocol,
+            tls: self.tls.clone(),
+            limits: self.limits.clone(),
+            ready: self.ready.clone(),
+        };
+        // In a task of its own, so that a slow handshake delays nobody. Their number is bounded by the slots.
+        runtime.spawn(entry.complete(stream, remote, slot));
     }
 
     fn refuse(&self, reason: &'static str) {
         metrics::counter!("strongroom_connections_refused_total", "listener" => self.name, "reason" => reason)
+            .increment(1);
+    }
+}
+
+/// The way of an admitted socket to the server, on the runtime that will serve it.
+struct Entry {
+    name: &'static str,
+    protocol: Protocol,
+    tls: Option<TlsAcceptor>,
+    limits: ListenerLimits,
+    ready: mpsc::Sender<Connection>,
+}
+
+impl Entry {
+    async fn complete(self, stream: std::net::TcpStream, remote: SocketAddr, slot: Slot) {
+        // The reactor is out of descriptors: as good as a peer that is gone.
+        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        let Some(acceptor) = &self.tls else {
+            let connection = Connection::plain(stream, remote, self.protocol, &self.limits, slot);
+            // A failed send means the server stops; the accept loop sees the same.
+            let _ = self.ready.send(connection).await;
+            return;
+        };
+        let name = self.name;
+        let reason =
+            match tokio::time::timeout(self.limits.tls_handshake_timeout, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let connection = Connection::tls(stream, remote, self.protocol, &self.limits, slot);
+                    let _ = self.ready.send(connection).await;
+                    return;
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(listener = name, %remote, %error, "TLS handshake failed");
+                    "failed"
+                }
+                Err(_) => "timeout",
+            };
+        metrics::counter!("strongroom_tls_handshake_failures_total", "listener" => name, "reason" => reason)
             .increment(1);
     }
 }

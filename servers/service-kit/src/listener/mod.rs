@@ -18,8 +18,10 @@ use std::task::{Context, Poll};
 use futures::Stream;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use crate::serving_threads::ServingThreads;
 use crate::tls::Protocol;
 pub use connection::{Connection, PeerInfo};
 pub use limits::{LimitError, ListenerLimits};
@@ -36,6 +38,8 @@ pub struct Listener {
     protocol: Protocol,
     tls: Option<Arc<ServerConfig>>,
     limits: ListenerLimits,
+    /// Where connections are served, in turn.
+    runtimes: Vec<Handle>,
 }
 
 /// Why a listener could not start.
@@ -72,7 +76,15 @@ impl Listener {
         let refused = |source| ListenError::Bind { address, source };
         let socket = TcpListener::bind(address).await.map_err(refused)?;
         let bound = socket.local_addr().map_err(refused)?;
-        Ok(Self { name, socket, address: bound, protocol, tls, limits: limits.clone() })
+        let runtimes = vec![Handle::current()];
+        Ok(Self { name, socket, address: bound, protocol, tls, limits: limits.clone(), runtimes })
+    }
+
+    /// Spreads the connections over `threads`, in turn; without it they stay on the runtime that bound the address.
+    #[must_use]
+    pub fn spread_over(mut self, threads: &ServingThreads) -> Self {
+        self.runtimes = threads.handles().to_vec();
+        self
     }
 
     /// The bound address, with the port that was chosen.
@@ -90,7 +102,7 @@ impl Listener {
     pub fn accept(self) -> Connections {
         let (sender, receiver) = mpsc::channel(READY_CONNECTIONS_MAX);
         let address = self.address;
-        let gate = accept::Gate::new(self.name, self.protocol, self.tls, self.limits, sender);
+        let gate = accept::Gate::new(self.name, self.protocol, self.tls, self.limits, self.runtimes, sender);
         tokio::spawn(accept::run(self.socket, gate));
         Connections { receiver, address }
     }

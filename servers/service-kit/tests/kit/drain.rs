@@ -6,10 +6,11 @@ use std::time::Duration;
 use service_kit::admission::{AdmissionLayer, AdmissionLimits};
 use service_kit::tls::Protocol;
 use service_kit::{
-    Drain, DrainOutcome, DrainSettings, Listener, ListenerLimits, Phase, Readiness, grpc_server,
+    Drain, DrainOutcome, DrainSettings, Listener, ListenerLimits, Phase, Readiness, serve_grpc,
 };
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tonic::service::Routes;
 
 use crate::loopback::{Slow, any_port, call, connect, grpc_status, in_time};
 
@@ -138,11 +139,14 @@ async fn a_drain_closes_the_door_and_finishes_the_request_under_way() {
     let listener =
         Listener::bind("drained", any_port(), Protocol::Http2, None, &limits).await.expect("a free port");
     let address = listener.local_address();
-    let router =
-        grpc_server(&limits, AdmissionLayer::new(&AdmissionLimits::default())).add_service(slow.clone());
-    let serving = router.serve_with_incoming_shutdown(listener.accept(), drain.stop_accepting());
     let supervisor = drain.clone();
-    let supervised = tokio::spawn(async move { supervisor.supervise(serving).await });
+    let routes = Routes::new(slow.clone());
+    let supervised = tokio::spawn(async move {
+        let admission = AdmissionLayer::new(&AdmissionLimits::default());
+        let stop = supervisor.stop_accepting();
+        let serving = serve_grpc(listener.accept(), &limits, admission, routes, stop);
+        supervisor.supervise(async { Ok::<(), Infallible>(serving.await) }).await
+    });
 
     let channel = connect(address).await;
     let waiting = tokio::spawn(async move { call(&channel, "/test.Slow/Wait", Default::default()).await });

@@ -13,11 +13,12 @@ use service_kit::admission::{AdmissionLayer, AdmissionLimits};
 use service_kit::metrics::MetricsHandle;
 use service_kit::request_id::RequestId;
 use service_kit::tls::Protocol;
-use service_kit::{Listener, ListenerLimits, PeerInfo, grpc_server};
+use service_kit::{Listener, ListenerLimits, PeerInfo, serve_grpc};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 use tower::{Service, ServiceExt};
 
@@ -87,7 +88,7 @@ impl NamedService for Slow {
     const NAME: &'static str = "test.Slow";
 }
 
-impl Service<Request<Body>> for Slow {
+impl<B: Send + 'static> Service<Request<B>> for Slow {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -96,7 +97,7 @@ impl Service<Request<Body>> for Slow {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let state = Arc::clone(&self.state);
         Box::pin(async move {
             let running = state.running.fetch_add(1, Ordering::SeqCst) + 1;
@@ -127,9 +128,21 @@ pub async fn start_slow(limits: &ListenerLimits, admission: &AdmissionLimits) ->
     let listener =
         Listener::bind("slow", any_port(), Protocol::Http2, None, limits).await.expect("a free port");
     let address = listener.local_address();
-    let router = grpc_server(limits, AdmissionLayer::new(admission)).add_service(slow.clone());
-    tokio::spawn(router.serve_with_incoming(listener.accept()));
+    spawn_server(listener, limits, admission, Routes::new(slow.clone()));
     (slow, address)
+}
+
+/// Serves until the test's runtime ends.
+pub fn spawn_server(
+    listener: Listener,
+    limits: &ListenerLimits,
+    admission: &AdmissionLimits,
+    routes: Routes,
+) {
+    let (limits, admission) = (limits.clone(), AdmissionLayer::new(admission));
+    tokio::spawn(async move {
+        serve_grpc(listener.accept(), &limits, admission, routes.prepare(), std::future::pending()).await;
+    });
 }
 
 pub async fn connect(address: SocketAddr) -> Channel {

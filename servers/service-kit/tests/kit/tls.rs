@@ -2,15 +2,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
-use service_kit::admission::{AdmissionLayer, AdmissionLimits};
+use service_kit::admission::AdmissionLimits;
 use service_kit::tls::{Protocol, TlsFiles, not_after_s};
-use service_kit::{Connections, Listener, ListenerLimits, grpc_server};
+use service_kit::{Connections, Listener, ListenerLimits};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tonic::service::Routes;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::loopback::{Slow, any_port, call, grpc_status, in_time, read_until_closed};
+use crate::loopback::{Slow, any_port, call, grpc_status, in_time, read_until_closed, spawn_server};
 
 /// A certificate authority that writes PEM files.
 struct Authority {
@@ -68,9 +69,7 @@ async fn serve(files: &TlsFiles) -> std::net::SocketAddr {
     let limits = ListenerLimits::default();
     let listener = listen(files, &limits).await;
     let address = listener.local_address();
-    let router =
-        grpc_server(&limits, AdmissionLayer::new(&AdmissionLimits::default())).add_service(Slow::default());
-    tokio::spawn(router.serve_with_incoming(listener.accept()));
+    spawn_server(listener, &limits, &AdmissionLimits::default(), Routes::new(Slow::default()));
     address
 }
 

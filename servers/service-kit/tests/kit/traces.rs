@@ -13,16 +13,17 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::common::v1::any_value;
 use opentelemetry_proto::tonic::trace::v1::Span;
-use service_kit::admission::{AdmissionLayer, AdmissionLimits};
+use service_kit::admission::AdmissionLimits;
 use service_kit::request_id::RequestIdLayer;
 use service_kit::request_trace::RequestTraceLayer;
 use service_kit::tls::Protocol;
 use service_kit::traces::Traces;
-use service_kit::{Listener, ListenerLimits, grpc_server};
+use service_kit::{Listener, ListenerLimits};
+use tonic::service::Routes;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::loopback::{any_port, in_time};
+use crate::loopback::{any_port, in_time, spawn_server};
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT_ID: &str = "00f067aa0ba902b7";
@@ -60,9 +61,8 @@ impl Collector {
         let listener =
             Listener::bind("collector", any_port(), Protocol::Http2, None, &limits).await.expect("a port");
         let address = listener.local_address();
-        let mut server = grpc_server(&limits, AdmissionLayer::new(&AdmissionLimits::default()));
         let service = TraceServiceServer::new(collector.clone());
-        tokio::spawn(server.add_service(service).serve_with_incoming(listener.accept()));
+        spawn_server(listener, &limits, &AdmissionLimits::default(), Routes::new(service));
         (collector, address)
     }
 
