@@ -30,6 +30,8 @@ pub use failure::OpenError;
 #[cfg(feature = "node")]
 pub use ledger::{OpenLedgerError, open_ledger};
 pub use log_store::RedbLogStore;
-pub use options::{BLOCKS_CACHE_BYTES, LOG_CACHE_BYTES, OpenCheck, RedbOptions, STATE_CACHE_BYTES};
+pub use options::{
+    BLOCKS_CACHE_BYTES, LOG_CACHE_BYTES, OlderFormat, OpenCheck, RedbOptions, STATE_CACHE_BYTES,
+};
 pub use state_store::RedbStateStore;
 pub use stores::RedbStores;

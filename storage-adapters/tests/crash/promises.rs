@@ -8,7 +8,7 @@ use ledger_core::command::Receipt;
 use ledger_core::memory::{MemoryLogDisk, MemoryLogStore};
 use ledger_core::names::{VaultId, VaultRef};
 use ledger_core::ports::{
-    AppliedState, LogChange, LogRecord, LogSnapshot, LogStore, ScanRange, StateBatch, StateStore, StoreError,
+    AppliedState, LogChange, LogRecord, LogSnapshot, LogStore, ScanRange, StateBatch, StateStore, StateView, StoreError,
     Table,
 };
 use ledger_core::transaction::Transaction;
@@ -79,6 +79,10 @@ impl<S: StateStore> StateStore for PromisingState<S> {
         self.inner.commit(batch)?;
         self.disk.note(Event::StateCommitDone);
         Ok(())
+    }
+
+    fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
+        self.inner.view()
     }
 }
 

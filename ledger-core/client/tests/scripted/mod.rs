@@ -270,6 +270,18 @@ impl ReadService for Service {
         get_block(GetBlockRequest) -> GetBlockResponse;
         get_client_state(GetClientStateRequest) -> GetClientStateResponse;
         verified_list(VerifiedListRequest) -> VerifiedListResponse;
+        get_block_range(GetBlockRangeRequest) -> GetBlockRangeResponse;
+        historical_read(HistoricalReadRequest) -> HistoricalReadResponse;
+        history(HistoryRequest) -> HistoryResponse;
+    }
+
+    type WatchBlocksStream = tonic::codegen::BoxStream<v1::WatchBlocksResponse>;
+
+    async fn watch_blocks(
+        &self,
+        _: Request<v1::WatchBlocksRequest>,
+    ) -> Result<Response<Self::WatchBlocksStream>, Status> {
+        unscripted()
     }
 }
 
@@ -320,5 +332,9 @@ impl AdminService for Service {
         revoke_token(RevokeTokenRequest) -> Token;
         create_snapshot(CreateSnapshotRequest) -> CreateSnapshotResponse;
         list_snapshots(ListSnapshotsRequest) -> ListSnapshotsResponse;
+        set_retention(SetRetentionRequest) -> Vault;
+        check_integrity(CheckIntegrityRequest) -> CheckIntegrityResponse;
+        recover_vault(RecoverVaultRequest) -> RecoverVaultResponse;
+        force_gc(ForceGcRequest) -> ForceGcResponse;
     }
 }

@@ -159,6 +159,7 @@ mod tests {
 
     fn block(sizes: &[usize]) -> WatchedBlock {
         let header = BlockHeader {
+            version: ledger_verify::header::HEADER_VERSION,
             ledger_id: [1; 16],
             vault_id: [2; 16],
             height: 1,
