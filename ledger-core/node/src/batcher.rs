@@ -217,7 +217,7 @@ impl Batcher {
             match vault {
                 // Before the log: what is refused here has not happened and will not.
                 Some(vault) if let Some(fence) = state.fence(vault) => {
-                    drop(answer.send(Err(fence.refusal().into())));
+                    caller.answer(Err(fence.refusal().into()));
                 }
                 Some(vault) => {
                     submissions.push(Submission {

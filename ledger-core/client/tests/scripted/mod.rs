@@ -316,5 +316,8 @@ impl AdminService for Service {
         create_token(CreateTokenRequest) -> CreateTokenResponse;
         list_tokens(ListTokensRequest) -> ListTokensResponse;
         revoke_token(RevokeTokenRequest) -> Token;
+        check_integrity(CheckIntegrityRequest) -> CheckIntegrityResponse;
+        recover_vault(RecoverVaultRequest) -> RecoverVaultResponse;
+        force_gc(ForceGcRequest) -> ForceGcResponse;
     }
 }
