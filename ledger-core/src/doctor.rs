@@ -241,15 +241,14 @@ fn inspect_vault(
         problems: Vec::new(),
         problem_count: 0,
     };
-    let mut inspection =
-        Inspection {
-            report,
-            covers_lists: tip.covers_lists(),
-            expected: BTreeMap::new(),
-            first_body,
-            derived: BTreeSet::new(),
-            log: LogTree::new(),
-        };
+    let mut inspection = Inspection {
+        report,
+        covers_lists: tip.covers_lists(),
+        expected: BTreeMap::new(),
+        first_body,
+        derived: BTreeSet::new(),
+        log: LogTree::new(),
+    };
     inspection.replay(overlay, number, &tip)?;
     inspection.compare_rows(overlay, number)?;
     inspection.compare_derived(overlay, number)?;
@@ -403,7 +402,8 @@ impl Inspection {
             };
             found.leaves.push((key_hash, leaf));
             if table == Table::Relationships {
-                found.lists
+                found
+                    .lists
                     .extend(rows::relationship_of(row_key).map(|tuple| ListChange::created(&tuple.as_ref())));
             }
             self.derive(number, table, row_key, row);

@@ -78,6 +78,9 @@ impl StateStore for Disk {
     }
 }
 
+/// What somebody does to the disk.
+type Damage = fn(&World);
+
 /// Two vaults, the log that made them, and what they held before anything was damaged.
 struct World {
     disk: Arc<Disk>,
@@ -229,11 +232,11 @@ fn transaction(number: u64) -> Transaction {
         subject: Subject::new("user:1").unwrap(),
     };
     let mut actions = vec![set(format!("key-{:03}", number % 120), 0)];
-    if number % 10 == 0 {
+    if number.is_multiple_of(10) {
         actions.push(set(format!("short-{number:03}"), T0 + 1_000_000 + number));
         actions.push(Action::CreateRelationship(tuple(number)));
     }
-    if number % 40 == 0 {
+    if number.is_multiple_of(40) {
         actions.push(Action::DeleteRelationship(tuple(number - 10)));
         let gone = format!("short-{:03}", number - 20);
         actions.push(Action::DeleteEntity { key: EntityKey::new(&gone).unwrap() });
@@ -366,7 +369,7 @@ fn a_recovery_that_was_interrupted_leaves_the_fence() {
 
 #[test]
 fn a_vault_whose_blocks_are_damaged_too_is_not_recovered() {
-    let cases: [(&str, fn(&World)); 4] = [
+    let cases: [(&str, Damage); 4] = [
         ("missing_entry", |world| world.tamper(Table::Blocks, World::body_key(17), None)),
         ("archive_error", |world| {
             let mut body = world.disk.get(Table::Blocks, &World::body_key(17)).unwrap().unwrap().to_vec();
@@ -423,7 +426,7 @@ fn a_check_names_each_kind_of_damage_and_finds_nothing_in_a_sound_vault() {
     assert!(full.blocks == BLOCKS + 1 && full.rows > 150, "{full:?}");
 
     // Damage after the ledger was opened: nothing notices before it is looked for.
-    let cases: [(IssueKind, bool, fn(&World)); 5] = [
+    let cases: [(IssueKind, bool, Damage); 5] = [
         (IssueKind::StateDivergence, true, |world| world.change_byte(Table::Entities, "key-007")),
         (IssueKind::ReadError, true, |world| {
             world.corrupt(Table::Relationships, world.row(Table::Relationships, "doc:200").0);

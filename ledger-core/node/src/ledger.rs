@@ -21,8 +21,8 @@ use crate::failure::{FailureCell, NodeFailure};
 use crate::historical_proofs::HistoricalProofs;
 use crate::node_thread::{self, NodeHandles, NodeParts, NodeThread};
 use crate::options::Options;
-use crate::verified_lists::KeptLists;
 use crate::snapshots::{SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot};
+use crate::verified_lists::KeptLists;
 
 /// Administrative commands on their way at once; more are refused with a retry time.
 const ADMIN_COMMANDS_MAX: usize = 64;

@@ -68,9 +68,9 @@ mod options;
 mod raft;
 mod read_barrier;
 mod reads;
+mod snapshots;
 mod verified_lists;
 mod watch;
-mod snapshots;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use counters::Counters;
@@ -87,9 +87,9 @@ pub use reads::{
     ANSWER_BYTES_MAX, BATCH_KEYS_MAX, BatchGet, CheckpointAnswer, Consistency, ListRequest, Listing,
     PAGE_SIZE_DEFAULT, Read, VerifiedRead, VerifiedSubject,
 };
-pub use verified_lists::{LIST_PAGE_BYTES_MAX, VerifiedListHead, VerifiedListPage, VerifiedListQuery};
-pub use watch::{BlockWatch, Inclusion, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};
 pub use snapshots::{
     RestoreError, RestoreTarget, SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot,
     restore_snapshot,
 };
+pub use verified_lists::{LIST_PAGE_BYTES_MAX, VerifiedListHead, VerifiedListPage, VerifiedListQuery};
+pub use watch::{BlockWatch, Inclusion, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};

@@ -295,7 +295,8 @@ impl Replay {
                 hash_map::Entry::Occupied(mut changed) => changed.get_mut().after = after,
                 hash_map::Entry::Vacant(unchanged) => {
                     let before = self.tree.get(&key_hash).zip(written_before);
-                    let before = before.map(|(value_hash, by)| Before { value_hash, modified_height: by.height });
+                    let before =
+                        before.map(|(value_hash, by)| Before { value_hash, modified_height: by.height });
                     unchanged.insert(Change { before, after });
                 }
             }
@@ -325,11 +326,7 @@ impl Replay {
         self.clients.insert(actor, row);
     }
 
-    fn extend_log(
-        &mut self,
-        overlay: &Overlay,
-        header: &BlockHeader,
-    ) -> Result<(), StateError> {
+    fn extend_log(&mut self, overlay: &Overlay, header: &BlockHeader) -> Result<(), StateError> {
         if self.log.size() != header.height {
             return Ok(());
         }

@@ -39,7 +39,7 @@ fn numbered(number: u64) -> Transaction {
         condition: None,
     };
     let mut operations = vec![set(&format!("k/{:02}", number % 40), &format!("value {number}"), None)];
-    if number % 9 == 0 {
+    if number.is_multiple_of(9) {
         operations.push(relation(Action::CreateRelationship, number));
     }
     if number % 27 == 1 {

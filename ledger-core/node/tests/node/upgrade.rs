@@ -9,6 +9,9 @@ use storage_adapters::redb::{OlderFormat, RedbLogStore, RedbOptions, RedbStores}
 use super::format_fixture::{assert_complete, open, unpack};
 use super::setting::Home;
 
+/// What an upgrade had done when it was interrupted.
+type Interruption = fn(&Path);
+
 fn migrate() -> RedbOptions {
     RedbOptions { older_format: OlderFormat::Migrate, ..RedbOptions::default() }
 }
@@ -59,7 +62,7 @@ async fn a_directory_of_format_1_opens_with_every_value_root_retry_and_page_toke
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_that_was_interrupted_at_any_step_goes_on() {
-    let steps: [(&str, fn(&Path)); 6] = [
+    let steps: [(&str, Interruption); 6] = [
         ("the marker was written", |path| std::fs::write(path.join("upgrading"), "from layout 1\n").unwrap()),
         ("the copy was begun", |path| {
             std::fs::write(path.join("upgrading"), "from layout 1\n").unwrap();

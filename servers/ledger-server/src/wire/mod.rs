@@ -2,8 +2,8 @@
 
 pub(crate) mod address;
 mod field;
-pub(crate) mod list;
 pub(crate) mod history;
+pub(crate) mod list;
 pub(crate) mod maintenance;
 pub(crate) mod paging;
 pub(crate) mod read;
