@@ -14,7 +14,12 @@ use crate::commands::ledger::transaction_file::OperationText;
 const NOW_MS: u64 = 1_800_000_000_000;
 
 thread_local! {
-    static FILE: RefCell<NamedTempFile> = RefCell::new(NamedTempFile::new().expect("a temporary file"));
+    static FILE: RefCell<NamedTempFile> = RefCell::new(temporary());
+}
+
+/// In memory where there is such a place.
+fn temporary() -> NamedTempFile {
+    NamedTempFile::new_in("/dev/shm").or_else(|_| NamedTempFile::new()).expect("a temporary file")
 }
 
 /// Runs `read` on a file with this content.

@@ -446,6 +446,8 @@ fn a_compacted_vault_keeps_headers_and_the_newest_blocks_and_says_what_is_gone()
     }
     assert_eq!(fixture.state.block(VAULT, 0).unwrap().unwrap().transactions.len(), 0, "genesis has no body");
     fixture.flush();
+    let report = ledger_core::doctor::inspect(fixture.store.clone()).unwrap();
+    assert!(report.is_sound(), "{report:?}");
     let bodies = fixture.rows_of(Table::Blocks).into_iter().filter(|key| key.last() == Some(&1)).count();
     assert_eq!((bodies as u64, fixture.rows_of(Table::Undo).len() as u64), (KEPT, KEPT));
     let tombstone_height = |key: &Vec<u8>| !u64::from_be_bytes(key[40..48].try_into().unwrap());

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ledger_core::ledger_state::{Collected, ListCollector, ReadError};
+use ledger_core::ledger_state::{Collected, LIST_MEMBERS_MAX, ListCollector, ReadError};
 use ledger_core::list_snapshot::{ListPageLimits, ListSnapshot};
 use ledger_core::names::{VaultId, VaultRef};
 use ledger_core::page_token::{self, PageTokenError};
@@ -113,6 +113,9 @@ impl Ledger {
         self.shared.handles.barrier.pass().await?;
         let (id, found) =
             self.at_once(vault, |state, info| Ok((info.id, state.list_head(info.id, &query.resource)?)))?;
+        if let Some(leaf) = found.leaf.filter(|leaf| leaf.count > LIST_MEMBERS_MAX) {
+            return Err(ReadFailure::ListTooLong { count: leaf.count, max: LIST_MEMBERS_MAX });
+        }
         let height = found.header.height;
         let signed = self.signed(vault, id, height + 1).await?;
         let (inclusion_path, consistency) = self.of_vault(vault, |state| {
@@ -223,21 +226,23 @@ impl Ledger {
             return Err(ReadFailure::Overloaded { retry_after: RETRY_AFTER });
         };
         // The semaphore is never closed.
-        let _turn = lists.turn.acquire().await.map_err(|_| ReadFailure::Stopped)?;
+        let turn = Arc::clone(&lists.turn).acquire_owned().await.map_err(|_| ReadFailure::Stopped)?;
         // Whoever had the turn before may have wanted the same list.
         if let Some(snapshot) = lists.get(&list) {
             return Ok(snapshot);
         }
         let (answer, collected) = oneshot::channel();
-        let (shared, vault, height, wanted) =
-            (Arc::clone(&self.shared), vault.clone(), position.height, list.clone());
+        let (shared, vault, height) = (Arc::clone(&self.shared), vault.clone(), position.height);
         std::thread::Builder::new()
             .name("ledger-list".to_owned())
-            // Nobody waits any more when the call was cancelled.
-            .spawn(move || drop(answer.send(collect(&shared, &vault, &wanted, height))))
+            .spawn(move || {
+                // The turn ends with the work, also when nobody waits for it any more.
+                let _turn = turn;
+                let found = collect(&shared, &vault, &list, height);
+                drop(answer.send(found.map(|snapshot| shared.lists.keep(&list, snapshot))));
+            })
             .map_err(|error| ReadFailure::Unavailable { reason: error.to_string() })?;
-        let snapshot = collected.await.map_err(|_| ReadFailure::Stopped)??;
-        Ok(lists.keep(&list, snapshot))
+        collected.await.map_err(|_| ReadFailure::Stopped)?
     }
 }
 
@@ -295,13 +300,17 @@ impl Position {
 pub(crate) struct KeptLists {
     /// The least recently used first.
     kept: Mutex<Vec<(ListId, Arc<ListSnapshot>)>>,
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     waiting: Semaphore,
 }
 
 impl Default for KeptLists {
     fn default() -> Self {
-        Self { kept: Mutex::new(Vec::new()), turn: Semaphore::new(1), waiting: Semaphore::new(WAITERS_MAX) }
+        Self {
+            kept: Mutex::new(Vec::new()),
+            turn: Arc::new(Semaphore::new(1)),
+            waiting: Semaphore::new(WAITERS_MAX),
+        }
     }
 }
 

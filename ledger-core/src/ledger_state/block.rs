@@ -18,6 +18,7 @@ use crate::codec;
 use crate::command::OperationResult;
 use crate::list_sets::ListChange;
 use crate::names::{VaultId, VaultNumber};
+use crate::overlay::Overlay;
 use crate::ports::{LogId, Table};
 use crate::relationship::Relationship;
 use crate::rows::{self, ClientRow, IdempotencyRecord, IdempotencyRow};
@@ -181,12 +182,8 @@ impl LedgerState {
             last_by_actor,
             ..
         } = block;
-        for (key_hash, _) in changes.iter().filter(|(_, change)| change.after.is_none()) {
-            let tombstone = rows::tombstone_key(number, key_hash, height);
-            self.overlay.put(Table::Tombstones, tombstone, Bytes::new());
-        }
-        let list_leaves = vault.change_lists(list_changes, self.header_version);
-        for (key_hash, after) in list_leaves {
+        put_tombstones(&mut self.overlay, number, height, &changes);
+        for (key_hash, after) in vault.change_lists(list_changes, self.header_version) {
             // Derived from the relationships: nobody asks when it was written.
             let before =
                 vault.tree.get(&key_hash).map(|value_hash| Before { value_hash, modified_height: 0 });
@@ -248,5 +245,12 @@ impl LedgerState {
         let row = codec::encode("an idempotency row", &row)?;
         self.overlay.put(Table::Idempotency, rows::idempotency_key(at.index, number), row);
         Ok(Sealed { height, first_sequence, block_hash, results })
+    }
+}
+
+/// Says of each key that the block deleted that it did.
+fn put_tombstones(overlay: &mut Overlay, number: VaultNumber, height: u64, changes: &HashMap<Hash, Change>) {
+    for (key_hash, _) in changes.iter().filter(|(_, change)| change.after.is_none()) {
+        overlay.put(Table::Tombstones, rows::tombstone_key(number, key_hash, height), Bytes::new());
     }
 }

@@ -240,14 +240,14 @@ impl ListCollector {
 
 /// The members of one resource after the other, as the relationship rows come in order.
 #[derive(Default)]
-pub(super) struct ListRows {
+pub(crate) struct ListRows {
     resource: Option<Resource>,
     changes: Vec<ListChange>,
     sets: ListSets,
 }
 
 impl ListRows {
-    pub(super) fn push(&mut self, tuple: &crate::relationship::Relationship) {
+    pub(crate) fn push(&mut self, tuple: &crate::relationship::Relationship) {
         if self.resource.as_ref() != Some(&tuple.resource) {
             self.sets.apply(std::mem::take(&mut self.changes));
             self.resource = Some(tuple.resource.clone());
@@ -255,14 +255,14 @@ impl ListRows {
         self.changes.push(ListChange::created(&tuple.as_ref()));
     }
 
-    pub(super) fn finish(mut self) -> ListSets {
+    pub(crate) fn finish(mut self) -> ListSets {
         self.sets.apply(self.changes);
         self.sets
     }
 }
 
 /// Hash and value hash of every leaf that a header of this version commits to.
-pub(super) fn with_lists(
+pub(crate) fn with_lists(
     mut leaves: Vec<(Hash, Hash)>,
     lists: &ListSets,
     header: &BlockHeader,

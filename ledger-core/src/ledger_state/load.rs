@@ -230,7 +230,8 @@ fn load_log(
     name: &VaultRef,
     newest: &BlockHeader,
 ) -> Result<LogTree, StateError> {
-    let size = newest.height + 1;
+    let size = newest.height.checked_add(1);
+    let size = size.ok_or_else(|| inconsistent(format!("vault {name} claims an impossible height")))?;
     let first = size - size % TILE_WIDTH as u64;
     let mut tail = Vec::new();
     for height in first..size {

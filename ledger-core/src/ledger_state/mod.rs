@@ -38,6 +38,7 @@ pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
 pub use recovery::{Recovered, RecoveryRefusal, VaultRecovery};
 pub use rewind::{REWIND_IN_PLACE_MAX, Rewind};
 
+pub(crate) use lists::{ListRows, with_lists};
 pub(crate) use scan::from_hex;
 
 pub use crate::overlay::FlushJob;

@@ -6,6 +6,7 @@ use ledger_verify::hash::sha256;
 use ledger_verify::header::BlockHeader;
 use ledger_verify::state::{LeafValue, StateKey};
 
+use crate::ledger_state::{ListRows, with_lists};
 use crate::rows;
 use crate::state_tree::StateTree;
 
@@ -13,6 +14,7 @@ use crate::state_tree::StateTree;
 #[derive(Default)]
 pub(super) struct LeafCollector {
     leaves: Vec<(Hash, Hash)>,
+    lists: ListRows,
 }
 
 impl LeafCollector {
@@ -29,11 +31,12 @@ impl LeafCollector {
         let tuple = rows::relationship_of(key)?;
         LeafValue::decode(value).ok()?;
         self.leaves.push((StateKey::Relationship(tuple.as_ref()).hash(), sha256(&[value])));
+        self.lists.push(&tuple);
         Some(())
     }
 
     /// The tree over all of them, as the newest header's version has it.
-    pub(super) fn tree(self, _tip: &BlockHeader) -> StateTree {
-        StateTree::from_leaves(self.leaves)
+    pub(super) fn tree(self, tip: &BlockHeader) -> StateTree {
+        StateTree::from_leaves(with_lists(self.leaves, &self.lists.finish(), tip))
     }
 }

@@ -54,7 +54,7 @@ pub fn outline(view: &dyn StateView, created_at_ms: u64) -> Result<Header, State
 
 fn decode_vault(key: &[u8], row: &[u8]) -> Result<(VaultNumber, VaultRow), StateError> {
     let number = <[u8; 8]>::try_from(key).map_err(|_| inconsistent("a vault row has no valid number"))?;
-    Ok((VaultNumber(u64::from_be_bytes(number)), codec::decode("a vault row", row)?))
+    Ok((VaultNumber(u64::from_be_bytes(number)), rows::decode_vault(row)?.0))
 }
 
 fn entry(view: &dyn StateView, number: VaultNumber, row: VaultRow) -> Result<VaultEntry, StateError> {

@@ -16,7 +16,7 @@ use crate::codec;
 use crate::ledger_state::KEYS_MAX;
 use crate::names::{LedgerId, NamespaceName, VaultId};
 use crate::ports::{RowChange, StoreError, Table};
-use crate::rows::{self, ClientRow, IdempotencyRow, LedgerRow, NamespaceRow, VaultRow};
+use crate::rows::{self, ClientRow, IdempotencyRow, LedgerRow, NamespaceRow};
 
 /// A snapshot that holds what it claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,7 +257,8 @@ impl Content {
     }
 
     fn vault_row(&mut self, row: &Row) -> Result<(), SnapshotError> {
-        let vault: VaultRow = decode("a vault row", &row.value)?;
+        let (vault, _) =
+            rows::decode_vault(&row.value).map_err(|error| SnapshotError::inconsistent(error.to_string()))?;
         if vault.deleted_at_ms.is_some() {
             return Ok(());
         }

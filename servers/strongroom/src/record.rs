@@ -169,6 +169,7 @@ pub fn transaction(index_in_block: u32, bytes: &[u8]) -> Value {
         record.insert("version".to_owned(), view.header.sequence.into());
         record.insert("time_ms".to_owned(), view.header.time_ms.into());
         record.insert("actor".to_owned(), view.header.actor.into());
+        // Both are UUIDs, printed in the same way.
         let key = VaultId(view.header.idempotency_key).to_string();
         record.insert("idempotency_key".to_owned(), key.into());
         let operations: Vec<Value> = view.operations.iter().map(operation).collect();

@@ -131,11 +131,17 @@ pub struct Script {
     pub chain: Mutex<Chain>,
     /// Answers to writes, in order; when empty, writes succeed.
     pub write_answers: Mutex<VecDeque<Result<v1::WriteResponse, Status>>>,
+    /// Answers to lists, in order.
+    pub list_answers: Mutex<VecDeque<Result<v1::VerifiedListResponse, Status>>>,
+    pub lists_seen: Mutex<Vec<v1::VerifiedListRequest>>,
     pub writes_seen: Mutex<Vec<(tokio::time::Instant, v1::WriteRequest)>>,
     pub trusted_sizes_seen: Mutex<Vec<u64>>,
     pub authorizations_seen: Mutex<Vec<String>>,
     pub log_time_ms: Mutex<u64>,
     pub node_info_calls: Mutex<u32>,
+    /// What each watch sends, in order of their connections; the last message may be an error.
+    pub watches: Mutex<VecDeque<Vec<Result<v1::WatchBlocksResponse, Status>>>>,
+    pub watches_seen: Mutex<Vec<v1::WatchBlocksRequest>>,
 }
 
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -147,11 +153,15 @@ impl Script {
         Arc::new(Self {
             chain: Mutex::new(Chain::new()),
             write_answers: Mutex::default(),
+            list_answers: Mutex::default(),
+            lists_seen: Mutex::default(),
             writes_seen: Mutex::default(),
             trusted_sizes_seen: Mutex::default(),
             authorizations_seen: Mutex::default(),
             log_time_ms: Mutex::new(1_800_000_000_000),
             node_info_calls: Mutex::default(),
+            watches: Mutex::default(),
+            watches_seen: Mutex::default(),
         })
     }
 
@@ -261,7 +271,32 @@ impl ReadService for Service {
         }))
     }
 
+    async fn verified_list(
+        &self,
+        request: Request<v1::VerifiedListRequest>,
+    ) -> Result<Response<v1::VerifiedListResponse>, Status> {
+        lock(&self.0.lists_seen).push(request.into_inner());
+        let answer = lock(&self.0.list_answers).pop_front();
+        answer.unwrap_or_else(|| Err(Status::unimplemented("not in the script"))).map(Response::new)
+    }
+
+    type WatchBlocksStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::WatchBlocksResponse, Status>>>;
+
+    async fn watch_blocks(
+        &self,
+        request: Request<v1::WatchBlocksRequest>,
+    ) -> Result<Response<Self::WatchBlocksStream>, Status> {
+        lock(&self.0.watches_seen).push(request.into_inner());
+        match lock(&self.0.watches).pop_front() {
+            Some(messages) => Ok(Response::new(tokio_stream::iter(messages))),
+            None => Err(Status::unimplemented("not in the script")),
+        }
+    }
+
     unscripted! {
+        get_block_range(GetBlockRangeRequest) -> GetBlockRangeResponse;
+        historical_read(HistoricalReadRequest) -> HistoricalReadResponse;
+        history(HistoryRequest) -> HistoryResponse;
         get(GetRequest) -> GetResponse;
         batch_get(BatchGetRequest) -> BatchGetResponse;
         check(CheckRequest) -> CheckResponse;
@@ -269,19 +304,6 @@ impl ReadService for Service {
         list_relationships(ListRelationshipsRequest) -> ListRelationshipsResponse;
         get_block(GetBlockRequest) -> GetBlockResponse;
         get_client_state(GetClientStateRequest) -> GetClientStateResponse;
-        verified_list(VerifiedListRequest) -> VerifiedListResponse;
-        get_block_range(GetBlockRangeRequest) -> GetBlockRangeResponse;
-        historical_read(HistoricalReadRequest) -> HistoricalReadResponse;
-        history(HistoryRequest) -> HistoryResponse;
-    }
-
-    type WatchBlocksStream = tonic::codegen::BoxStream<v1::WatchBlocksResponse>;
-
-    async fn watch_blocks(
-        &self,
-        _: Request<v1::WatchBlocksRequest>,
-    ) -> Result<Response<Self::WatchBlocksStream>, Status> {
-        unscripted()
     }
 }
 

@@ -161,12 +161,15 @@ impl ListVault {
     }
 
     pub fn of(lists: BTreeMap<&'static str, Vec<Member>>) -> Self {
-        let leaves = lists.iter().map(|(resource, members)| (*resource, leaf_of(members)));
-        Self::with_leaves(lists.clone(), leaves.collect())
+        let leaves = lists.iter().map(|(resource, members)| (*resource, leaf_of(members))).collect();
+        Self::with_leaves(lists, &leaves)
     }
 
     /// As a signer makes it who does not keep to what the members are.
-    pub fn with_leaves(lists: BTreeMap<&'static str, Vec<Member>>, leaves: BTreeMap<&str, ListLeaf>) -> Self {
+    pub fn with_leaves(
+        lists: BTreeMap<&'static str, Vec<Member>>,
+        leaves: &BTreeMap<&str, ListLeaf>,
+    ) -> Self {
         let encoded: BTreeMap<Hash, Vec<u8>> = leaves
             .iter()
             .map(|(resource, leaf)| (state_key_hash(resource), leaf.encode().to_vec()))

@@ -236,7 +236,7 @@ fn counts_trees_and_members_that_no_honest_signer_makes_are_refused() {
     let lists = BTreeMap::from([(LIBC, members.clone())]);
     for (count, asked) in [(10, None), (12, None), (8, Some("required_by"))] {
         let leaf = ListLeaf { count, ..leaf_of(&members) };
-        let vault = ListVault::with_leaves(lists.clone(), BTreeMap::from([(LIBC, leaf)]));
+        let vault = ListVault::with_leaves(lists.clone(), &BTreeMap::from([(LIBC, leaf)]));
         let asked = subject(LIBC, asked);
         let refused = check(&asked, &vault.evidence(&asked, 4));
         assert!(
@@ -289,7 +289,7 @@ fn a_page_has_one_form_only() {
     assert_eq!(shown(&nodes(members, &KeyRange::ALL)), Err(ListFault::NotPruned), "more than was asked for");
     let narrower = KeyRange { first: keys[3], last: keys[5] };
     assert_eq!(shown(&nodes(members, &narrower)), Err(ListFault::Withheld), "less than was asked for");
-    let mut empty_as_hash = good.clone();
+    let mut empty_as_hash = good;
     let mut replaced = 0;
     empty_as_hash.all_mut(&mut |node| {
         if *node == Node::Empty {
