@@ -75,6 +75,7 @@ fn options() -> RedbOptions {
         state_cache_bytes: CACHE_BYTES,
         blocks_cache_bytes: CACHE_BYTES,
         check: OpenCheck::default(),
+        ..RedbOptions::default()
     }
 }
 
@@ -176,7 +177,7 @@ pub fn made_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
         [&[1, kind][..], &numbers(&[1, 0]), &[5; 16], &length, payload].concat()
     };
-    let format = [&1_u32.to_be_bytes()[..], b"raft.db"].concat();
+    let format = [&2_u32.to_be_bytes()[..], b"raft.db"].concat();
     let rows: [(&str, u8, Vec<u8>); 11] = [
         ("vote", 0, vote),
         ("vote-for-nobody", 0, [numbers(&[3]), vec![0]].concat()),

@@ -203,7 +203,7 @@ pub struct VaultInfo {
     pub state_root: [u8; 32],
     /// Sequence number of the last transaction; 0 = none.
     pub version: u64,
-    /// Entities and relationships in its state.
+    /// Entities and relationships in its state; 0 while it is fenced.
     pub key_count: u64,
     /// Log time of its creation, unix milliseconds.
     pub created_at_ms: u64,
@@ -211,6 +211,24 @@ pub struct VaultInfo {
     pub retention: Retention,
     /// Lowest height at which values and transactions can be read; headers can be read from 0.
     pub first_height: u64,
+    /// Why it is fenced; `None` = it is not.
+    pub fence: Option<Box<Fence>>,
+}
+
+/// Why a vault is fenced: what is stored of it does not fit its blocks, so nothing is read from it or
+/// written to it until it is recovered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// Height of the newest block then.
+    pub height: u64,
+    /// State root in the header of that block.
+    pub expected_root: [u8; 32],
+    /// State root over the rows as they are stored; `None` = they cannot be read.
+    pub computed_root: Option<[u8; 32]>,
+    /// What does not fit, for people.
+    pub what: String,
+    /// Log time when it was noticed, unix milliseconds.
+    pub since_ms: u64,
 }
 
 /// Why an administrative command changed nothing.
@@ -344,6 +362,20 @@ pub enum WriteRefusal {
     VaultFull {
         /// The limit.
         limit: u64,
+    },
+    /// The vault is fenced. Nothing was decided: repeat the write with the same idempotency key once the
+    /// vault is recovered.
+    #[error(
+        "the vault is fenced because what is stored of it does not fit its block {height}: have an administrator \
+         recover it, then repeat the write with the same idempotency key"
+    )]
+    VaultDiverged {
+        /// Height of its newest block.
+        height: u64,
+        /// State root in the header of that block.
+        expected_root: [u8; 32],
+        /// State root over the stored rows; `None` = they cannot be read.
+        computed_root: Option<[u8; 32]>,
     },
 }
 

@@ -5,7 +5,9 @@
 //! not only noticed. The blocks themselves are held to their hashes: header to header, transactions to
 //! the header's transaction root, the newest header to the vault's row.
 
-use std::collections::BTreeMap;
+mod derived;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use ledger_verify::{Hash, hash, log};
 use crate::codec;
 use crate::ledger_state::StateError;
 use crate::list_sets::{ListChange, ListSets};
+use crate::log_tree::LogTree;
 use crate::names::{LedgerId, VaultId, VaultNumber};
 use crate::overlay::Overlay;
 use crate::ports::{ScanRange, StateStore, StoreError, Table};
@@ -123,6 +126,34 @@ pub enum Problem {
         /// Its height.
         height: u64,
     },
+    /// A row that follows from others, such as a relationship by its subject, is missing, or does not follow.
+    #[error("{what}, which follows from other rows, {fault}")]
+    DerivedRow {
+        /// Which row.
+        what: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// A tile of the log tree is not what the headers make of it.
+    #[error("tile {number} of level {level} of the log {fault}")]
+    TileWrong {
+        /// Its level.
+        level: u8,
+        /// Its number in the level.
+        number: u64,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// The vault was fenced by a server: it serves nothing of it until it is recovered.
+    #[error(
+        "the vault is fenced since its block {height}: {what}. Recover it with `strongroom ledger recover`"
+    )]
+    Fenced {
+        /// Height of the newest block then.
+        height: u64,
+        /// What did not fit.
+        what: String,
+    },
     /// The rows have another root than the newest header says.
     #[error("the stored rows do not have the state root of block {height}")]
     StateRootDiffers {
@@ -172,12 +203,22 @@ struct Expected {
     version: u64,
 }
 
+/// What the rows make: the leaves of keys, and the members of lists.
+struct Found<'a> {
+    leaves: &'a mut Vec<(Hash, Hash)>,
+    lists: &'a mut Vec<ListChange>,
+}
+
 struct Inspection {
     report: VaultReport,
     covers_lists: bool,
     expected: BTreeMap<Hash, (String, Expected)>,
     /// Lowest height whose body is kept: what was written before is held to the state root only.
     first_body: u64,
+    /// Rows that follow from the stored ones.
+    derived: BTreeSet<(Table, Vec<u8>)>,
+    /// The log over the headers that were read without a gap.
+    log: LogTree,
 }
 
 fn inspect_vault(
@@ -200,10 +241,18 @@ fn inspect_vault(
         problems: Vec::new(),
         problem_count: 0,
     };
-    let mut inspection =
-        Inspection { report, covers_lists: tip.covers_lists(), expected: BTreeMap::new(), first_body };
+    let mut inspection = Inspection {
+        report,
+        covers_lists: tip.covers_lists(),
+        expected: BTreeMap::new(),
+        first_body,
+        derived: BTreeSet::new(),
+        log: LogTree::new(),
+    };
     inspection.replay(overlay, number, &tip)?;
     inspection.compare_rows(overlay, number)?;
+    inspection.compare_derived(overlay, number)?;
+    inspection.name_fence(overlay, number)?;
     if inspection.report.computed_state_root != tip.state_root {
         inspection.problem(Problem::StateRootDiffers { height: tip.height });
     }
@@ -238,6 +287,7 @@ impl Inspection {
                 self.problem(Problem::ChainBroken { height });
             }
             previous = header.leaf_hash();
+            self.extend_log(overlay, number, &header)?;
             if header.tx_count > 0 && height >= self.first_body {
                 self.replay_transactions(overlay, number, &header)?;
             }
@@ -311,7 +361,8 @@ impl Inspection {
         for table in [Table::Entities, Table::Relationships] {
             let mut range = ScanRange { prefix: rows::vault_prefix(number), start: Vec::new() };
             // A corrupt row ends a scan: note it, and go on behind it.
-            while let Some(corrupt) = self.compare_table(overlay, table, &range, &mut leaves, &mut lists)? {
+            let mut found = Found { leaves: &mut leaves, lists: &mut lists };
+            while let Some(corrupt) = self.compare_table(overlay, number, table, &range, &mut found)? {
                 self.corrupt_row(table, &corrupt);
                 range.start = corrupt;
                 range.start.push(0);
@@ -337,10 +388,10 @@ impl Inspection {
     fn compare_table(
         &mut self,
         overlay: &Overlay,
+        number: VaultNumber,
         table: Table,
         range: &ScanRange,
-        leaves: &mut Vec<(Hash, Hash)>,
-        lists: &mut Vec<ListChange>,
+        found: &mut Found<'_>,
     ) -> Result<Option<Vec<u8>>, StateError> {
         let scanned = overlay.scan(table, range, &mut |row_key, row| {
             let leaf = hash::sha256(&[row]);
@@ -349,11 +400,13 @@ impl Inspection {
                 self.problem(Problem::RowUnexplained { key });
                 return true;
             };
-            leaves.push((key_hash, leaf));
+            found.leaves.push((key_hash, leaf));
             if table == Table::Relationships {
-                lists
+                found
+                    .lists
                     .extend(rows::relationship_of(row_key).map(|tuple| ListChange::created(&tuple.as_ref())));
             }
+            self.derive(number, table, row_key, row);
             match self.expected.remove(&key_hash) {
                 Some((_, expected)) if expected.leaf == leaf => {}
                 Some((_, expected)) => {
@@ -366,7 +419,7 @@ impl Inspection {
         });
         match scanned {
             Ok(()) => Ok(None),
-            Err(StoreError::Corrupt { key, table }) => match from_hex(&key) {
+            Err(StoreError::Corrupt { key, table }) => match crate::ledger_state::from_hex(&key) {
                 Some(key) => Ok(Some(key)),
                 None => Err(StoreError::Corrupt { key, table }.into()),
             },
@@ -404,12 +457,6 @@ fn named(table: Table, row_key: &[u8]) -> Option<(Hash, String)> {
     let tuple = rows::relationship_of(row_key)?;
     let key = StateKey::Relationship(tuple.as_ref());
     Some((key.hash(), describe(&key)))
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    rest.is_empty().then(|| pairs.iter().map(byte).collect()).flatten()
 }
 
 fn describe(key: &StateKey<'_>) -> String {

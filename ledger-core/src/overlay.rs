@@ -20,7 +20,7 @@ type Rows = BTreeMap<Vec<u8>, Option<Bytes>>;
 /// The changes of whole log entries.
 #[derive(Debug, Default)]
 struct Layer {
-    tables: [Rows; Table::ALL.len()],
+    tables: [Rows; Table::NUMBERS],
     dropped_vaults: Vec<u64>,
     bytes: usize,
 }

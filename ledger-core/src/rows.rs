@@ -6,9 +6,10 @@ use ledger_verify::transaction::RelationshipRef;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
-use crate::command::{OperationResult, Retention};
+use crate::command::{OperationResult, Retention, Submission};
 use crate::entity::EntityKey;
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultNumber};
+use crate::ports::LogId;
 use crate::relationship::{Relation, Relationship, Resource, Subject};
 use crate::transaction::{Actor, IdempotencyKey};
 
@@ -107,7 +108,17 @@ pub(crate) struct ClientRow {
     pub results: Vec<OperationResult>,
 }
 
-/// The prefix of every row of a vault.
+/// A row of `Table::Fenced` by vault and log index: what an entry wants to write to a vault that is fenced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PostponedRow {
+    pub at: LogId,
+    pub time_ms: u64,
+    /// Version of the headers that blocks got then.
+    pub header_version: u16,
+    pub submissions: Vec<Submission>,
+}
+
+/// The prefix of every row of a vault; also the key of its row in `Table::Vaults` and of its fence.
 pub(crate) fn vault_prefix(vault: VaultNumber) -> Vec<u8> {
     vault.0.to_be_bytes().to_vec()
 }
@@ -176,6 +187,10 @@ pub(crate) fn idempotency_of(row_key: &[u8]) -> Option<(u64, VaultNumber)> {
     Some((u64_at(row_key, 0)?, VaultNumber(u64_at(row_key, 8)?)))
 }
 
+pub(crate) fn postponed_key(vault: VaultNumber, log_index: u64) -> Vec<u8> {
+    two_numbers(vault.0, log_index)
+}
+
 pub(crate) fn client_key(vault: VaultNumber, actor: &Actor) -> Vec<u8> {
     with_texts(vault, &[actor.as_str()])
 }
@@ -209,6 +224,12 @@ pub(crate) fn tombstones_prefix(vault: VaultNumber, key_hash: &Hash) -> Vec<u8> 
     key.extend_from_slice(&vault.0.to_be_bytes());
     key.extend_from_slice(key_hash);
     key
+}
+
+/// Key hash and height in a row key of `Table::Tombstones`.
+pub(crate) fn tombstone_of(row_key: &[u8]) -> Option<(Hash, u64)> {
+    let (key_hash, height) = row_key.get(8..)?.split_first_chunk::<32>()?;
+    Some((*key_hash, !u64::from_be_bytes(height.try_into().ok()?)))
 }
 
 /// The height in a row key of `Table::Tombstones`.

@@ -1,7 +1,7 @@
 //! The redb stores uphold the contracts of the ports.
 #![cfg(feature = "redb")]
 
-use storage_adapters::redb::{OpenCheck, RedbOptions};
+use storage_adapters::redb::{OlderFormat, OpenCheck, RedbOptions};
 
 /// Small caches, so that the suites also run against what is on the disk.
 const OPTIONS: RedbOptions = RedbOptions {
@@ -9,6 +9,7 @@ const OPTIONS: RedbOptions = RedbOptions {
     state_cache_bytes: 1 << 20,
     blocks_cache_bytes: 1 << 20,
     check: OpenCheck::Log,
+    older_format: OlderFormat::Refuse,
 };
 
 mod log {

@@ -214,13 +214,34 @@ fn set_version(path: &Path, version: u32) {
 fn a_file_of_a_newer_format_is_refused_by_name() {
     for file in FILES {
         let dir = used_directory();
-        set_version(&dir.path().join(file), 2);
+        set_version(&dir.path().join(file), 3);
         match open(dir.path()).expect_err("a newer format is refused") {
-            StoreError::Format { what, found: 2, known: 1 } => assert!(what.ends_with(file), "{what}"),
+            StoreError::Format { what, found: 3, known: 2 } => assert!(what.ends_with(file), "{what}"),
             other => panic!("not about the format: {other}"),
         }
-        set_version(&dir.path().join(file), 1);
+        set_version(&dir.path().join(file), 2);
         open(dir.path()).expect("the format it was made with opens");
+    }
+}
+
+#[test]
+fn a_file_of_an_older_format_is_migrated_only_where_that_is_asked_for() {
+    use storage_adapters::redb::{OlderFormat, OpenError, RedbOptions};
+
+    for file in FILES {
+        let dir = used_directory();
+        set_version(&dir.path().join(file), 1);
+        let StoreError::Engine { source, .. } = open(dir.path()).expect_err("an older format is refused")
+        else {
+            panic!("not about a file");
+        };
+        match source.downcast_ref::<OpenError>() {
+            Some(OpenError::OlderFormat { path, found: 1, .. }) => assert!(path.ends_with(file)),
+            other => panic!("not about the format: {other:?}"),
+        }
+        let migrate = RedbOptions { older_format: OlderFormat::Migrate, ..RedbOptions::default() };
+        drop(RedbStores::open(dir.path(), migrate).expect("it is migrated"));
+        open(dir.path()).expect("it has the present format now");
     }
 }
 

@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use crate::client::{ANSWER_BYTES_MAX, LedgerClient};
 use crate::error::ClientError;
 use crate::history;
+use crate::maintenance::{self, VaultFence};
 use crate::read::{Listing, PageRequest};
 use crate::retry::Repeatable;
 use crate::wire;
@@ -43,6 +44,8 @@ pub struct Vault {
     pub retention: Retention,
     /// Lowest height at which values and transactions can be read; headers can be read from 0.
     pub first_height: u64,
+    /// Why it is fenced; `None` = it is not.
+    pub fence: Option<VaultFence>,
 }
 
 /// The node that answered.
@@ -70,6 +73,8 @@ pub struct NodeInfo {
     pub namespace_count: u64,
     /// Vaults of the ledger.
     pub vault_count: u64,
+    /// Vaults that are fenced.
+    pub fenced_vault_count: u64,
 }
 
 impl NodeInfo {
@@ -276,6 +281,7 @@ impl LedgerClient {
             log_time_ms: answer.log_time_ms,
             namespace_count: answer.namespace_count,
             vault_count: answer.vault_count,
+            fenced_vault_count: answer.fenced_vault_count,
         })
     }
 
@@ -330,7 +336,7 @@ impl LedgerClient {
     }
 }
 
-fn admin(channel: Channel) -> AdminServiceClient<Channel> {
+pub(crate) fn admin(channel: Channel) -> AdminServiceClient<Channel> {
     AdminServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 
@@ -355,6 +361,7 @@ fn vault_from(vault: v1::Vault) -> Result<Vault, ClientError> {
         origin: vault.origin,
         retention: history::retention_from(vault.retained_blocks),
         first_height: vault.first_height,
+        fence: vault.fence.map(maintenance::fence_from).transpose()?,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ledger_core::names::VaultRef;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -81,10 +82,26 @@ impl LedgerClient {
         Send: Fn(Channel, Request<Req>) -> Answer,
         Answer: Future<Output = Result<Response<Res>, Status>>,
     {
+        self.call_within(self.inner.options.request_timeout, repeatable, request, send).await
+    }
+
+    /// As [`call`](Self::call), with a time of its own for one try.
+    pub(crate) async fn call_within<Req, Res, Send, Answer>(
+        &self,
+        timeout: Duration,
+        repeatable: Repeatable,
+        request: Req,
+        send: Send,
+    ) -> Result<Res, ClientError>
+    where
+        Req: Clone,
+        Send: Fn(Channel, Request<Req>) -> Answer,
+        Answer: Future<Output = Result<Response<Res>, Status>>,
+    {
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut refusal = match self.try_once(request.clone(), &send).await? {
+            let mut refusal = match self.try_once(timeout, request.clone(), &send).await? {
                 Ok(answer) => return Ok(answer),
                 Err(refusal) => refusal,
             };
@@ -125,6 +142,7 @@ impl LedgerClient {
 
     async fn try_once<Req, Res, Send, Answer>(
         &self,
+        timeout: Duration,
         message: Req,
         send: &Send,
     ) -> Result<Result<Res, Refusal>, ClientError>
@@ -132,7 +150,6 @@ impl LedgerClient {
         Send: Fn(Channel, Request<Req>) -> Answer,
         Answer: Future<Output = Result<Response<Res>, Status>>,
     {
-        let timeout = self.inner.options.request_timeout;
         let mut request = self.authorized(message);
         request.set_timeout(timeout);
         let answer = send(self.inner.pool.next()?, request);

@@ -342,6 +342,10 @@ impl Refusal {
             ("IDEMPOTENCY_KEY_EXPIRED", _) => "read the state first, then write with a new key",
             ("IDEMPOTENCY_MISMATCH", _) => "one key stands for one transaction: use a new key for another",
             ("IDEMPOTENCY_KEY_IN_FUTURE", _) => "check this machine's clock, or let the client make the key",
+            ("VAULT_DIVERGED", _) => {
+                "an administrator checks and recovers it: strongroom ledger integrity NS/VAULT --full, \
+                 strongroom ledger recover NS/VAULT"
+            }
             ("LAST_ADMIN_TOKEN", _) => "create another admin token first",
             (_, ErrorCode::Unauthorized) => {
                 "name a token file with --token-file or STRONGROOM_TOKEN_FILE whose role and scope suffice"

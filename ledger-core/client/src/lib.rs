@@ -37,6 +37,7 @@ mod admin;
 mod client;
 mod connector;
 mod history;
+mod maintenance;
 mod read;
 mod verified;
 mod verified_list;
@@ -53,6 +54,7 @@ pub use admin::{AdminPage, MintedToken, NodeInfo, SnapshotInfo, Snapshots, Token
 pub use client::LedgerClient;
 pub use error::{ClientError, ErrorCode, Fork, Refusal, tls_hint};
 pub use history::{BlockContent, BlockRange, HistoricalRead, History, HistorySubject};
+pub use maintenance::{IntegrityDepth, IntegrityIssue, IntegrityReport, RecoveredVault, VaultFence};
 pub use options::{ClientOptions, RetryPolicy, TlsOptions};
 pub use pins::{
     DirectoryPins, FORKS_MAX, ForkEvidence, MemoryPins, Pin, PinError, PinId, PinOutcome, PinStore,

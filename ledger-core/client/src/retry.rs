@@ -50,7 +50,12 @@ impl RetryPolicy {
 }
 
 fn is_transient(refusal: &Refusal) -> bool {
-    matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::DeadlineExceeded | ErrorCode::Overloaded)
+    // A fenced vault waits for an administrator, who is slower than any back-off.
+    refusal.reason != "VAULT_DIVERGED"
+        && matches!(
+            refusal.code,
+            ErrorCode::Unavailable | ErrorCode::DeadlineExceeded | ErrorCode::Overloaded
+        )
 }
 
 /// A number in 0..1; the middle when the system has no randomness, which only makes waits equal.

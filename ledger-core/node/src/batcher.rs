@@ -215,6 +215,10 @@ impl Batcher {
                 WriteTarget::Known(id) => Some(*id),
             };
             match vault {
+                // Before the log: what is refused here has not happened and will not.
+                Some(vault) if let Some(fence) = state.fence(vault) => {
+                    caller.answer(Err(fence.refusal().into()));
+                }
                 Some(vault) => {
                     submissions.push(Submission {
                         vault,

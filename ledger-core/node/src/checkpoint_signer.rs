@@ -37,6 +37,8 @@ pub(crate) struct SignedTip {
 pub(crate) enum SignError {
     #[error("there is no such vault")]
     VaultNotFound,
+    #[error("the vault is fenced")]
+    VaultDiverged,
     #[error("too many callers wait for a checkpoint")]
     Overloaded,
     #[error("the state cannot be read: {0}")]
@@ -198,6 +200,7 @@ impl CheckpointSigner {
         let tip = |vault| match state.tip(vault) {
             Ok(tip) => Ok(tip),
             Err(ReadError::VaultNotFound) => Err(SignError::VaultNotFound),
+            Err(ReadError::VaultDiverged(_)) => Err(SignError::VaultDiverged),
             Err(ReadError::State(error)) => Err(SignError::State(Arc::new(error))),
             Err(_) => Err(SignError::Stopped),
         };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ledger_core::command::{AdminRefusal, WriteRefusal};
+use ledger_core::command::{AdminRefusal, Fence, WriteRefusal};
 use ledger_core::ledger_state::{ReadError, StateError};
 use ledger_core::names::{LedgerId, VaultId, VaultRef};
 use ledger_core::page_token::PageTokenError;
@@ -169,6 +169,14 @@ pub enum ReadFailure {
         /// The vault.
         vault: VaultRef,
     },
+    /// The vault is fenced.
+    #[error("vault {vault} is fenced at block {}: {}. Have an administrator recover it", fence.height, fence.what)]
+    VaultDiverged {
+        /// The vault.
+        vault: VaultRef,
+        /// Why.
+        fence: Box<Fence>,
+    },
     /// The log is not that long.
     #[error("height or size {asked} is not available: the newest block of the vault is {height}")]
     HeightUnavailable {
@@ -281,6 +289,7 @@ impl ReadFailure {
             ReadError::ListHeightGone { height, tip } => Self::ListHeightGone { height, tip },
             ReadError::ListDiffers { height } => Self::ListDiffers { height },
             ReadError::Compacted { asked, first } => Self::Compacted { asked, first },
+            ReadError::VaultDiverged(fence) => Self::VaultDiverged { vault: vault.clone(), fence },
             ReadError::State(error) => Self::State(error),
             other => Self::Unavailable { reason: other.to_string() },
         }

@@ -30,7 +30,7 @@ pub(crate) struct GarbageCollector {
 
 impl GarbageCollector {
     /// Runs for ever.
-    pub async fn run(self) {
+    pub async fn run(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -42,8 +42,9 @@ impl GarbageCollector {
         }
     }
 
-    /// Expires all that has expired by now, as many transactions as it takes.
-    async fn collect(&self) {
+    /// Expires all that has expired by now, as many transactions as it takes; returns how many entities that were.
+    pub async fn collect(&self) -> u64 {
+        let mut total = 0;
         loop {
             let expired = self.expired();
             let found: usize = expired.values().map(Vec::len).sum();
@@ -51,9 +52,10 @@ impl GarbageCollector {
             for (vault, keys) in expired {
                 done += self.expire(vault, keys).await;
             }
+            total += done as u64;
             // Nothing done: the queue is full or the node stops. The next tick tries again.
             if found < OPERATIONS_MAX || done == 0 {
-                return;
+                return total;
             }
         }
     }

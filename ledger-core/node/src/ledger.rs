@@ -67,6 +67,8 @@ pub struct NodeStatus {
     pub snapshot_index: Option<u64>,
     /// When the newest snapshot was begun, unix milliseconds; `None` = there is no snapshot.
     pub snapshot_created_at_ms: Option<u64>,
+    /// Vaults that are fenced because what is stored of them does not fit their blocks.
+    pub fenced_vault_count: u64,
 }
 
 /// A ledger that is open in this process. Clones share it; the last one that goes stops the node.
@@ -86,6 +88,7 @@ pub(crate) struct Shared {
     pub lists: KeptLists,
     admin: Semaphore,
     pub historical_proofs: HistoricalProofs,
+    pub maintenance: Arc<Semaphore>,
     pub thread: NodeThread,
 }
 
@@ -101,8 +104,14 @@ impl fmt::Debug for Ledger {
 impl Ledger {
     /// Opens the ledger of a data directory, or makes a new one. Returns once this node leads and
     /// everything that was ever acknowledged is applied.
-    pub async fn open(directory: DataDirectory, stores: Stores, options: Options) -> Result<Self, OpenError> {
+    pub async fn open(
+        mut directory: DataDirectory,
+        stores: Stores,
+        options: Options,
+    ) -> Result<Self, OpenError> {
         options.validate()?;
+        // The stores are open, so they have the present format.
+        directory.finish_upgrade()?;
         let counters = Arc::new(CounterCells::default());
         let failure = FailureCell::default();
         let (node_id, ledger_id) = (directory.node_id(), directory.ledger_id());
@@ -118,6 +127,7 @@ impl Ledger {
         let admin = Semaphore::new(ADMIN_COMMANDS_MAX);
         let lists = KeptLists::default();
         let historical_proofs = HistoricalProofs::new();
+        let maintenance = Arc::new(Semaphore::new(1));
         let shared = Shared {
             handles,
             counters,
@@ -129,6 +139,7 @@ impl Ledger {
             lists,
             admin,
             historical_proofs,
+            maintenance,
             thread,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -173,6 +184,7 @@ impl Ledger {
             vault_count: state.vault_count(),
             snapshot_index: snapshot.map(|newest| newest.index),
             snapshot_created_at_ms: snapshot.map(|newest| newest.created_at_ms),
+            fenced_vault_count: state.fenced_count(),
         }
     }
 
@@ -295,6 +307,11 @@ impl Ledger {
     /// The folder of this node's snapshots. Listing it reads files: call it where waiting for a disk is allowed.
     pub fn snapshots(&self) -> SnapshotFolder {
         self.shared.handles.snapshots.folder().clone()
+    }
+
+    /// Looks for expired entities now, as the node does by itself at its interval; answers how many were expired.
+    pub async fn collect_garbage(&self) -> u64 {
+        self.shared.handles.collector.collect().await
     }
 
     /// Resolves when the node has stopped by itself because a store or the engine failed: end the

@@ -31,13 +31,16 @@
 //! - A linearizable read sees every write that was acknowledged before it began.
 //! - A checkpoint is signed only over what is committed and applied, and only after its size and root are
 //!   durable; a data directory that went back in time behind one is refused.
+//! - A vault whose stored rows do not fit its blocks is fenced: reads and writes of it are refused, others go
+//!   on, and [`Ledger::recover_vault`] makes its rows anew from its blocks.
 //! - The first fault of a store stops the node ([`Ledger::failure`]); nothing is acknowledged after it.
 //!
 //! # Map
 //!
 //! `ledger`, `reads`, `historical_reads`, `verified_lists` and `watch` are the façade. A write passes `batcher` → `raft` (the only module that names the
 //! engine) → `log_writer` → `applied_state`; `flusher`, `checkpoint_signer`, `read_barrier` and
-//! `garbage_collection` and `snapshots` work beside it; `node_thread` starts and stops them all.
+//! `garbage_collection` and `snapshots` work beside it, `maintenance` checks and recovers vaults; `node_thread` starts and
+//! stops them all.
 //!
 //! # It is not
 //!
@@ -59,6 +62,7 @@ mod historical_proofs;
 mod historical_reads;
 mod ledger;
 mod log_writer;
+mod maintenance;
 mod node_thread;
 mod options;
 mod raft;
@@ -75,6 +79,7 @@ pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};
 pub use historical_reads::{HistoricalRead, History};
 pub use ledger::{Ledger, NodeStatus, Stores};
+pub use maintenance::MaintenanceError;
 pub use options::{
     BATCH_DELAY_MAX, Bootstrap, GC_INTERVAL_MAX, Options, OptionsError, QUEUE_BYTES_MIN, SNAPSHOT_EVERY_MAX,
 };

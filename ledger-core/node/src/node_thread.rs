@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use ledger_core::command::{Command, Outcome};
 use ledger_core::ledger_state::{LedgerState, ReadError};
-use ledger_core::ports::{AppliedState, LogSnapshot, SignedMark};
+use ledger_core::ports::{AppliedState, LogSnapshot, LogStore, SignedMark};
 use ledger_verify::header::HEADER_VERSION;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -38,6 +38,8 @@ pub(crate) struct NodeHandles {
     pub signer: CheckpointSigner,
     pub flusher: Flusher,
     pub snapshots: SnapshotMaker,
+    pub collector: Arc<GarbageCollector>,
+    pub log_store: Arc<dyn LogStore>,
 }
 
 /// What a node is opened with.
@@ -173,10 +175,21 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
             return Err(OpenError::Snapshots(error));
         }
     };
+    let queue = WriteQueue::new(&parts.options, Arc::clone(&parts.counters));
+    let collector = GarbageCollector {
+        consensus: consensus.clone(),
+        ledger: Arc::clone(&ledger),
+        queue: queue.clone(),
+        clock: Arc::clone(&parts.options.clock),
+        interval: parts.options.gc_interval,
+        counters: Arc::clone(&parts.counters),
+    };
     Ok(NodeHandles {
         ledger,
         consensus,
-        queue: WriteQueue::new(&parts.options, Arc::clone(&parts.counters)),
+        queue,
+        collector: Arc::new(collector),
+        log_store: Arc::clone(&parts.stores.log),
         barrier: ReadBarrier::new(Arc::clone(&parts.counters), electorate),
         signer,
         flusher: storage.flusher.clone(),
@@ -309,7 +322,8 @@ fn check_mark(state: &LedgerState, mark: &SignedMark) -> Result<(), OpenError> {
     };
     let recovered_size = match state.tip(mark.vault) {
         Ok(tip) => tip.size,
-        Err(ReadError::VaultNotFound) => return Ok(()),
+        // Of a fenced vault it is checked when it is recovered.
+        Err(ReadError::VaultNotFound | ReadError::VaultDiverged(_)) => return Ok(()),
         Err(error) => return Err(broken(error)),
     };
     let agrees =
@@ -341,18 +355,10 @@ fn spawn_tasks(parts: &NodeParts, handles: &NodeHandles) -> Tasks {
         counters: Arc::clone(&parts.counters),
         batch_delay: parts.options.batch_delay,
     };
-    let collector = GarbageCollector {
-        consensus: handles.consensus.clone(),
-        ledger: Arc::clone(&handles.ledger),
-        queue: handles.queue.clone(),
-        clock: Arc::clone(&parts.options.clock),
-        interval: parts.options.gc_interval,
-        counters: Arc::clone(&parts.counters),
-    };
     let mut forever = JoinSet::new();
     forever.spawn(handles.barrier.clone().run(handles.consensus.clone()));
     forever.spawn(handles.signer.clone().run());
-    forever.spawn(collector.run());
+    forever.spawn(Arc::clone(&handles.collector).run());
     forever.spawn(release_log(handles.flusher.clone(), handles.consensus.clone()));
     forever.spawn(handles.snapshots.clone().run());
     Tasks { forever, batcher: tokio::spawn(batcher.run()) }

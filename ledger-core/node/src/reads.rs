@@ -264,6 +264,7 @@ impl Ledger {
     ) -> Result<std::sync::Arc<crate::checkpoint_signer::SignedTip>, ReadFailure> {
         self.shared.handles.signer.checkpoint(id, size_min).await.map_err(|error| match error {
             SignError::VaultNotFound => ReadFailure::VaultNotFound { vault: vault.clone() },
+            SignError::VaultDiverged => ReadFailure::Unavailable { reason: error.to_string() },
             SignError::Overloaded => ReadFailure::Overloaded { retry_after: SIGNER_RETRY_AFTER },
             SignError::State(error) => ReadFailure::Unavailable { reason: error.to_string() },
             SignError::Stopped => ReadFailure::Stopped,

@@ -103,6 +103,7 @@ impl LedgerState {
             lists: ListSets::new(),
             log,
             horizon: HorizonRow::new(retention),
+            fence: None,
         };
         self.overlay.put(Table::Blocks, rows::header_key(number, 0), header.encode().to_vec());
         self.overlay.put(Table::Vaults, rows::vault_prefix(number), created.row(id, None)?);
@@ -201,6 +202,7 @@ impl Vault {
             created_at_ms: self.created_at_ms,
             retention: self.horizon.retention,
             first_height: self.horizon.first_height(),
+            fence: self.fence.clone().map(Box::new),
         }
     }
 }

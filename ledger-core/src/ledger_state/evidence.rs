@@ -66,8 +66,13 @@ impl TileSource for Tiles<'_> {
 }
 
 impl LedgerState {
+    /// A vault that may be read.
     pub(super) fn existing(&self, id: VaultId) -> Result<&Vault, ReadError> {
-        self.vaults.get(&id).ok_or(ReadError::VaultNotFound)
+        let vault = self.vaults.get(&id).ok_or(ReadError::VaultNotFound)?;
+        match &vault.fence {
+            Some(fence) => Err(ReadError::VaultDiverged(Box::new(fence.clone()))),
+            None => Ok(vault),
+        }
     }
 
     /// The newest block.

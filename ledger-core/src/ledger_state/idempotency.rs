@@ -54,7 +54,15 @@ impl IdempotencyIndex {
             let place = RecordPlace { log_index: block.log_index, vault: block.vault, position };
             self.places.insert(digest, place);
         }
-        self.blocks.push_back(block);
+        // In log order, whatever the order of the calls: a recovered vault's blocks come late.
+        let order = |block: &RememberedBlock| (block.log_index, block.vault);
+        let place = match self.blocks.back() {
+            Some(newest) if order(newest) > order(&block) => {
+                self.blocks.partition_point(|other| order(other) < order(&block))
+            }
+            _ => self.blocks.len(),
+        };
+        self.blocks.insert(place, block);
     }
 
     /// The oldest block, when it has to go: too old, or too many records.

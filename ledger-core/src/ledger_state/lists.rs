@@ -11,7 +11,7 @@ use ledger_verify::transaction::{self, ActionRef, RESULT_CREATED, RESULT_DELETED
 use super::read::{PAGE_ROWS_MAX, PageRequest, ReadError, RelationshipFilter};
 use super::{LedgerState, Vault, inconsistent};
 use crate::command::OperationResult;
-use crate::list_sets::{LeafChange, ListChange};
+use crate::list_sets::{LeafChange, ListChange, ListSets};
 use crate::list_snapshot::ListSnapshot;
 use crate::names::VaultId;
 use crate::relationship::{Relation, Resource, Subject};
@@ -89,14 +89,25 @@ impl Vault {
     /// Applies a block's relationships to the sets and returns the list leaves that the block writes into the tree. The
     /// first block whose header covers lists writes all of them.
     pub(super) fn change_lists(&mut self, changes: Vec<ListChange>, header_version: u16) -> Vec<LeafChange> {
-        let changed = self.lists.apply(changes);
-        let covered_before = self.header.covers_lists();
+        let before = self.header;
         self.header.version = self.header.version.max(header_version);
-        match (covered_before, self.header.covers_lists()) {
-            (true, _) => changed,
-            (false, true) => self.lists.leaves().map(|(key, leaf)| (key, Some(leaf))).collect(),
-            (false, false) => Vec::new(),
-        }
+        list_leaves(&mut self.lists, changes, Some(&before), &self.header)
+    }
+}
+
+/// Applies a block's relationships to the sets; returns the list leaves that the block writes. `before` is the header
+/// of the block before it; `None` = it is the first.
+pub(super) fn list_leaves(
+    lists: &mut ListSets,
+    changes: Vec<ListChange>,
+    before: Option<&BlockHeader>,
+    header: &BlockHeader,
+) -> Vec<LeafChange> {
+    let changed = lists.apply(changes);
+    match (before.is_some_and(BlockHeader::covers_lists), header.covers_lists()) {
+        (true, _) => changed,
+        (false, true) => lists.leaves().map(|(key, leaf)| (key, Some(leaf))).collect(),
+        (false, false) => Vec::new(),
     }
 }
 
@@ -232,7 +243,7 @@ impl ListCollector {
 pub(crate) struct ListRows {
     resource: Option<Resource>,
     changes: Vec<ListChange>,
-    sets: crate::list_sets::ListSets,
+    sets: ListSets,
 }
 
 impl ListRows {
@@ -244,7 +255,7 @@ impl ListRows {
         self.changes.push(ListChange::created(&tuple.as_ref()));
     }
 
-    pub(crate) fn finish(mut self) -> crate::list_sets::ListSets {
+    pub(crate) fn finish(mut self) -> ListSets {
         self.sets.apply(self.changes);
         self.sets
     }
@@ -253,7 +264,7 @@ impl ListRows {
 /// Hash and value hash of every leaf that a header of this version commits to.
 pub(crate) fn with_lists(
     mut leaves: Vec<(Hash, Hash)>,
-    lists: &crate::list_sets::ListSets,
+    lists: &ListSets,
     header: &BlockHeader,
 ) -> Vec<(Hash, Hash)> {
     if header.covers_lists() {

@@ -10,15 +10,17 @@ use ledger_verify::header::{BlockHeader, HEADER_VERSION_WITHOUT_LISTS};
 use ledger_verify::state::StateKey;
 
 use super::evidence::Tiles;
+use super::fence;
 use super::idempotency::{IdempotencyIndex, RememberedBlock};
 use super::lists::{ListRows, with_lists};
 use super::{LedgerState, Namespace, StateError, Vault, inconsistent, known_header_version};
 use crate::codec;
+use crate::command::Fence;
 use crate::list_sets::ListSets;
 use crate::log_tree::{LogTree, TILE_WIDTH};
 use crate::names::{NamespaceName, VaultId, VaultNumber, VaultRef};
 use crate::overlay::Overlay;
-use crate::ports::{ScanRange, StateStore, Table};
+use crate::ports::{ScanRange, StateStore, StoreError, Table};
 use crate::rows::{self, HorizonRow, IdempotencyRow, LedgerRow, NamespaceRow, VaultRow};
 use crate::state_tree::StateTree;
 
@@ -87,6 +89,7 @@ fn load_vaults(state: &mut LedgerState) -> Result<(), StateError> {
         stored.push((VaultNumber(u64::from_be_bytes(number)), row, horizon));
         Ok(())
     })?;
+    let log_time_ms = state.log_time_ms();
     for (number, row, horizon) in stored {
         state.vault_ids_used.insert(row.id);
         if row.deleted_at_ms.is_some() {
@@ -96,19 +99,21 @@ fn load_vaults(state: &mut LedgerState) -> Result<(), StateError> {
         let namespace = state.namespaces.get_mut(&row.namespace);
         let namespace = namespace.ok_or_else(|| inconsistent(format!("vault {name} has no namespace")))?;
         namespace.vaults.insert(row.name.clone(), row.id);
-        let vault = load_vault(&state.overlay, number, name, &row, horizon)?;
+        let vault = load_vault(&mut state.overlay, number, name, (&row, horizon), log_time_ms)?;
         state.key_count += vault.key_count();
         state.vaults.insert(row.id, vault);
     }
     Ok(())
 }
 
+/// Loads a vault, or fences it when its rows do not fit its newest header. A header that cannot be read is an
+/// error: nothing says then what the rows should be.
 fn load_vault(
-    overlay: &Overlay,
+    overlay: &mut Overlay,
     number: VaultNumber,
     name: VaultRef,
-    row: &VaultRow,
-    horizon: Option<HorizonRow>,
+    (row, horizon): (&VaultRow, Option<HorizonRow>),
+    log_time_ms: u64,
 ) -> Result<Vault, StateError> {
     let header = BlockHeader::decode(&row.header).map_err(|error| {
         inconsistent(format!("the newest header of vault {name} does not decode: {error}"))
@@ -116,19 +121,88 @@ fn load_vault(
     if VaultId(header.vault_id) != row.id {
         return Err(inconsistent(format!("the newest header of vault {name} is another vault's")));
     }
-    let (leaves, lists) = leaves(overlay, number)?;
-    let tree = StateTree::from_leaves(with_lists(leaves, &lists, &header));
-    if tree.root() != header.state_root {
-        return Err(inconsistent(format!(
-            "the rows of vault {name} do not have the state root of its block {}",
-            header.height
-        )));
-    }
-    let log = load_log(overlay, number, &name, &header)?;
+    let stored_fence = fence::stored(overlay, number)?;
+    let (trees, fence) = match (trees(overlay, number, &name, &header), stored_fence) {
+        (Ok(trees), None) => (trees, None),
+        (Ok(_), Some(fence)) => (Trees::default(), Some(fence)),
+        (Err(error), stored) => {
+            let new = Misfit::of(error)?.fence(&header, log_time_ms);
+            let fence = stored.unwrap_or(new);
+            fence::store(overlay, number, &fence)?;
+            (Trees::default(), Some(fence))
+        }
+    };
     let block_hash = header.leaf_hash();
     let horizon = horizon.unwrap_or_else(|| HorizonRow::of_format_1(header.height));
     let created_at_ms = row.created_at_ms;
-    Ok(Vault { number, name, created_at_ms, header, block_hash, tree, lists, log, horizon })
+    let Trees { tree, lists, log } = trees;
+    Ok(Vault { number, name, created_at_ms, header, block_hash, tree, lists, log, horizon, fence })
+}
+
+/// What is rebuilt of a vault; empty while it is fenced.
+#[derive(Default)]
+struct Trees {
+    tree: StateTree,
+    lists: ListSets,
+    log: LogTree,
+}
+
+/// What is stored of a vault and does not fit.
+struct Misfit {
+    computed_root: Option<Hash>,
+    what: String,
+}
+
+enum TreesError {
+    Root(Hash),
+    State(StateError),
+}
+
+impl From<StateError> for TreesError {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
+    }
+}
+
+impl Misfit {
+    /// A store that fails as a whole is no matter of one vault: that error is returned.
+    fn of(error: TreesError) -> Result<Self, StateError> {
+        match error {
+            TreesError::Root(computed) => Ok(Self {
+                computed_root: Some(computed),
+                what: "the stored rows do not have the state root of the newest block".to_owned(),
+            }),
+            TreesError::State(StateError::Store(error)) if !matches!(error, StoreError::Corrupt { .. }) => {
+                Err(error.into())
+            }
+            TreesError::State(StateError::Inconsistent { what }) => Ok(Self { computed_root: None, what }),
+            TreesError::State(error) => Ok(Self { computed_root: None, what: error.to_string() }),
+        }
+    }
+
+    fn fence(self, header: &BlockHeader, since_ms: u64) -> Fence {
+        Fence {
+            height: header.height,
+            expected_root: header.state_root,
+            computed_root: self.computed_root,
+            what: self.what,
+            since_ms,
+        }
+    }
+}
+
+fn trees(
+    overlay: &Overlay,
+    number: VaultNumber,
+    name: &VaultRef,
+    header: &BlockHeader,
+) -> Result<Trees, TreesError> {
+    let (leaves, lists) = leaves(overlay, number)?;
+    let tree = StateTree::from_leaves(with_lists(leaves, &lists, header));
+    if tree.root() != header.state_root {
+        return Err(TreesError::Root(tree.root()));
+    }
+    Ok(Trees { tree, lists, log: load_log(overlay, number, name, header)? })
 }
 
 /// Key hash and value hash of every entity and relationship of a vault, and the lists of its resources.

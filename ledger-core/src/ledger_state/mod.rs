@@ -6,13 +6,18 @@
 mod block;
 mod directory;
 mod evidence;
+mod fence;
 mod history;
 mod idempotency;
+mod integrity;
 mod lists;
 mod load;
 mod read;
+mod recovery;
+mod replay;
 mod retention;
 mod rewind;
+mod scan;
 mod undo;
 mod write;
 
@@ -25,15 +30,21 @@ use ledger_verify::header::{BlockHeader, HEADER_VERSION};
 
 pub use evidence::{Block, StateEvidence, Tip};
 pub use history::{HistoryCursor, HistoryLimit, HistoryPage, KeyChange, KeyVersion, LastChange};
+pub use integrity::{
+    ISSUES_MAX, IntegrityCheck, IntegrityDepth, IntegrityIssue, IntegrityReport, IssueKind, Progress,
+};
 pub use lists::{Collected, LIST_BLOCKS_MAX, LIST_MEMBERS_MAX, ListCollector, ListHead};
-pub(crate) use lists::{ListRows, with_lists};
 pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
+pub use recovery::{Recovered, RecoveryRefusal, VaultRecovery};
 pub use rewind::{REWIND_IN_PLACE_MAX, Rewind};
+
+pub(crate) use lists::{ListRows, with_lists};
+pub(crate) use scan::from_hex;
 
 pub use crate::overlay::FlushJob;
 
 use crate::codec::{self, CodecError};
-use crate::command::{Command, Outcome, Proposal, Retention};
+use crate::command::{Command, Fence, Outcome, Proposal, Retention};
 use crate::list_sets::ListSets;
 use crate::log_tree::LogTree;
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultNumber, VaultRef};
@@ -120,11 +131,13 @@ struct Vault {
     created_at_ms: u64,
     header: BlockHeader,
     block_hash: Hash,
+    /// Empty while the vault is fenced, as are `lists` and `log`.
     tree: StateTree,
     /// Kept for every header version; in the tree from the first header that covers lists.
     lists: ListSets,
     log: LogTree,
     horizon: HorizonRow,
+    fence: Option<Fence>,
 }
 
 impl Vault {

@@ -4,7 +4,7 @@ use ledger_verify::state::LeafValue;
 
 use super::{LedgerState, StateError, inconsistent};
 use crate::codec::{self, CodecError};
-use crate::command::Receipt;
+use crate::command::{Fence, Receipt};
 use crate::entity::{Entity, EntityKey};
 use crate::names::VaultId;
 use crate::ports::{ScanRange, StoreError, Table};
@@ -73,6 +73,9 @@ pub enum ReadError {
         /// The lowest height that is kept.
         first: u64,
     },
+    /// The vault is fenced.
+    #[error("the vault is fenced at block {}: {}", .0.height, .0.what)]
+    VaultDiverged(Box<Fence>),
     /// The state cannot be read: the node must stop.
     #[error(transparent)]
     State(#[from] StateError),
@@ -216,7 +219,7 @@ impl LedgerState {
     /// Entities whose expiry is before `time_ms`, for garbage collection, at most `limit`.
     pub fn expired(&self, time_ms: u64, limit: usize) -> Result<Vec<(VaultId, EntityKey)>, ReadError> {
         let mut found = Vec::new();
-        for (id, vault) in &self.vaults {
+        for (id, vault) in self.vaults.iter().filter(|(_, vault)| vault.fence.is_none()) {
             let range = ScanRange { prefix: rows::vault_prefix(vault.number), start: Vec::new() };
             self.overlay.scan(Table::Expiries, &range, &mut |key, _| match rows::expiry_of(key) {
                 Some((expires_at_ms, entity)) if expires_at_ms < time_ms && found.len() < limit => {

@@ -86,7 +86,8 @@ impl LedgerState {
 
     pub(super) fn compact(&mut self) -> Result<CompactionProgress, StateError> {
         let mut progress = CompactionProgress::default();
-        for (id, vault) in &mut self.vaults {
+        // A fenced vault keeps what its recovery needs.
+        for (id, vault) in self.vaults.iter_mut().filter(|(_, vault)| vault.fence.is_none()) {
             let tip = vault.header.height;
             let room = BLOCKS_PER_COMMAND.saturating_sub(progress.dropped);
             let dropped = vault.horizon.compact(&mut self.overlay, vault.number, tip, room)?;
@@ -102,6 +103,7 @@ impl LedgerState {
 
     /// Blocks, over all vaults, that retention no longer covers but that are still there.
     pub fn compaction_backlog(&self) -> u64 {
-        self.vaults.values().map(|vault| vault.horizon.excess(vault.header.height)).sum()
+        let served = self.vaults.values().filter(|vault| vault.fence.is_none());
+        served.map(|vault| vault.horizon.excess(vault.header.height)).sum()
     }
 }

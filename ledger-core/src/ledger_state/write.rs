@@ -8,7 +8,7 @@ use ledger_verify::Hash;
 use ledger_verify::state::{LeafKind, LeafValue, StateKey};
 
 use super::block::{OpenBlock, Sealed, encode_operations};
-use super::idempotency::{self, RecordPlace, payload_digest};
+use super::idempotency::{self, KeyDigest, RecordPlace, payload_digest};
 use super::undo::Before;
 use super::{KEYS_MAX, LedgerState, StateError, Vault, inconsistent};
 use crate::codec;
@@ -40,9 +40,15 @@ impl LedgerState {
         self.forget_old_keys(time_ms)?;
         let mut blocks = BTreeMap::new();
         let mut answers = Vec::with_capacity(submissions.len());
+        let mut postponed = BTreeMap::new();
         for submission in submissions {
-            answers.push(self.submit(time_ms, submission, &mut blocks)?);
+            let answer = self.submit(time_ms, submission, &mut blocks)?;
+            if matches!(answer, Answer::Refused(WriteRefusal::VaultDiverged { .. })) {
+                postponed.entry(submission.vault).or_insert_with(Vec::new).push(submission.clone());
+            }
+            answers.push(answer);
         }
+        self.postpone(at, time_ms, postponed)?;
         let mut sealed = BTreeMap::new();
         for (number, block) in blocks {
             if !block.is_empty() {
@@ -104,10 +110,29 @@ impl LedgerState {
         if key.unix_ms() > time_ms.saturating_add(idempotency::AHEAD_MS) {
             return Ok(Answer::Refused(WriteRefusal::IdempotencyKeyInFuture { log_time_ms: time_ms }));
         }
+        if let Some(fence) = &vault.fence {
+            return Ok(Answer::Refused(fence.refusal()));
+        }
+        match self.evaluate(time_ms, submission, digest, block)? {
+            Ok(position) => Ok(Answer::InBlock { vault: *id, number, position, replayed: false }),
+            Err(refusal) => Ok(Answer::Refused(refusal)),
+        }
+    }
+
+    /// Evaluates a transaction that was not seen before and adds it to the block; returns its index there.
+    pub(super) fn evaluate(
+        &mut self,
+        time_ms: u64,
+        submission: &Submission,
+        digest: KeyDigest,
+        block: &mut OpenBlock,
+    ) -> Result<Result<u32, WriteRefusal>, StateError> {
+        let Submission { vault: id, actor, transaction } = submission;
+        let vault = self.vaults.get(id).ok_or_else(|| inconsistent("a submission has no vault"))?;
         let mut evaluation = Evaluation::new(&self.overlay, vault, block, time_ms, self.key_count);
         let results = match evaluation.run(transaction, actor)? {
             Ok(results) => results,
-            Err(refusal) => return Ok(Answer::Refused(refusal)),
+            Err(refusal) => return Ok(Err(refusal)),
         };
         let staged = evaluation.staged;
         self.key_count = self.key_count + staged.created - staged.deleted;
@@ -117,8 +142,7 @@ impl LedgerState {
                 None => self.overlay.delete(table, row_key),
             }
         }
-        let position = block.push(actor, transaction, time_ms, digest, results, staged.leaves);
-        Ok(Answer::InBlock { vault: *id, number, position, replayed: false })
+        Ok(Ok(block.push(actor, transaction, time_ms, digest, results, staged.leaves)))
     }
 
     /// The first answer to a remembered key, or a mismatch.

@@ -34,11 +34,13 @@ pub enum Table {
     Undo = 11,
     /// Deletions by vault, key hash and height, newest first.
     Tombstones = 12,
+    /// Vaults that are fenced, and the writes that wait for their recovery, by vault and log index.
+    Fenced = 14,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Ledger,
         Self::Namespaces,
         Self::Vaults,
@@ -52,7 +54,11 @@ impl Table {
         Self::Tiles,
         Self::Undo,
         Self::Tombstones,
+        Self::Fenced,
     ];
+
+    /// One more than the highest number of a table: the length of an array that is indexed by tables.
+    pub const NUMBERS: usize = 15;
 
     /// Whether a row, once written, never changes until it is deleted for good or dropped with its vault:
     /// such tables may live in a file of their own that is made durable before the others. Deletions in
@@ -87,6 +93,7 @@ impl Table {
             Self::Tiles => "tiles",
             Self::Undo => "undo",
             Self::Tombstones => "tombstones",
+            Self::Fenced => "fenced",
         }
     }
 }

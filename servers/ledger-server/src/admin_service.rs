@@ -15,7 +15,7 @@ use crate::errors;
 use crate::tokens::{TokenError, TokenRegistry};
 use crate::wire::paging::{DirectoryQuery, page_size, page_token};
 use crate::wire::snapshot::snapshot_answer;
-use crate::wire::{AtField, FieldFault, address, history, read, token};
+use crate::wire::{AtField, FieldFault, address, history, maintenance, read, token};
 use crate::write_gate::WriteGate;
 
 /// How long a call waits for the end of a snapshot: well below the time of a request.
@@ -184,6 +184,7 @@ impl AdminService for LedgerAdminService {
             log_time_ms: self.ledger.log_time_ms(),
             namespace_count: node.namespace_count,
             vault_count: node.vault_count,
+            fenced_vault_count: node.fenced_vault_count,
         }))
     }
 
@@ -259,6 +260,36 @@ impl AdminService for LedgerAdminService {
             }),
             last_failure: work.last_failure.unwrap_or_default(),
         }))
+    }
+
+    async fn check_integrity(
+        &self,
+        request: Request<v1::CheckIntegrityRequest>,
+    ) -> Result<Response<v1::CheckIntegrityResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let vault = caller.vault(request.vault)?;
+        let checked = self.ledger.check_integrity(&vault, maintenance::depth(request.full)).await;
+        Ok(Response::new(maintenance::report_answer(checked.map_err(errors::maintenance_failed)?)))
+    }
+
+    async fn recover_vault(
+        &self,
+        request: Request<v1::RecoverVaultRequest>,
+    ) -> Result<Response<v1::RecoverVaultResponse>, Status> {
+        let vault = Caller::of(&request)?.vault(request.into_inner().vault)?;
+        self.gate.admit()?;
+        let recovered = self.ledger.recover_vault(&vault).await.map_err(errors::maintenance_failed)?;
+        Ok(Response::new(maintenance::recovered_answer(recovered)))
+    }
+
+    async fn force_gc(
+        &self,
+        _request: Request<v1::ForceGcRequest>,
+    ) -> Result<Response<v1::ForceGcResponse>, Status> {
+        self.gate.admit()?;
+        let entities_expired = self.ledger.collect_garbage().await;
+        Ok(Response::new(v1::ForceGcResponse { entities_expired }))
     }
 }
 

@@ -55,6 +55,7 @@ impl EngineMetrics {
             ("ledger_overlay_bytes", node.overlay_bytes),
             ("ledger_namespaces", node.namespace_count),
             ("ledger_vaults", node.vault_count),
+            ("ledger_vaults_fenced", node.fenced_vault_count),
             ("ledger_log_time_ms", self.ledger.log_time_ms()),
             ("ledger_snapshot_index", node.snapshot_index.unwrap_or(0)),
             ("ledger_snapshot_created_at_ms", node.snapshot_created_at_ms.unwrap_or(0)),
@@ -106,5 +107,7 @@ fn describe() {
     describe_gauge!("ledger_overlay_bytes", "Applied but unwritten bytes.");
     describe_gauge!("ledger_namespaces", "Namespaces.");
     describe_gauge!("ledger_vaults", "Vaults.");
+    describe_gauge!("ledger_vaults_fenced", "Vaults whose stored rows do not fit their blocks: not served.");
+    describe_gauge!("ledger_read_only", "1 while the disk is nearly full and writes are refused.");
     describe_gauge!("ledger_log_time_ms", "The ledger's time, unix milliseconds.");
 }

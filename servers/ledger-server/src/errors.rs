@@ -9,10 +9,12 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ledger_core::command::{AdminRefusal, ConditionFailure, WriteRefusal};
+use ledger_core::ledger_state::RecoveryRefusal;
 use ledger_core::names::{NamespaceName, VaultRef};
 use ledger_core::page_token::PageTokenError;
-use ledger_node::{AdminError, ReadFailure, SnapshotFailure, WriteError};
+use ledger_node::{AdminError, MaintenanceError, ReadFailure, SnapshotFailure, WriteError};
 use ledger_proto::ERROR_DOMAIN;
+use ledger_verify::Hash;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -127,12 +129,53 @@ fn write_refused(refusal: &WriteRefusal) -> Status {
             let metadata = Metadata::none().with("op_index", op_index);
             (Code::PermissionDenied, Reason::PermissionDenied, metadata)
         }
+        WriteRefusal::VaultDiverged { height, expected_root, computed_root } => {
+            let metadata = diverged(*height, expected_root, computed_root.as_ref());
+            (Code::Unavailable, Reason::VaultDiverged, metadata)
+        }
         WriteRefusal::VaultFull { limit } => {
             (Code::ResourceExhausted, Reason::VaultFull, Metadata::none().with("limit", limit))
         }
         other => return internal(other),
     };
     status(code, reason, refusal.to_string(), metadata)
+}
+
+/// Where a fenced vault stands.
+fn diverged(height: u64, expected_root: &Hash, computed_root: Option<&Hash>) -> Metadata {
+    let metadata = Metadata::none().with("height", height).with("expected_root", hex::encode(expected_root));
+    match computed_root {
+        Some(root) => metadata.with("computed_root", hex::encode(root)),
+        None => metadata,
+    }
+}
+
+/// A check or a recovery that was not carried out.
+pub(crate) fn maintenance_failed(failure: MaintenanceError) -> Status {
+    match &failure {
+        MaintenanceError::VaultNotFound { vault } => vault_not_found(vault.clone()),
+        MaintenanceError::Busy { retry_after } => overloaded(*retry_after),
+        MaintenanceError::NotRecovered { vault, refusal } => {
+            let metadata = Metadata::none().with("vault", vault);
+            match refusal {
+                RecoveryRefusal::VaultNotFound => vault_not_found(vault.clone()),
+                RecoveryRefusal::State(error) => internal(error),
+                RecoveryRefusal::NotFenced => {
+                    status(Code::FailedPrecondition, Reason::VaultNotDiverged, failure.to_string(), metadata)
+                }
+                _ => {
+                    let reason = Reason::VaultNotRecoverable;
+                    status(Code::FailedPrecondition, reason, failure.to_string(), metadata)
+                }
+            }
+        }
+        MaintenanceError::Stopped => stopping(&failure),
+        MaintenanceError::Read(_) => match failure {
+            MaintenanceError::Read(failure) => read_failed(failure),
+            other => internal(&other),
+        },
+        other => internal(other),
+    }
 }
 
 fn condition_reason(failure: ConditionFailure) -> Reason {
@@ -317,6 +360,10 @@ pub(crate) fn read_failed(failure: ReadFailure) -> Status {
         ReadFailure::ListHeightGone { height, tip } => {
             let metadata = Metadata::none().with("height", height).with("tip_height", tip);
             status(Code::OutOfRange, Reason::HeightUnavailable, failure.to_string(), metadata)
+        }
+        ReadFailure::VaultDiverged { ref fence, .. } => {
+            let metadata = diverged(fence.height, &fence.expected_root, fence.computed_root.as_ref());
+            status(Code::Unavailable, Reason::VaultDiverged, failure.to_string(), metadata)
         }
         ReadFailure::PageToken(error) => page_token(&error),
         ReadFailure::Overloaded { retry_after } => overloaded(retry_after),

@@ -74,6 +74,12 @@ pub enum Reason {
     Overloaded,
     /// The disk is nearly full: the server only reads until it has room again.
     DiskFull,
+    /// The vault is fenced: what is stored of it does not fit its blocks.
+    VaultDiverged,
+    /// The vault is not fenced, so there is nothing to recover.
+    VaultNotDiverged,
+    /// The vault cannot be made anew from its blocks.
+    VaultNotRecoverable,
     /// The node cannot answer at the moment.
     Unavailable,
     /// The node is stopping or has stopped.
@@ -121,6 +127,9 @@ impl Reason {
             Self::SnapshotInProgress => "SNAPSHOT_IN_PROGRESS",
             Self::Overloaded => "OVERLOADED",
             Self::DiskFull => "DISK_FULL",
+            Self::VaultDiverged => "VAULT_DIVERGED",
+            Self::VaultNotDiverged => "VAULT_NOT_DIVERGED",
+            Self::VaultNotRecoverable => "VAULT_NOT_RECOVERABLE",
             Self::Unavailable => "UNAVAILABLE",
             Self::Stopping => "STOPPING",
             Self::Internal => "INTERNAL",

@@ -29,6 +29,10 @@ use crate::write_service::LedgerWriteService;
 /// How often the engine's numbers go to the metrics recorder: far below any scrape interval.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Calls that may take minutes: no timeout of a request counts for them. The engine runs one of them at a time.
+const LONG_CALLS: [&str; 2] =
+    ["/strongroom.ledger.v1.AdminService/CheckIntegrity", "/strongroom.ledger.v1.AdminService/RecoverVault"];
+
 /// The services of a ledger behind metrics, access and the API's own words for the transport's refusals: a tower
 /// service for any HTTP/2 server, whatever its request body.
 pub type LedgerServices = CallMetricsService<AccessService<TransportErrors<Dispatch>>>;
@@ -117,6 +121,7 @@ impl LedgerServer {
         let services = self.all_services(reflection)?;
         let mut admission = self.settings.admission.clone();
         admission.streaming_paths.push(WATCH_BLOCKS.to_owned());
+        admission.streaming_paths.extend(LONG_CALLS.map(str::to_owned));
         let admission = AdmissionLayer::new(&admission);
         let closing = self.closing.clone();
         let stop = async move {
@@ -128,8 +133,8 @@ impl LedgerServer {
         let serving = serve_grpc(listener.accept(), &self.settings.limits, admission, services, stop);
         tokio::select! {
             () = serving => Ok(()),
-            never = self.follow(readiness) => match never {},
-            never = publish(EngineMetrics::new(self.ledger.clone())) => match never {},
+            never = self.follow(readiness.clone()) => match never {},
+            never = publish(&self.ledger, &readiness) => match never {},
         }
     }
 
@@ -175,10 +180,16 @@ impl LedgerServer {
     }
 }
 
-async fn publish(metrics: EngineMetrics) -> std::convert::Infallible {
+async fn publish(ledger: &Ledger, readiness: &Readiness) -> std::convert::Infallible {
+    const NOTICE: &str = "fenced";
+    let metrics = EngineMetrics::new(ledger.clone());
     let mut interval = tokio::time::interval(PUBLISH_INTERVAL);
     loop {
         interval.tick().await;
         metrics.publish();
+        match ledger.node_info().fenced_vault_count {
+            0 => readiness.clear_notice(NOTICE),
+            count => readiness.report_notice(NOTICE, format!("{count} vaults are not served: recover them")),
+        }
     }
 }

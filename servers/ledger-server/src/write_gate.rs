@@ -19,7 +19,9 @@ pub struct WriteGate {
 impl WriteGate {
     /// Closes while the disk is [read-only](DiskState::ReadOnly), opens when it is not.
     pub fn follow_disk(&self, state: DiskState) {
-        self.disk_full.store(state == DiskState::ReadOnly, Ordering::Relaxed);
+        let is_full = state == DiskState::ReadOnly;
+        self.disk_full.store(is_full, Ordering::Relaxed);
+        metrics::gauge!("ledger_read_only").set(if is_full { 1.0 } else { 0.0 });
     }
 
     /// Refuses with `DISK_FULL` while the gate is closed.

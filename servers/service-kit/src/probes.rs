@@ -90,7 +90,12 @@ impl Probes {
 
     fn ready(&self, footer: &str) -> Response<Full<Bytes>> {
         match self.readiness.check() {
-            Ok(()) => text(StatusCode::OK, format!("ready\n{footer}")),
+            Ok(()) => {
+                let notices = self.readiness.notices();
+                let notices: String =
+                    notices.iter().map(|(name, reason)| format!("{name}: {reason}\n")).collect();
+                text(StatusCode::OK, format!("ready\n{notices}{footer}"))
+            }
             Err(reasons) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reasons}\n{footer}")),
         }
     }

@@ -51,18 +51,24 @@ impl std::error::Error for NotReady {}
 
 /// The shared state behind the probes. Clones refer to the same state.
 ///
-/// A phase never goes back. Conditions (a full disk, no leader) come and go; while one is present, a ready server
-/// reports that it is not.
+/// A phase never goes back. Conditions (no leader, a lost peer) come and go; while one is present, a ready server
+/// reports that it is not. A notice (a disk so full that the server only reads) is shown and changes nothing: who
+/// takes a server out of service for it takes away the reads too.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     phase: watch::Sender<Phase>,
     obstacles: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    notices: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 impl Readiness {
     /// A server that is starting.
     pub fn starting() -> Self {
-        Self { phase: watch::Sender::new(Phase::Starting), obstacles: Arc::default() }
+        Self {
+            phase: watch::Sender::new(Phase::Starting),
+            obstacles: Arc::default(),
+            notices: Arc::default(),
+        }
     }
 
     /// The phase now.
@@ -98,6 +104,22 @@ impl Readiness {
         self.obstacles().remove(name);
     }
 
+    /// Reports a condition that people should see although the server wants requests, such as that it only reads.
+    /// The name is the condition's identity.
+    pub fn report_notice(&self, name: &'static str, reason: impl Into<String>) {
+        lock(&self.notices).insert(name, reason.into());
+    }
+
+    /// Takes a notice back.
+    pub fn clear_notice(&self, name: &'static str) {
+        lock(&self.notices).remove(name);
+    }
+
+    /// The notices now, by name.
+    pub fn notices(&self) -> BTreeMap<&'static str, String> {
+        lock(&self.notices).clone()
+    }
+
     /// `Ok` when the server wants requests.
     ///
     /// # Errors
@@ -112,6 +134,11 @@ impl Readiness {
     }
 
     fn obstacles(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
-        self.obstacles.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.obstacles)
     }
+}
+
+/// Nothing panics while it holds one of these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -122,6 +122,12 @@ pub enum LedgerCommand {
     /// Write, list, verify and restore snapshots.
     #[command(subcommand)]
     Snapshot(commands::ledger::snapshot::Snapshot),
+    /// Check that what is stored of a vault is what its blocks say, while the server runs. Exit code 5 when not.
+    Integrity(commands::ledger::integrity::Integrity),
+    /// Make the rows of a fenced vault anew from its blocks.
+    Recover(commands::ledger::recover::Recover),
+    /// Expire now what has expired.
+    Gc(commands::ledger::gc::Gc),
     /// Recompute everything in a data directory and name what does not fit. The server must be stopped.
     Doctor(commands::ledger::doctor::Doctor),
 }

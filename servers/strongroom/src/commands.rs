@@ -52,6 +52,9 @@ fn run_ledger(command: LedgerCommand, output: Output) -> Result<(), Failure> {
         LedgerCommand::Token(token) => block_on(token.run(output)),
         LedgerCommand::Key(key) => key.run(output),
         LedgerCommand::Snapshot(snapshot) => snapshot.run(output),
+        LedgerCommand::Integrity(integrity) => block_on(integrity.run(output)),
+        LedgerCommand::Recover(recover) => block_on(recover.run(output)),
+        LedgerCommand::Gc(gc) => block_on(gc.run(output)),
         LedgerCommand::Doctor(doctor) => doctor.run(output),
     }
 }

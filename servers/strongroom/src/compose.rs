@@ -25,7 +25,7 @@ use service_kit::{
     logs,
 };
 use storage_adapters::embedded::EmbeddedStores;
-use storage_adapters::redb::RedbOptions;
+use storage_adapters::redb::{OlderFormat, RedbOptions};
 use tokio::sync::oneshot;
 
 use crate::clock;
@@ -269,13 +269,17 @@ struct Opened {
 /// Opens directory, tokens, stores and engine; waits for disks on a thread of its own.
 async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
     let data = settings.data.clone();
-    let options = RedbOptions { state_cache_bytes: settings.state_cache_bytes, ..RedbOptions::default() };
+    let options = RedbOptions {
+        state_cache_bytes: settings.state_cache_bytes,
+        older_format: OlderFormat::Migrate,
+        ..RedbOptions::default()
+    };
     let opened = tokio::task::spawn_blocking(move || -> Result<_, ServeError> {
         let directory = match data {
             Some(path) => DataDirectory::open(path),
             None => DataDirectory::ephemeral(),
         };
-        let directory = directory.map_err(start_error)?;
+        let directory = directory.and_then(DataDirectory::copied_for_upgrade).map_err(start_error)?;
         // What runs elsewhere, such as clients that are told the path, has another working directory.
         let path = std::path::absolute(directory.path()).map_err(start_error)?;
         let tokens = TokenRegistry::open(&path, clock::now_ms()).map_err(start_error)?;
@@ -288,7 +292,7 @@ async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
     Ok(Opened { path, tokens: Arc::new(tokens), ledger })
 }
 
-/// A disk without room makes the server read-only, and unready, before it makes it fail.
+/// A disk without room makes the server read-only before it makes it fail. It stays ready, and says so.
 struct DiskWatch {
     guard: DiskGuard,
     gate: WriteGate,
@@ -313,7 +317,7 @@ impl DiskWatch {
     }
 
     fn measure(&mut self) {
-        const OBSTACLE: &str = "disk";
+        const NOTICE: &str = "read-only";
         match self.guard.observe() {
             Ok(state) => {
                 self.gate.follow_disk(state);
@@ -324,11 +328,11 @@ impl DiskWatch {
                     }
                 }
                 match state {
+                    // Still ready: reads go on, and a load balancer cannot tell them from writes.
                     DiskState::ReadOnly => {
-                        self.readiness
-                            .report_obstacle(OBSTACLE, "the disk is nearly full: writes are refused");
+                        self.readiness.report_notice(NOTICE, "the disk is nearly full: writes are refused");
                     }
-                    _ => self.readiness.clear_obstacle(OBSTACLE),
+                    _ => self.readiness.clear_notice(NOTICE),
                 }
             }
             Err(error) => tracing::warn!(%error, "cannot measure the disk"),

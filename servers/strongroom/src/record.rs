@@ -127,6 +127,18 @@ pub fn vault(vault: &ledger_client::Vault) -> Value {
         "origin": vault.origin,
         "retention": vault.retention.to_string(),
         "first_height": vault.first_height,
+        "fence": vault.fence.as_ref().map(fence),
+    })
+}
+
+/// Why a vault is fenced.
+fn fence(fence: &ledger_client::VaultFence) -> Value {
+    json!({
+        "height": fence.height,
+        "expected_root": hex::encode(fence.expected_root),
+        "computed_root": fence.computed_root.map(hex::encode),
+        "what": fence.what,
+        "since_ms": fence.since_ms,
     })
 }
 

@@ -57,6 +57,17 @@ pub enum OpenError {
         /// The file that belongs there.
         expected: &'static str,
     },
+    /// The file has an older format.
+    #[error(
+        "{} has format {found}; this program works with format {}. Start the server on it once: it copies the \
+         directory and brings it up to date", path.display(), super::format::FORMAT_VERSION
+    )]
+    OlderFormat {
+        /// The path.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+    },
     /// One of the three files is gone while another has content.
     #[error("{} is missing while {present} has content. Restore this node from a backup or a peer", path.display())]
     Missing {

@@ -14,9 +14,9 @@ use ledger_core::ports::StoreError;
 
 use super::backend::{CountingBackend, IoCounters};
 use super::failure::{Failure, OpenError, guarded, panic_message};
-use super::format::{self, FileKind, META, RowDefinition};
+use super::format::{self, FileKind, FormatAge, META, RowDefinition};
 use super::log_store::{LOG, SIGNED};
-use super::options::RedbOptions;
+use super::options::{OlderFormat, RedbOptions};
 
 /// An open database file.
 #[derive(Debug)]
@@ -70,19 +70,27 @@ impl RedbFile {
         if fresh {
             file.initialise(kind)?;
         }
-        let read = file.begin_read()?;
-        match read.open_table(META) {
-            Ok(meta) => format::check(&meta, kind, path)?,
-            Err(::redb::TableError::Storage(error)) => return Err(error.into()),
-            Err(_) => {
-                return Err(OpenError::Foreign { path: path.to_owned(), expected: kind.file_name() }.into());
+        match (file.format_age(kind, path)?, options.older_format) {
+            (FormatAge::Present, _) => {}
+            // A new file is made in the same way: what an older format lacks are tables.
+            (FormatAge::Older(_), OlderFormat::Migrate) => file.initialise(kind)?,
+            (FormatAge::Older(found), OlderFormat::Refuse) => {
+                return Err(OpenError::OlderFormat { path: path.to_owned(), found }.into());
             }
         }
-        drop(read);
         Ok(file)
     }
 
-    /// Makes every table, so that no later read finds one missing in a whole file.
+    fn format_age(&self, kind: FileKind, path: &Path) -> Result<FormatAge, Failure> {
+        match self.begin_read()?.open_table(META) {
+            Ok(meta) => format::check(&meta, kind, path),
+            Err(::redb::TableError::Storage(error)) => Err(error.into()),
+            Err(_) => Err(OpenError::Foreign { path: path.to_owned(), expected: kind.file_name() }.into()),
+        }
+    }
+
+    /// Makes every table that is not there, so that no later read finds one missing in a whole file, and
+    /// writes the format row: all of it or nothing.
     fn initialise(&self, kind: FileKind) -> Result<(), Failure> {
         let mut write = self.db()?.begin_write()?;
         write.set_quick_repair(true);

@@ -12,7 +12,10 @@ use super::failure::{Failure, OpenError};
 use super::row::{self, RowTable};
 
 /// The format of all three files that this program writes.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 2;
+
+/// The oldest format that this program can migrate. Between the two lie new tables only.
+const OLDEST_VERSION: u32 = 1;
 
 /// Key of the format row.
 pub(super) const FORMAT_KEY: &[u8] = b"format";
@@ -50,7 +53,15 @@ impl FileKind {
     }
 }
 
-/// Writes the format row of a new file.
+/// How a file's format stands to that of this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FormatAge {
+    Present,
+    /// It can be migrated.
+    Older(u32),
+}
+
+/// Writes the format row of a file.
 pub(super) fn write(
     meta: &mut RedbTable<'_, &'static [u8], &'static [u8]>,
     kind: FileKind,
@@ -63,24 +74,24 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Refuses a file of another kind, or of a format that this program does not know.
+/// Refuses a file of another kind, or of a format that this program does not know; tells how old it is.
 pub(super) fn check(
     meta: &impl ReadableTable<&'static [u8], &'static [u8]>,
     kind: FileKind,
     path: &Path,
-) -> Result<(), Failure> {
+) -> Result<FormatAge, Failure> {
     let foreign = || OpenError::Foreign { path: path.to_owned(), expected: kind.file_name() };
     let stored = meta.get(FORMAT_KEY)?.ok_or_else(foreign)?;
     let value = row::open(RowTable::FORMAT, FORMAT_KEY, stored.value())?;
     let (version, name) =
         value.split_first_chunk::<4>().ok_or_else(|| RowTable::FORMAT.corrupt(FORMAT_KEY))?;
     let found = u32::from_be_bytes(*version);
-    if found != FORMAT_VERSION {
+    if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&found) {
         let what = path.display().to_string();
         return Err(StoreError::Format { what, found, known: FORMAT_VERSION }.into());
     }
     if name != kind.file_name().as_bytes() {
         return Err(foreign().into());
     }
-    Ok(())
+    Ok(if found == FORMAT_VERSION { FormatAge::Present } else { FormatAge::Older(found) })
 }

@@ -26,6 +26,8 @@ mod stores;
 
 pub use failure::OpenError;
 pub use log_store::RedbLogStore;
-pub use options::{BLOCKS_CACHE_BYTES, LOG_CACHE_BYTES, OpenCheck, RedbOptions, STATE_CACHE_BYTES};
+pub use options::{
+    BLOCKS_CACHE_BYTES, LOG_CACHE_BYTES, OlderFormat, OpenCheck, RedbOptions, STATE_CACHE_BYTES,
+};
 pub use state_store::RedbStateStore;
 pub use stores::RedbStores;

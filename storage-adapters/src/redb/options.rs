@@ -22,6 +22,19 @@ pub struct RedbOptions {
     pub blocks_cache_bytes: usize,
     /// What is verified before anything is served.
     pub check: OpenCheck,
+    /// What happens to files of an older format.
+    pub older_format: OlderFormat,
+}
+
+/// What happens to a file whose format is older than that of this program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OlderFormat {
+    /// It is not opened.
+    #[default]
+    Refuse,
+    /// It is brought to the present format, in one transaction a file. Ask for it only where a copy of the
+    /// directory was made before: older programs cannot open the file any more.
+    Migrate,
 }
 
 /// Which files are read whole when they are opened, every page against its checksum. A damaged page
@@ -60,6 +73,7 @@ impl Default for RedbOptions {
             state_cache_bytes: STATE_CACHE_BYTES,
             blocks_cache_bytes: BLOCKS_CACHE_BYTES,
             check: OpenCheck::default(),
+            older_format: OlderFormat::default(),
         }
     }
 }

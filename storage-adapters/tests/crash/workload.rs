@@ -72,6 +72,7 @@ impl DiskStores {
             state_cache_bytes: cache_bytes,
             blocks_cache_bytes: cache_bytes,
             check: OpenCheck::default(),
+            ..RedbOptions::default()
         };
         let log = RedbLogStore::with_backend(disk.file(DiskFile::Raft), options)?;
         let (state, blocks) = (disk.file(DiskFile::State), disk.file(DiskFile::Blocks));

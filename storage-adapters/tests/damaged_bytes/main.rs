@@ -25,6 +25,7 @@ fn options(check: OpenCheck) -> RedbOptions {
         state_cache_bytes: cache_bytes,
         blocks_cache_bytes: cache_bytes,
         check,
+        ..RedbOptions::default()
     }
 }
 

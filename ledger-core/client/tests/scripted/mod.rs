@@ -355,5 +355,8 @@ impl AdminService for Service {
         create_snapshot(CreateSnapshotRequest) -> CreateSnapshotResponse;
         list_snapshots(ListSnapshotsRequest) -> ListSnapshotsResponse;
         set_retention(SetRetentionRequest) -> Vault;
+        check_integrity(CheckIntegrityRequest) -> CheckIntegrityResponse;
+        recover_vault(RecoverVaultRequest) -> RecoverVaultResponse;
+        force_gc(ForceGcRequest) -> ForceGcResponse;
     }
 }

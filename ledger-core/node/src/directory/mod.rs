@@ -4,6 +4,7 @@ mod durable_file;
 mod log_key;
 mod node_id;
 mod restore_target;
+mod upgrade;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -14,7 +15,9 @@ use ledger_core::names::LedgerId;
 use ledger_verify::note::{NoteError, SigningKey};
 
 /// Version of the directory's layout that this program reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The oldest layout that this program brings up to date.
+const FORMAT_OLDEST: u32 = 1;
 
 pub use restore_target::RestoreTarget;
 
@@ -65,6 +68,43 @@ pub enum DirectoryError {
         path: PathBuf,
         /// The layout found.
         found: u32,
+    },
+    /// The layout is older than this program, and nobody has made a copy of it yet.
+    #[error(
+        "{path} has layout {found}; this program works with layout {FORMAT}. Start the server on it once: it copies \
+         the directory and brings it up to date"
+    )]
+    FormatOlder {
+        /// The path.
+        path: PathBuf,
+        /// The layout found.
+        found: u32,
+    },
+    /// There is something where the copy before an upgrade goes.
+    #[error(
+        "{path} must be upgraded, which begins with a copy of it, but {copy} exists: move it away, or remove it with \
+         `rm -r` if it is not needed"
+    )]
+    CopyExists {
+        /// The data directory.
+        path: PathBuf,
+        /// Where the copy goes.
+        copy: PathBuf,
+    },
+    /// There is no room for the copy before an upgrade.
+    #[error(
+        "{path} must be upgraded, which begins with a copy of it to {copy}: that needs {needed_bytes} bytes, and \
+         {available_bytes} are available. Make room and start again"
+    )]
+    NoRoomForCopy {
+        /// The data directory.
+        path: PathBuf,
+        /// Where the copy goes.
+        copy: PathBuf,
+        /// Bytes of the copy and a reserve.
+        needed_bytes: u64,
+        /// Bytes of the file system that this process may use.
+        available_bytes: u64,
     },
     /// A file that belongs to the directory is missing.
     #[error("{path} is missing, but the directory holds a ledger: restore the file from a backup")]
@@ -148,8 +188,18 @@ pub struct DataDirectory {
     ledger_id: LedgerId,
     signing_key: SigningKey,
     lifetime: Lifetime,
+    layout: Layout,
     /// Released by the system when the file is closed.
     _lock: File,
+}
+
+/// The layout that the format file names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Present,
+    Older(u32),
+    /// As before, and there is a copy of it.
+    OlderAndCopied,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +210,8 @@ enum Lifetime {
 
 impl DataDirectory {
     /// Opens or creates (mode 0700) a directory. A new one gets a node id and a log key, and with it the
-    /// identity of the ledger.
+    /// identity of the ledger. One of an older layout is left as it is: see
+    /// [`copied_for_upgrade`](Self::copied_for_upgrade).
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, DirectoryError> {
         Self::open_for(path.into(), Lifetime::Kept)
     }
@@ -192,26 +243,60 @@ impl DataDirectory {
         &self.signing_key
     }
 
+    /// Makes a complete copy of a directory of an older layout, `PATH.format-N`, so that its files may be brought
+    /// up to date; [`Ledger::open`](crate::Ledger::open) finishes that. Does nothing to a directory of the present
+    /// layout. A crash at any moment loses nothing: the next call goes on.
+    ///
+    /// # Errors
+    /// When the copy exists already but was not made by an upgrade that was interrupted, when there is no room for
+    /// it, or when it cannot be written.
+    pub fn copied_for_upgrade(mut self) -> Result<Self, DirectoryError> {
+        if let Layout::Older(found) = self.layout {
+            upgrade::copy(&self.path, found)?;
+            self.layout = Layout::OlderAndCopied;
+        }
+        Ok(self)
+    }
+
+    /// Names the present layout in the format file, once the stores have it.
+    pub(crate) fn finish_upgrade(&mut self) -> Result<(), DirectoryError> {
+        match self.layout {
+            Layout::Present => return Ok(()),
+            Layout::Older(found) => {
+                return Err(DirectoryError::FormatOlder { path: self.path.clone(), found });
+            }
+            Layout::OlderAndCopied => {}
+        }
+        write_format(&self.path)?;
+        upgrade::forget(&self.path)?;
+        self.layout = Layout::Present;
+        Ok(())
+    }
+
     fn open_for(path: PathBuf, lifetime: Lifetime) -> Result<Self, DirectoryError> {
         create(&path)?;
         let lock = lock(&path)?;
         if path.join(RESTORING_FILE).exists() {
             return Err(DirectoryError::RestoreUnfinished { path });
         }
-        let is_new = check_format(&path)?;
+        let layout = check_format(&path)?;
+        let is_new = layout.is_none();
         let node_id = node_id::read_or_mint(&path.join(NODE_ID_FILE), is_new)?;
         let (ledger_id, signing_key) = log_key::read_or_mint(&path.join(LOG_KEY_FILE), is_new)?;
         if is_new {
             // Last: a directory without a format file is finished by the next open.
-            durable_file::write(
-                &path.join(FORMAT_FILE),
-                format!("{FORMAT_WORDS}{FORMAT}\n").as_bytes(),
-                0o600,
-            )?;
+            write_format(&path)?;
         }
+        let layout = match layout {
+            Some(found) if found < FORMAT => Layout::Older(found),
+            _ => {
+                upgrade::forget(&path)?;
+                Layout::Present
+            }
+        };
         let pid = format!("{}\n", std::process::id());
         durable_file::write(&path.join(PID_FILE), pid.as_bytes(), 0o600)?;
-        Ok(Self { path, node_id, ledger_id, signing_key, lifetime, _lock: lock })
+        Ok(Self { path, node_id, ledger_id, signing_key, lifetime, layout, _lock: lock })
     }
 }
 
@@ -236,7 +321,7 @@ pub fn import_key(path: &Path, ledger_id: LedgerId, key: &SigningKey) -> Result<
         return Err(DirectoryError::RestoreUnfinished { path: path.to_owned() });
     }
     let file = path.join(LOG_KEY_FILE);
-    if check_format(path)? {
+    if check_format(path)?.is_none() {
         return Err(DirectoryError::Missing { path: path.join(FORMAT_FILE) });
     }
     if file.exists() {
@@ -291,20 +376,25 @@ fn lock(directory: &Path) -> Result<File, DirectoryError> {
     }
 }
 
-/// Checks the layout; returns whether the directory has none yet.
-fn check_format(directory: &Path) -> Result<bool, DirectoryError> {
+fn write_format(directory: &Path) -> Result<(), DirectoryError> {
+    let line = format!("{FORMAT_WORDS}{FORMAT}\n");
+    durable_file::write(&directory.join(FORMAT_FILE), line.as_bytes(), 0o600)
+}
+
+/// Reads the layout; `None` when the directory has none yet.
+fn check_format(directory: &Path) -> Result<Option<u32>, DirectoryError> {
     let path = directory.join(FORMAT_FILE);
     let text = match read_text(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let holds_ledger = LEDGER_FILES.iter().any(|name| directory.join(name).exists());
-            return if holds_ledger { Err(DirectoryError::Missing { path }) } else { Ok(true) };
+            return if holds_ledger { Err(DirectoryError::Missing { path }) } else { Ok(None) };
         }
         Err(source) => return Err(DirectoryError::Io { action: "read", path, source }),
     };
     let version = text.strip_prefix(FORMAT_WORDS).and_then(|rest| rest.trim_end().parse::<u32>().ok());
     match version {
-        Some(FORMAT) => Ok(false),
+        Some(found @ FORMAT_OLDEST..=FORMAT) => Ok(Some(found)),
         Some(found) if found > FORMAT => {
             Err(DirectoryError::FormatNewer { path: directory.to_owned(), found })
         }

@@ -64,9 +64,9 @@ fn a_newer_layout_a_missing_file_and_a_damaged_one_are_refused() {
     let (format, node_id, key) =
         (parent.path().join("format"), parent.path().join("node_id"), parent.path().join("log.key"));
     let good = std::fs::read_to_string(&format).unwrap();
-    std::fs::write(&format, good.replace('1', "2")).unwrap();
+    std::fs::write(&format, good.replace('2', "3")).unwrap();
     let refused = DataDirectory::open(parent.path()).unwrap_err();
-    assert!(matches!(refused, DirectoryError::FormatNewer { found: 2, .. }), "{refused}");
+    assert!(matches!(refused, DirectoryError::FormatNewer { found: 3, .. }), "{refused}");
     std::fs::write(&format, &good).unwrap();
 
     let id = std::fs::read_to_string(&node_id).unwrap();

@@ -10,6 +10,7 @@ use tonic::Status;
 use tower::{Layer, Service};
 
 use super::policy::{Need, need_of};
+use super::revocable::{AdmittedCall, RevocableBody, Validity};
 use super::{Caller, Role, Scope};
 use crate::errors;
 use crate::tokens::TokenRegistry;
@@ -48,7 +49,7 @@ impl AccessLayer {
     }
 
     /// The caller, or `None` where nobody needs to be known.
-    fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Option<Caller>, Status> {
+    fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Option<(Caller, Option<Validity>)>, Status> {
         let need = need_of(path);
         match (need, self.reflection) {
             (Some(Need::Nothing), _) | (Some(Need::CredentialUnlessLoopback), Reflection::Open) => {
@@ -56,7 +57,7 @@ impl AccessLayer {
             }
             _ => {}
         }
-        let caller = self.authenticate(headers)?;
+        let (caller, validity) = self.authenticate(headers)?;
         let permitted = match need {
             None => return Err(errors::method_unknown()),
             Some(Need::Nothing | Need::Credential | Need::CredentialUnlessLoopback) => true,
@@ -65,14 +66,14 @@ impl AccessLayer {
         };
         match need {
             Some(need) if !permitted => Err(errors::role_denied(&caller, need)),
-            _ => Ok(Some(caller)),
+            _ => Ok(Some((caller, validity))),
         }
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Status> {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(Caller, Option<Validity>), Status> {
         let registry = match &self.authentication {
             Authentication::Tokens(registry) => registry,
-            Authentication::Off => return anonymous(),
+            Authentication::Off => return Ok((anonymous()?, None)),
         };
         let mut credentials = headers.get_all(AUTHORIZATION).iter();
         let credential = credentials.next().ok_or_else(errors::credential_missing)?;
@@ -83,7 +84,8 @@ impl AccessLayer {
             .to_str()
             .ok()
             .and_then(bearer_token)
-            .and_then(|token| registry.authenticate(token))
+            .and_then(|token| registry.authenticate_by_id(token))
+            .map(|(id, caller)| (caller, Some(Validity::new(Arc::clone(registry), id))))
             .ok_or_else(errors::credential_refused)
     }
 }
@@ -118,9 +120,12 @@ where
     S: Service<Request<B>, Response = Response<R>>,
     R: Default,
 {
-    type Response = Response<R>;
+    type Response = Response<RevocableBody<R>>;
     type Error = S::Error;
-    type Future = futures::future::Either<S::Future, std::future::Ready<Result<Response<R>, S::Error>>>;
+    type Future = futures::future::Either<
+        AdmittedCall<S::Future>,
+        std::future::Ready<Result<Response<RevocableBody<R>>, S::Error>>,
+    >;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -128,13 +133,15 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         match self.access.admit(request.uri().path(), request.headers()) {
-            Ok(caller) => {
+            Ok(admitted) => {
                 // Services must not see a caller that another layer put there.
                 request.extensions_mut().remove::<Caller>();
-                if let Some(caller) = caller {
+                let validity = admitted.and_then(|(caller, validity)| {
                     request.extensions_mut().insert(caller);
-                }
-                futures::future::Either::Left(self.inner.call(request))
+                    validity
+                });
+                let inner = self.inner.call(request);
+                futures::future::Either::Left(AdmittedCall::new(inner, validity))
             }
             Err(status) => futures::future::Either::Right(std::future::ready(Ok(status.into_http()))),
         }

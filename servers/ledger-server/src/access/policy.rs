@@ -32,6 +32,7 @@ const fn rule(path: &'static str, need: Need) -> Rule {
 
 const READS: Need = Need::VaultRole(Role::Reader);
 const WRITES: Need = Need::VaultRole(Role::Writer);
+const ADMINISTERS: Need = Need::VaultRole(Role::Admin);
 
 /// The one call of the ledger that is a stream.
 pub(crate) const WATCH_BLOCKS: &str = "/strongroom.ledger.v1.ReadService/WatchBlocks";
@@ -69,6 +70,9 @@ pub static POLICY: &[Rule] = &[
     rule("/strongroom.ledger.v1.AdminService/SetRetention", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/CreateSnapshot", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/ListSnapshots", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/CheckIntegrity", ADMINISTERS),
+    rule("/strongroom.ledger.v1.AdminService/RecoverVault", ADMINISTERS),
+    rule("/strongroom.ledger.v1.AdminService/ForceGc", Need::AdminOfEverything),
     rule("/grpc.health.v1.Health/Check", Need::Nothing),
     rule("/grpc.health.v1.Health/Watch", Need::Nothing),
     rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::CredentialUnlessLoopback),

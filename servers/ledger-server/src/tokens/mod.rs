@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use ledger_core::transaction::Actor;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 
 use crate::access::{Caller, Role, Scope};
 pub use secret::{TokenId, TokenIdError, TokenText};
@@ -169,6 +170,8 @@ pub struct TokenRegistry {
     tokens: RwLock<BTreeMap<TokenId, StoredToken>>,
     /// Held from reading the old tokens until the new ones count; authentication does not wait for the disk.
     changing: Mutex<()>,
+    /// Changes with every change of the tokens; carries no data.
+    changes: watch::Sender<()>,
 }
 
 impl std::fmt::Debug for TokenRegistry {
@@ -186,6 +189,7 @@ impl TokenRegistry {
             directory: directory.to_owned(),
             tokens: RwLock::new(tokens),
             changing: Mutex::new(()),
+            changes: watch::Sender::new(()),
         };
         if let Some(tokens) = file::read_tokens(&directory.join(TOKENS_FILE))? {
             return Ok(registry(tokens));
@@ -221,15 +225,27 @@ impl TokenRegistry {
 
     /// The caller that a token's text stands for; `None` when it is unknown or was revoked.
     pub fn authenticate(&self, text: &str) -> Option<Caller> {
+        self.authenticate_by_id(text).map(|(_, caller)| caller)
+    }
+
+    /// As [`authenticate`](Self::authenticate), with the token's id.
+    pub(crate) fn authenticate_by_id(&self, text: &str) -> Option<(TokenId, Caller)> {
         let id = secret::id_of(text)?;
         let digest = secret::digest(text);
         let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
         let token = tokens.get(&id)?;
-        bool::from(token.sha256.ct_eq(&digest)).then(|| Caller {
-            actor: token.actor.clone(),
-            role: token.role,
-            scope: token.scope.clone(),
-        })
+        let caller = || Caller { actor: token.actor.clone(), role: token.role, scope: token.scope.clone() };
+        bool::from(token.sha256.ct_eq(&digest)).then(|| (id, caller()))
+    }
+
+    /// Whether a token of this id is valid now.
+    pub(crate) fn holds(&self, id: TokenId) -> bool {
+        self.tokens.read().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+    }
+
+    /// Changes with every change of the tokens.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Makes a token. It is on disk when this returns; the text is in this answer only. Waits for the disk.
@@ -258,7 +274,8 @@ impl TokenRegistry {
         tokens.values().map(StoredToken::info).collect()
     }
 
-    /// Revokes a token: calls that carry it are refused from now on, also after a restart. Waits for the disk.
+    /// Revokes a token: calls that carry it are refused from now on, also after a restart, and answers that are
+    /// still being sent end. Waits for the disk.
     pub fn revoke(&self, id: TokenId) -> Result<TokenInfo, TokenError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut tokens = self.snapshot();
@@ -277,6 +294,7 @@ impl TokenRegistry {
     fn store(&self, tokens: BTreeMap<TokenId, StoredToken>) -> Result<(), TokenFileError> {
         file::write_tokens(&self.directory.join(TOKENS_FILE), &tokens)?;
         *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+        self.changes.send_replace(());
         Ok(())
     }
 }
@@ -320,7 +338,8 @@ mod tests {
         let caller = registry.authenticate(text.trim_end()).unwrap();
         assert_eq!((caller.role, caller.scope), (Role::Admin, Scope::Everything));
         let stored = std::fs::read_to_string(directory.path().join("tokens")).unwrap();
-        let secret = text.trim_end().rsplit_once('_').unwrap().1;
+        // The secret may contain the separator.
+        let secret = text.trim_end().splitn(3, '_').nth(2).unwrap();
         assert!(!stored.contains(secret) && !stored.contains("sr_"));
         for file in [path, directory.path().join("tokens")] {
             assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");

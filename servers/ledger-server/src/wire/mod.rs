@@ -4,6 +4,7 @@ pub(crate) mod address;
 mod field;
 pub(crate) mod history;
 pub(crate) mod list;
+pub(crate) mod maintenance;
 pub(crate) mod paging;
 pub(crate) mod read;
 pub(crate) mod snapshot;

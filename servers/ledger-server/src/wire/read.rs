@@ -207,6 +207,7 @@ pub(crate) fn vault_answer(vault: VaultInfo, origin: String) -> v1::Vault {
         origin,
         retained_blocks: history::retained_blocks_answer(vault.retention),
         first_height: vault.first_height,
+        fence: vault.fence.map(|fence| super::maintenance::fence_answer(*fence)),
     }
 }
 

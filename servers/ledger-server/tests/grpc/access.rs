@@ -13,6 +13,7 @@ enum Needs {
     Reader,
     Writer,
     Anyone,
+    AdminOfVault,
     AdminOfAll,
 }
 
@@ -21,6 +22,7 @@ fn needs(path: &str) -> Needs {
         ("ReadService", _) => Needs::Reader,
         ("WriteService", _) => Needs::Writer,
         ("AdminService", "GetNodeInfo") => Needs::Anyone,
+        ("AdminService", "CheckIntegrity" | "RecoverVault") => Needs::AdminOfVault,
         ("AdminService", _) => Needs::AdminOfAll,
         other => panic!("{other:?}"),
     }
@@ -105,6 +107,7 @@ async fn every_call_is_permitted_to_exactly_the_roles_and_scopes_it_names() {
                 Needs::Reader => *covers,
                 Needs::Writer => *covers && *role >= Role::Writer,
                 Needs::Anyone => true,
+                Needs::AdminOfVault => *covers && *role == Role::Admin,
                 Needs::AdminOfAll => false,
             };
             let authorization = format!("Bearer {token}");

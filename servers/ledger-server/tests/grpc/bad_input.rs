@@ -387,6 +387,10 @@ async fn bad_administration(server: &TestServer, cases: &mut Cases) {
         cases.field("GetVault", admin.get_vault(get).await, field);
         let retain = v1::SetRetentionRequest { vault: vault.clone(), retained_blocks: 1 };
         cases.field("SetRetention", admin.set_retention(retain).await, field);
+        let check = v1::CheckIntegrityRequest { vault: vault.clone(), full: false };
+        cases.field("CheckIntegrity", admin.check_integrity(check).await, field);
+        let recover = v1::RecoverVaultRequest { vault: vault.clone() };
+        cases.field("RecoverVault", admin.recover_vault(recover).await, field);
         let delete = v1::DeleteVaultRequest { vault };
         cases.field("DeleteVault", admin.delete_vault(delete).await, field);
     }
@@ -427,7 +431,7 @@ async fn every_bad_field_of_every_call_is_refused_by_name_and_changes_nothing() 
     bad_writes(&server, &mut cases).await;
     bad_administration(&server, &mut cases).await;
     assert_eq!(server.fingerprint(), before);
-    let without_fields = ["GetNodeInfo", "ListTokens", "CreateSnapshot", "ListSnapshots"];
+    let without_fields = ["GetNodeInfo", "ListTokens", "CreateSnapshot", "ListSnapshots", "ForceGc"];
     for path in ledger_methods() {
         let method = path.rsplit('/').next().unwrap();
         assert!(cases.paths.contains(method) || without_fields.contains(&method), "{path} has no bad case");

@@ -8,6 +8,7 @@ mod documentation;
 mod history;
 mod limits;
 mod lists;
+mod maintenance;
 mod metrics;
 mod paging;
 mod settings;

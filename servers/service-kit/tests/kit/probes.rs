@@ -82,6 +82,16 @@ async fn an_obstacle_makes_a_ready_server_unready_until_it_is_cleared() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notice_is_shown_by_a_server_that_stays_ready() {
+    let running = start(ListenerLimits::probes()).await;
+    running.readiness.advance(Phase::Ready);
+    running.readiness.report_notice("read-only", "the disk is nearly full");
+    assert_eq!(running.get("/readyz").await, (200, "ready\nread-only: the disk is nearly full\n".to_owned()));
+    running.readiness.clear_notice("read-only");
+    assert_eq!(running.get("/readyz").await, (200, "ready\n".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_metrics_page_is_served() {
     let running = start(ListenerLimits::probes()).await;
     let (status, page) = running.get("/metrics").await;

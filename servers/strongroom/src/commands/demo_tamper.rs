@@ -125,7 +125,11 @@ async fn tamper(copies: &Copies, named: Option<Victim>) -> Result<Findings, Fail
     let after = check(&subject, &served, &key);
     let report = examine(&copies.changed())?;
     let server = match open(&copies.changed()).await {
-        Ok(ledger) => ledger.shutdown().await.map_err(|error| error.to_string()),
+        Ok(ledger) => {
+            let fence = ledger.vault(&victim.vault).and_then(|info| info.fence);
+            ledger.shutdown().await.map_err(|error| failed(&error))?;
+            fence.map_or(Ok(()), |fence| Err(format!("the vault is fenced: {}", fence.what)))
+        }
         Err(refusal) => Err(refusal.message),
     };
     Ok(Findings {
@@ -241,8 +245,8 @@ fn render(findings: &Findings) -> String {
         text.push_str(&format!("doctor              {problem}\n"));
     }
     match &findings.server {
-        Err(reason) => text.push_str(&format!("server              refuses to open the copy: {reason}\n")),
-        Ok(()) => text.push_str("server              opened the copy\n"),
+        Err(reason) => text.push_str(&format!("server              does not serve it: {reason}\n")),
+        Ok(()) => text.push_str("server              serves the copy\n"),
     }
     text.push_str(&format!("original intact     {}\n", if findings.original_intact { "yes" } else { "NO" }));
     text

@@ -84,3 +84,51 @@ fn the_doctor_names_vault_and_key_and_exits_5() {
     let shown = home.run(&["ledger", "doctor", "--data", &data]);
     assert!(shown.stdout.contains("BAD  acme/prod") && shown.code == 5, "{shown:?}");
 }
+
+#[test]
+fn a_damaged_vault_is_fenced_shown_and_recovered_from_the_command_line() {
+    use ledger_core::ports::{RowChange, StateBatch, StateStore as _, Table};
+    use storage_adapters::redb::{RedbOptions, RedbStateStore};
+
+    let home = Home::new();
+    let data = home.path("data").display().to_string();
+    let serve = ["dev", "--data", &data, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
+    let server = Server::start(&home, &serve);
+    crate::harness::make_vault(&home);
+    home.json(&["ledger", "vault", "create", "acme/other"]);
+    for vault in ["acme/prod", "acme/other"] {
+        home.json(&["ledger", "put", vault, "door", "locked"]);
+    }
+    let sound = home.json(&["ledger", "integrity", "--all", "--full"]);
+    assert_eq!((&sound["sound"], sound["vaults"].as_array().map(Vec::len)), (&true.into(), Some(2)));
+    assert!(home.run(&["ledger", "integrity", "acme/prod"]).stdout.starts_with("ok   acme/prod  2 blocks"));
+    let not_fenced = home.refusal(1, &["ledger", "recover", "acme/prod"]);
+    assert_eq!(not_fenced["code"], "VAULT_NOT_DIVERGED");
+    server.stop();
+    {
+        let state = RedbStateStore::open(std::path::Path::new(&data), RedbOptions::default()).expect("open");
+        let key = [1_u64.to_be_bytes().as_slice(), b"door"].concat();
+        let mut row = state.get(Table::Entities, &key).expect("readable").expect("a row").to_vec();
+        *row.last_mut().expect("a byte") ^= 1;
+        let rows = vec![RowChange { table: Table::Entities, key, value: Some(row.into()) }];
+        let applied = state.applied().expect("readable").expect("not empty");
+        state.commit(&StateBatch { dropped_vaults: Vec::new(), rows, applied }).expect("written");
+    }
+    let server = Server::start(&home, &serve);
+    let refused = home.refusal(7, &["ledger", "get", "acme/prod", "door"]);
+    assert_eq!(refused["code"], "VAULT_DIVERGED");
+    assert!(refused["hint"].as_str().is_some_and(|hint| hint.contains("ledger recover")), "{refused}");
+    assert_eq!(home.run(&["ledger", "get", "acme/other", "door"]).stdout, "locked");
+    assert_eq!(home.json(&["ledger", "vault", "show", "acme/prod"])["fence"]["height"], 1);
+    assert!(home.run(&["ledger", "vault", "show", "acme/prod"]).stdout.contains("FENCED"));
+    let checked = home.run(&["ledger", "integrity", "acme/prod", "--full"]);
+    assert_eq!(checked.code, 5, "{checked:?}");
+    assert!(checked.stdout.contains("FENCED") && checked.stdout.contains("entity door"), "{checked:?}");
+    let recovered = home.json(&["ledger", "recover", "acme/prod"]);
+    assert_eq!((&recovered["height"], &recovered["rows_repaired"]), (&1.into(), &1.into()));
+    assert_eq!(home.run(&["ledger", "get", "acme/prod", "door", "--verify"]).stdout, "locked");
+    assert_eq!(home.json(&["ledger", "vault", "show", "acme/prod"])["fence"], serde_json::Value::Null);
+    assert_eq!(home.json(&["ledger", "gc"])["entities_expired"], 0);
+    server.stop();
+    assert_eq!(home.json(&["ledger", "doctor", "--data", &data])["sound"], true);
+}

@@ -83,6 +83,10 @@ fn kind(problem: &Problem) -> &'static str {
         Problem::RowChanged { .. } => "ROW_CHANGED",
         Problem::RowMissing { .. } => "ROW_MISSING",
         Problem::RowUnexplained { .. } => "ROW_UNEXPLAINED",
+        Problem::RowCorrupt { .. } => "ROW_CORRUPT",
+        Problem::DerivedRow { .. } => "DERIVED_ROW",
+        Problem::TileWrong { .. } => "TILE_WRONG",
+        Problem::Fenced { .. } => "FENCED",
         Problem::BlockUnreadable { .. } => "BLOCK_UNREADABLE",
         Problem::ChainBroken { .. } => "CHAIN_BROKEN",
         Problem::TransactionsChanged { .. } => "TRANSACTIONS_CHANGED",
@@ -97,6 +101,7 @@ pub fn key_of(problem: &Problem) -> Option<&str> {
     match problem {
         Problem::RowChanged { key, .. }
         | Problem::RowMissing { key, .. }
+        | Problem::RowCorrupt { key }
         | Problem::RowUnexplained { key } => Some(key),
         _ => None,
     }
@@ -118,7 +123,9 @@ fn render(report: &Report) -> String {
     text.push_str(match (report.is_sound(), report.vaults.is_empty()) {
         (true, true) => "The ledger has no vaults.\n",
         (true, false) => "Every stored row, block and hash fits.\n",
-        (false, _) => "The data was changed outside the ledger. Keep it as evidence; restore a backup.\n",
+        (false, _) => "The data was changed outside the ledger. Keep a copy as evidence. A server fences a \
+                       vault whose state\ndoes not fit and serves the others; `strongroom ledger recover` makes its rows \
+                       anew from whole blocks.\nDamaged blocks need a backup.\n",
     });
     text
 }

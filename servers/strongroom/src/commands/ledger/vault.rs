@@ -118,7 +118,7 @@ impl Vault {
 
 fn show(vault: &ledger_client::Vault, output: Output) -> Result<(), Failure> {
     output.result(&record::vault(vault), || {
-        table::facts(&[
+        let mut facts = vec![
             ("vault", vault.vault.to_string()),
             ("id", vault.id.to_string()),
             ("keys", vault.key_count.to_string()),
@@ -130,7 +130,12 @@ fn show(vault: &ledger_client::Vault, output: Output) -> Result<(), Failure> {
             ("origin", vault.origin.clone()),
             ("retention", vault.retention.to_string()),
             ("readable from", vault.first_height.to_string()),
-        ])
+        ];
+        if let Some(fence) = &vault.fence {
+            let since = table::time(fence.since_ms);
+            facts.push(("FENCED", format!("since {since}: {} (block {})", fence.what, fence.height)));
+        }
+        table::facts(&facts)
     })
 }
 

@@ -1,0 +1,214 @@
+//! Checking and recovering vaults while the node serves: long jobs in short steps, one at a time, on a
+//! thread of their own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger_core::ledger_state::{
+    IntegrityCheck, IntegrityDepth, IntegrityReport, Progress, Recovered, RecoveryRefusal, VaultRecovery,
+};
+use ledger_core::names::{VaultId, VaultRef};
+use ledger_core::ports::{LogStore, StoreError};
+use ledger_verify::Hash;
+use tokio::sync::oneshot;
+
+use crate::applied_state::{AppliedLedger, HalfApplied};
+use crate::errors::ReadFailure;
+use crate::failure::{FailureCell, PanicReport};
+use crate::flusher::Flusher;
+use crate::ledger::Ledger;
+
+/// A caller that meets another's job may ask again after this.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A check or a recovery was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MaintenanceError {
+    /// There is no such vault.
+    #[error("there is no vault {vault}")]
+    VaultNotFound {
+        /// The vault.
+        vault: VaultRef,
+    },
+    /// Another check or recovery is under way.
+    #[error("another check or recovery is under way: try again in {retry_after:?}")]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The vault was not recovered; it stays fenced.
+    #[error("vault {vault} was not recovered: {refusal}")]
+    NotRecovered {
+        /// The vault.
+        vault: VaultRef,
+        /// Why.
+        refusal: RecoveryRefusal,
+    },
+    /// The state cannot be read.
+    #[error(transparent)]
+    Read(ReadFailure),
+    /// The log store cannot be read.
+    #[error("the log store cannot be read: {0}")]
+    LogStore(StoreError),
+    /// The node stops.
+    #[error("the node stops")]
+    Stopped,
+}
+
+impl From<HalfApplied> for MaintenanceError {
+    fn from(_: HalfApplied) -> Self {
+        Self::Stopped
+    }
+}
+
+impl Ledger {
+    /// Checks that what is stored of a vault is what its blocks say, while reads and writes go on. A vault whose
+    /// state is found wrong is fenced.
+    ///
+    /// # Errors
+    /// When there is no such vault, another job is under way, or the store fails.
+    pub async fn check_integrity(
+        &self,
+        vault: &VaultRef,
+        depth: IntegrityDepth,
+    ) -> Result<IntegrityReport, MaintenanceError> {
+        let job = self.job(vault)?;
+        let id = job.id;
+        let report = self.run_job(async move { job.check(depth) }).await?;
+        if report.state_is_wrong {
+            self.shared.handles.signer.forget(id);
+        }
+        Ok(report)
+    }
+
+    /// Recovers a fenced vault: its rows are made anew from its blocks, and the fence is lifted when they lead to
+    /// the newest header. Other vaults go on meanwhile.
+    ///
+    /// # Errors
+    /// When there is no such vault, it is not fenced, or its blocks cannot be used: it stays fenced then.
+    pub async fn recover_vault(&self, vault: &VaultRef) -> Result<Recovered, MaintenanceError> {
+        let job = self.job(vault)?;
+        self.run_job(job.recover()).await
+    }
+
+    fn job(&self, vault: &VaultRef) -> Result<Job, MaintenanceError> {
+        let handles = &self.shared.handles;
+        let id = handles.ledger.read()?.vault_id(vault);
+        let id = id.ok_or_else(|| MaintenanceError::VaultNotFound { vault: vault.clone() })?;
+        Ok(Job {
+            vault: vault.clone(),
+            id,
+            ledger: Arc::clone(&handles.ledger),
+            flusher: handles.flusher.clone(),
+            flush_bytes: self.shared.options.flush_bytes,
+            log_store: Arc::clone(&handles.log_store),
+        })
+    }
+
+    /// Runs a job to its end, also when the caller goes away.
+    async fn run_job<T: Send + 'static>(
+        &self,
+        job: impl Future<Output = Result<T, MaintenanceError>> + Send + 'static,
+    ) -> Result<T, MaintenanceError> {
+        let busy = || MaintenanceError::Busy { retry_after: RETRY_AFTER };
+        let permit = Arc::clone(&self.shared.maintenance).try_acquire_owned().map_err(|_| busy())?;
+        let (sender, answer) = oneshot::channel();
+        let failure: FailureCell = self.shared.failure.clone();
+        let body = move || {
+            let _report = PanicReport(failure);
+            if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() {
+                let done = runtime.block_on(job);
+                // Whoever has the answer may begin the next job.
+                drop(permit);
+                // Whoever asked may be gone; the job is done all the same.
+                let _ = sender.send(done);
+            }
+        };
+        let thread = std::thread::Builder::new().name("ledger-maintenance".to_owned());
+        thread.spawn(body).map_err(|_| busy())?;
+        answer.await.unwrap_or(Err(MaintenanceError::Stopped))
+    }
+}
+
+struct Job {
+    vault: VaultRef,
+    id: VaultId,
+    ledger: Arc<AppliedLedger>,
+    flusher: Flusher,
+    flush_bytes: usize,
+    log_store: Arc<dyn LogStore>,
+}
+
+impl Job {
+    fn check(self, depth: IntegrityDepth) -> Result<IntegrityReport, MaintenanceError> {
+        let read_failed = |error| MaintenanceError::Read(ReadFailure::of(error, &self.vault));
+        let mut check = IntegrityCheck::start(&*self.ledger.read()?, self.id, depth).map_err(read_failed)?;
+        while check.step(&*self.ledger.read()?).map_err(read_failed)? == Progress::More {
+            std::thread::yield_now();
+        }
+        let report = check.into_report();
+        if report.state_is_wrong && report.fence.is_none() {
+            let first = report.issues.first().map_or("", |issue| issue.what.as_str());
+            let what = format!("an integrity check found {} issues, the first: {first}", report.issue_count);
+            tracing::error!(vault = %self.vault, %what, "the vault is fenced");
+            let fenced = self.ledger.write()?.fence_vault(self.id, &what);
+            fenced.map_err(|error| MaintenanceError::Read(ReadFailure::State(error)))?;
+        }
+        Ok(report)
+    }
+
+    async fn recover(self) -> Result<Recovered, MaintenanceError> {
+        let vault = self.vault.clone();
+        let refused = |refusal| MaintenanceError::NotRecovered { vault: vault.clone(), refusal };
+        let mut recovery = VaultRecovery::start(&*self.ledger.read()?, self.id).map_err(refused)?;
+        while recovery.is_replaying() {
+            recovery.replay(&*self.ledger.read()?).map_err(refused)?;
+        }
+        loop {
+            let (progress, overlay_bytes) = {
+                let mut state = self.ledger.write()?;
+                (recovery.repair(&mut state).map_err(refused)?, state.overlay_bytes())
+            };
+            if progress == Progress::Done {
+                break;
+            }
+            if overlay_bytes >= self.flush_bytes {
+                self.flush().await?;
+            }
+        }
+        // A corrupt row fails scans for as long as it stands in the store.
+        self.flush().await?;
+        let signed = self.signed()?;
+        let recovered = recovery.finish(&mut *self.ledger.write()?, signed).map_err(refused)?;
+        tracing::warn!(
+            vault = %self.vault,
+            height = recovered.height,
+            rows_repaired = recovered.rows_repaired,
+            entries_resumed = recovered.entries_resumed,
+            "the vault was recovered from its blocks"
+        );
+        Ok(recovered)
+    }
+
+    /// Size and root of the newest checkpoint that was, or may have been, signed of the vault.
+    fn signed(&self) -> Result<Option<(u64, Hash)>, MaintenanceError> {
+        let snapshot = self.log_store.snapshot().map_err(MaintenanceError::LogStore)?;
+        let of_vault = snapshot.signed.iter().find(|mark| mark.vault == self.id);
+        Ok(of_vault.map(|mark| (mark.size, mark.root)))
+    }
+
+    /// Waits until everything that is applied now is in the state store.
+    async fn flush(&self) -> Result<(), MaintenanceError> {
+        // The round that ends next may have begun before.
+        for _ in 0..2 {
+            let mut rounds = self.flusher.rounds();
+            if self.flusher.has_ended() {
+                return Err(MaintenanceError::Stopped);
+            }
+            self.flusher.request();
+            rounds.changed().await.map_err(|_| MaintenanceError::Stopped)?;
+        }
+        if self.flusher.has_ended() { Err(MaintenanceError::Stopped) } else { Ok(()) }
+    }
+}
