@@ -1,11 +1,12 @@
 //! One vault's rows are damaged on disk: that vault is fenced, the others serve, and recovery brings back what
 //! its blocks say, or refuses.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ledger_core::codec;
-use ledger_core::command::{Command, Outcome, Proposal, Receipt, Submission, WriteRefusal};
+use ledger_core::command::{Command, Outcome, Proposal, Receipt, Retention, Submission, WriteRefusal};
 use ledger_core::doctor;
 use ledger_core::entity::{EntityKey, EntityValue};
 use ledger_core::ledger_state::{
@@ -19,6 +20,7 @@ use ledger_core::ports::{
 };
 use ledger_core::relationship::{Relation, Relationship, Resource, Subject};
 use ledger_core::transaction::{Action, Actor, IdempotencyKey, Operation, Transaction};
+use ledger_verify::header::HEADER_VERSION;
 
 const T0: u64 = 1_800_000_000_000;
 const MAIN: VaultId = VaultId([7; 16]);
@@ -92,6 +94,11 @@ struct World {
 impl World {
     /// Blocks up to `flushed` are in the store, the others in the log only.
     fn new(flushed: u64) -> Self {
+        Self::with_lists_from(100, flushed)
+    }
+
+    /// Headers cover lists from the block after `raised` on.
+    fn with_lists_from(raised: u64, flushed: u64) -> Self {
         let disk = Arc::new(Disk::default());
         let state = LedgerState::load(disk.clone()).unwrap();
         let mut world = Self { disk, state, log: Vec::new(), receipts: Vec::new() };
@@ -102,6 +109,9 @@ impl World {
         for number in 1..=BLOCKS {
             let outcome = world.write(number);
             world.receipts.push(outcome.into_iter().next().unwrap().unwrap());
+            if number == raised {
+                world.apply(Command::RaiseHeaderVersion { version: HEADER_VERSION });
+            }
             if number == flushed {
                 world.flush();
             }
@@ -206,6 +216,21 @@ impl World {
             RelationshipFilter::BySubject { subject: Subject::new("user:1").unwrap(), relation: None };
         let relationships = self.state.relationships(vault, &by_subject, &page).unwrap().items;
         (self.state.tip(vault).unwrap(), entities, relationships)
+    }
+
+    /// The rows of the past that a vault keeps: undo rows and deletions.
+    fn past(&self) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
+        let mut rows = Vec::new();
+        for table in [Table::Undo, Table::Tombstones] {
+            let range = ScanRange { prefix: 1_u64.to_be_bytes().to_vec(), start: Vec::new() };
+            self.disk
+                .scan(table, &range, &mut |key, value| {
+                    rows.push((table, key.to_vec(), value.to_vec()));
+                    true
+                })
+                .unwrap();
+        }
+        rows
     }
 
     fn header_key(height: u64) -> Vec<u8> {
@@ -514,4 +539,99 @@ fn the_doctor_names_derived_rows_tiles_and_the_fence() {
     world.flush();
     let sound = doctor::inspect(world.disk.clone()).unwrap();
     assert!(sound.is_sound(), "{sound:?}");
+}
+
+#[test]
+fn blocks_that_waited_get_the_header_version_of_their_time() {
+    let mut world = World::with_lists_from(BLOCKS - 20, BLOCKS - 40);
+    let before = world.describe(MAIN);
+    assert_eq!(before.0.header.version, HEADER_VERSION);
+    world.change_byte(Table::Entities, "key-007");
+    world.restart();
+    assert!(world.state.fence(MAIN).is_some());
+    assert_eq!(world.recover().unwrap().entries_resumed, 40);
+    assert_eq!(world.describe(MAIN), before, "blocks of both versions are the same to the byte");
+    let resource = Resource::new("doc:290").unwrap();
+    assert!(world.state.list_head(MAIN, &resource).unwrap().leaf.is_some());
+    assert_eq!(world.check(MAIN, IntegrityDepth::Full).issues, []);
+}
+
+#[test]
+fn a_check_names_damaged_rows_of_the_past_and_recovery_makes_them_anew() {
+    let mut world = World::new(BLOCKS);
+    let past = world.past();
+    assert!(past.iter().any(|(table, _, _)| *table == Table::Tombstones), "there are deletions");
+    let undo = |height: u64| [1_u64.to_be_bytes(), height.to_be_bytes()].concat();
+    let mut changed = world.disk.get(Table::Undo, &undo(200)).unwrap().unwrap().to_vec();
+    *changed.last_mut().unwrap() ^= 1;
+    world.tamper(Table::Undo, undo(200), Some(changed));
+    world.tamper(Table::Undo, undo(50), None);
+    world.corrupt(Table::Undo, undo(60));
+    let (_, deletion, _) = past.last().unwrap().clone();
+    world.tamper(Table::Tombstones, deletion.clone(), None);
+    let mut forged = deletion;
+    *forged.last_mut().unwrap() ^= 1;
+    world.tamper(Table::Tombstones, forged, Some(Vec::new()));
+    let report = world.check(MAIN, IntegrityDepth::Full);
+    let found: Vec<(u64, &str)> =
+        report.issues.iter().map(|issue| (issue.height, issue.what.as_str())).collect();
+    for expected in [
+        (50, "its undo row is missing"),
+        (60, "its undo row does not have its checksum"),
+        (200, "its undo row is not what the blocks make of it"),
+        (BLOCKS, "a row of tombstones is of no deletion"),
+    ] {
+        assert!(found.contains(&expected), "{expected:?}: {found:?}");
+    }
+    assert!(found.iter().any(|(_, what)| *what == "the row of a deletion is missing"), "{found:?}");
+    assert!(report.state_is_wrong);
+    world.state.fence_vault(MAIN, "a check found wrong rows").unwrap();
+    assert_eq!(world.recover().unwrap().rows_repaired, 5);
+    world.flush();
+    assert_eq!(world.past(), past);
+    assert_eq!(world.check(MAIN, IntegrityDepth::Full).issues, []);
+}
+
+#[test]
+fn a_vault_that_dropped_old_blocks_is_sound_but_not_recovered() {
+    let mut world = World::new(BLOCKS);
+    let retention = Retention::Compacted { blocks: NonZeroU64::new(50).unwrap() };
+    world.apply(Command::SetRetention { vault: "acme/main".parse().unwrap(), retention });
+    world.apply(Command::Compact);
+    world.flush();
+    world.restart();
+    for depth in [IntegrityDepth::Quick, IntegrityDepth::Full] {
+        let report = world.check(MAIN, depth);
+        assert_eq!((report.issues, report.state_is_wrong), (vec![], false));
+    }
+    assert!(doctor::inspect(world.disk.clone()).unwrap().is_sound());
+    world.change_byte(Table::Entities, "key-007");
+    let report = world.check(MAIN, IntegrityDepth::Full);
+    assert!(report.state_is_wrong && report.issues.iter().any(|issue| issue.what.contains("key-007")));
+    world.restart();
+    let refused = world.recover().unwrap_err();
+    let first_height = BLOCKS + 1 - 50;
+    assert!(
+        matches!(refused, RecoveryRefusal::Compacted { first_height: first } if first == first_height),
+        "{refused}"
+    );
+    assert!(world.state.fence(MAIN).is_some());
+}
+
+#[test]
+fn a_fenced_vault_drops_no_block_that_its_recovery_needs() {
+    let mut world = World::new(BLOCKS);
+    let before = world.describe(MAIN);
+    world.change_byte(Table::Entities, "key-007");
+    world.restart();
+    let retention = Retention::Compacted { blocks: NonZeroU64::new(50).unwrap() };
+    world.apply(Command::SetRetention { vault: "acme/main".parse().unwrap(), retention });
+    world.apply(Command::Compact);
+    assert_eq!(world.state.compaction_backlog(), 0, "nothing is due while it is fenced");
+    world.recover().unwrap();
+    assert_eq!(world.describe(MAIN), before);
+    assert!(world.state.compaction_backlog() > 0);
+    world.apply(Command::Compact);
+    assert_eq!(world.state.compaction_backlog(), 0);
+    assert_eq!(world.check(MAIN, IntegrityDepth::Full).issues, []);
 }
