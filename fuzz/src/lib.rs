@@ -36,7 +36,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "header", run: verified::header, seeds: "ledger-core/verify/fuzz/seeds/header" },
     Target {
         name: "transaction",
@@ -49,6 +49,8 @@ pub const TARGETS: [Target; 11] = [
         run: verified::proof_json,
         seeds: "ledger-core/verify/fuzz/seeds/proof_json",
     },
+    Target { name: "list_json", run: verified::list_json, seeds: "ledger-core/verify/fuzz/seeds/list_json" },
+    Target { name: "snapshot", run: core_rows::snapshot, seeds: "fuzz/seeds/snapshot" },
     Target { name: "proposal", run: core_rows::proposal, seeds: "fuzz/seeds/proposal" },
     Target { name: "page_token", run: core_rows::page_token, seeds: "fuzz/seeds/page_token" },
     Target { name: "state_rows", run: core_rows::state_rows, seeds: "fuzz/seeds/state_rows" },
@@ -92,7 +94,7 @@ mod verified {
     use ledger_verify::header::BlockHeader;
     use ledger_verify::note::{Checkpoint, SignedCheckpoint, SigningKey, VerifierKey};
     use ledger_verify::state::LeafValue;
-    use ledger_verify::{proof, transaction as encoded};
+    use ledger_verify::{list, proof, transaction as encoded};
 
     use crate::verify;
 
@@ -118,5 +120,10 @@ mod verified {
     pub fn proof_json(bytes: &[u8]) -> bool {
         verify::proof_json(bytes);
         proof::from_json(bytes).is_ok()
+    }
+
+    pub fn list_json(bytes: &[u8]) -> bool {
+        verify::list_json(bytes);
+        list::from_json(bytes).is_ok()
     }
 }

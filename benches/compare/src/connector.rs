@@ -41,7 +41,8 @@ impl Service<Uri> for Connector {
 }
 
 async fn connect(uri: &Uri) -> io::Result<TcpStream> {
-    let host = uri.host().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the URL has no host"))?;
+    let host =
+        uri.host().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the URL has no host"))?;
     let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     // An IPv6 address stands in brackets in a URL and nowhere else.
     let host = host.trim_start_matches('[').trim_end_matches(']');

@@ -145,7 +145,11 @@ async fn a_drain_closes_the_door_and_finishes_the_request_under_way() {
         let admission = AdmissionLayer::new(&AdmissionLimits::default());
         let stop = supervisor.stop_accepting();
         let serving = serve_grpc(listener.accept(), &limits, admission, routes, stop);
-        supervisor.supervise(async { Ok::<(), Infallible>(serving.await) }).await
+        let serving = async {
+            serving.await;
+            Ok::<(), Infallible>(())
+        };
+        supervisor.supervise(serving).await
     });
 
     let channel = connect(address).await;
