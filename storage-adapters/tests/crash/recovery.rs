@@ -148,7 +148,7 @@ async fn check(
 ) -> Result<Vec<Event>, Violation> {
     let promises = &expected.progress.promises;
     let created = promises.iter().any(|promise| matches!(promise, Promise::VaultCreated(..)));
-    let blocks = if ledger.vault(&vault()).is_some() { chain(ledger) } else { Vec::new() };
+    let blocks = if ledger.vault(&vault()).is_some() { chain(ledger)? } else { Vec::new() };
     if let Some(chain) = expected.chain
         && !chain.starts_with(&blocks)
     {

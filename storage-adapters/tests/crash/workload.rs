@@ -10,7 +10,7 @@ use ledger_core::names::{NamespaceName, VaultRef};
 use ledger_core::ports::StoreError;
 use ledger_core::relationship::{Relation, Relationship, Resource, Subject};
 use ledger_core::transaction::{Action, Actor, IdempotencyKey, Operation, Transaction};
-use ledger_node::{DataDirectory, Ledger, ManualClock, Options, Stores};
+use ledger_node::{DataDirectory, Ledger, ManualClock, Options, ReadFailure, Stores};
 use ledger_verify::Hash;
 use ledger_verify::note::SignedCheckpoint;
 use storage_adapters::redb::{OpenCheck, RedbLogStore, RedbOptions, RedbStateStore};
@@ -191,7 +191,7 @@ pub fn record(plan: Plan) -> Run {
         let stores = DiskStores::open(&disk).expect("the stores open");
         let ledger = Ledger::open(home.directory(), stores.ports(), options()).await.expect("it opens");
         drive(&ledger, &disk, plan).await.expect("a sound disk refuses nothing");
-        let chain = chain(&ledger);
+        let chain = chain(&ledger).expect("blocks can be read");
         ledger.shutdown().await.expect("it ends in order");
         chain
     });
@@ -199,9 +199,9 @@ pub fn record(plan: Plan) -> Run {
 }
 
 /// Hash of every block of the vault, by height.
-pub fn chain(ledger: &Ledger) -> Vec<Hash> {
-    let block = |height| ledger.block(&vault(), height).expect("blocks can be read");
-    (0..).map_while(block).map(|block| block.header.leaf_hash()).collect()
+pub fn chain(ledger: &Ledger) -> Result<Vec<Hash>, ReadFailure> {
+    let block = |height| ledger.block(&vault(), height).transpose();
+    (0..).map_while(block).map(|block| Ok(block?.header.leaf_hash())).collect()
 }
 
 /// Asks for everything in turn, notes each answer at once, and ends at the first refusal.
