@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use ledger_core::entity::{EntityKey, EntityValue};
@@ -10,7 +10,7 @@ use ledger_core::names::{NamespaceName, VaultRef};
 use ledger_core::ports::StoreError;
 use ledger_core::relationship::{Relation, Relationship, Resource, Subject};
 use ledger_core::transaction::{Action, Actor, IdempotencyKey, Operation, Transaction};
-use ledger_node::{DataDirectory, Ledger, ManualClock, Options, ReadFailure, Stores};
+use ledger_node::{DataDirectory, DirectoryError, Ledger, ManualClock, Options, ReadFailure, Stores};
 use ledger_verify::Hash;
 use ledger_verify::note::SignedCheckpoint;
 use storage_adapters::redb::{OpenCheck, RedbLogStore, RedbOptions, RedbStateStore};
@@ -46,8 +46,15 @@ impl Home {
         Self(twin)
     }
 
+    /// Waits for the node before it: one that refused to go on gives the lock back from its own thread.
     pub fn directory(&self) -> DataDirectory {
-        DataDirectory::open(self.0.path()).expect("the directory opens")
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match DataDirectory::open(self.0.path()) {
+                Err(DirectoryError::Locked { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+                opened => return opened.expect("the directory opens"),
+            }
+        }
     }
 }
 
