@@ -125,7 +125,7 @@ impl Drain {
         self.requested_times(1)
     }
 
-    /// Completes when listeners must close: for `serve_with_incoming_shutdown`.
+    /// Completes when listeners must close: for [`serve_grpc`](crate::serve_grpc).
     pub fn stop_accepting(&self) -> impl Future<Output = ()> + Send + use<> {
         let readiness = self.readiness.clone();
         async move { readiness.reached(Phase::ShuttingDown).await }

@@ -14,7 +14,8 @@ use ledger_core::transaction::{Action, Actor, IdempotencyKey, Operation, Transac
 use ledger_node::{Consistency, DataDirectory, Ledger, ListRequest, Options, Stores, VerifiedSubject};
 use ledger_verify::note::SignedCheckpoint;
 use serde_json::{Value, json};
-use storage_adapters::redb::{OlderFormat, RedbOptions, RedbStores};
+use storage_adapters::embedded::EmbeddedStores;
+use storage_adapters::redb::{OlderFormat, RedbOptions};
 
 use super::setting::{Home, START_MS, eventually, fresh_key, key, set, set_until, tuple};
 
@@ -178,7 +179,7 @@ fn digest(text: &str) -> String {
 pub async fn open(home: &Home, path: &Path, options: Options) -> Ledger {
     let directory = DataDirectory::open(path).unwrap().copied_for_upgrade().unwrap();
     let redb_options = RedbOptions { older_format: OlderFormat::Migrate, ..RedbOptions::default() };
-    let stores = RedbStores::open(directory.path(), redb_options).unwrap();
+    let stores = EmbeddedStores::open(directory.path(), redb_options).unwrap();
     let stores = Stores { log: stores.log, state: stores.state };
     let options = Options { clock: home.clock.clone(), ..options };
     Ledger::open(directory, stores, options).await.unwrap()
