@@ -7,7 +7,8 @@ use ledger_core::ledger_state::{IntegrityDepth, RecoveryRefusal};
 use ledger_core::names::VaultRef;
 use ledger_core::ports::{RowChange, ScanRange, StateBatch, StateStore, Table};
 use ledger_node::{Consistency, Ledger, MaintenanceError, ReadFailure, WriteError};
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::embedded::EmbeddedStores;
+use storage_adapters::redb::RedbOptions;
 
 use super::format_fixture::open;
 use super::setting::{Home, actor, chain, create_vault, key, put, set_until, transaction, vault, write};
@@ -33,9 +34,22 @@ async fn written(home: &Home) -> Vec<Vec<u8>> {
     written
 }
 
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
 /// Changes the last byte of the first row of a table that belongs to the first vault and contains `text`.
 fn damage(path: &Path, table: Table, text: &str) {
-    let stores = RedbStores::open(path, RedbOptions::default()).unwrap();
+    let stores = EmbeddedStores::open(path, RedbOptions::default()).unwrap();
     let mut found = None;
     let range = ScanRange { prefix: 1_u64.to_be_bytes().to_vec(), start: Vec::new() };
     let mut visit = |row_key: &[u8], value: &[u8]| {
@@ -121,10 +135,7 @@ async fn acknowledged_writes_that_only_the_log_holds_survive_the_fence() {
         }
         ledger.checkpoint(&vault(), 0).await.unwrap();
         let crashed = tempfile::tempdir().unwrap();
-        for file in std::fs::read_dir(home.folder.path()).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), crashed.path().join(file.file_name())).unwrap();
-        }
+        copy(home.folder.path(), crashed.path());
         (chain(&ledger), crashed)
     };
     damage(crashed.path(), Table::Entities, "k3");
@@ -140,7 +151,7 @@ async fn a_check_of_an_open_vault_that_finds_its_state_wrong_fences_it() {
     let home = Home::new();
     written(&home).await;
     let directory = ledger_node::DataDirectory::open(home.folder.path()).unwrap();
-    let stores = RedbStores::open(directory.path(), RedbOptions::default()).unwrap();
+    let stores = EmbeddedStores::open(directory.path(), RedbOptions::default()).unwrap();
     let parts = ledger_node::Stores { log: stores.log.clone(), state: stores.state.clone() };
     let ledger = Ledger::open(directory, parts, home.options()).await.unwrap();
     for depth in [IntegrityDepth::Quick, IntegrityDepth::Full] {

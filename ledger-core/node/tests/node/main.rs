@@ -2,7 +2,7 @@
 
 mod checkpoints;
 mod data_directory;
-mod embedded_redb;
+mod embedded;
 mod expiry;
 mod failures;
 mod fencing;

@@ -15,7 +15,8 @@ use ledger_node::{
 };
 use ledger_verify::note::{SigningKey, VerifierKey};
 use ledger_verify::proof::{self, Subject};
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::embedded::EmbeddedStores;
+use storage_adapters::redb::RedbOptions;
 
 use super::setting::{
     Home, chain, create_vault, eventually, key, put, set, transaction, tuple, vault, write,
@@ -39,7 +40,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 /// Restores into the redb stores of a new directory.
 fn restore(from: &Path, to: &Path, key: Option<&SigningKey>) -> Result<Verified, RestoreError> {
     let target = RestoreTarget::begin(to).unwrap();
-    let stores = RedbStores::open(target.path(), RedbOptions::default()).unwrap();
+    let stores = EmbeddedStores::open(target.path(), RedbOptions::default()).unwrap();
     let parts = Stores { log: stores.log, state: stores.state };
     let file = File::open(from).unwrap();
     let verified = restore_snapshot(&target, &parts, file, &[], &mut |_| ControlFlow::Continue(()))?;
@@ -50,7 +51,7 @@ fn restore(from: &Path, to: &Path, key: Option<&SigningKey>) -> Result<Verified,
 
 async fn open_redb(path: &Path, options: Options) -> Ledger {
     let directory = DataDirectory::open(path).unwrap();
-    let stores = RedbStores::open(directory.path(), RedbOptions::default()).unwrap();
+    let stores = EmbeddedStores::open(directory.path(), RedbOptions::default()).unwrap();
     Ledger::open(directory, Stores { log: stores.log, state: stores.state }, options).await.unwrap()
 }
 

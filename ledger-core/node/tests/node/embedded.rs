@@ -2,13 +2,14 @@ use std::sync::Arc;
 
 use ledger_node::{Consistency, DataDirectory, Ledger, Options, Stores, VerifiedSubject};
 use ledger_verify::proof::{self, Subject};
-use storage_adapters::redb::{RedbOptions, RedbStores};
+use storage_adapters::embedded::EmbeddedStores;
+use storage_adapters::redb::RedbOptions;
 
 use super::setting::{Home, chain, create_vault, key, put, vault, write};
 
-async fn open(home: &Home, options: Options) -> (Ledger, RedbStores) {
+async fn open(home: &Home, options: Options) -> (Ledger, EmbeddedStores) {
     let directory = DataDirectory::open(home.folder.path()).unwrap();
-    let stores = RedbStores::open(directory.path(), RedbOptions::default()).unwrap();
+    let stores = EmbeddedStores::open(directory.path(), RedbOptions::default()).unwrap();
     let parts = Stores { log: stores.log.clone(), state: stores.state.clone() };
     (Ledger::open(directory, parts, options).await.unwrap(), stores)
 }
