@@ -65,6 +65,7 @@ mod log_writer;
 mod maintenance;
 mod node_thread;
 mod options;
+pub mod peers;
 mod raft;
 mod read_barrier;
 mod reads;
