@@ -10,12 +10,14 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::call_line::Outcome;
 use crate::error::{ClientError, Refusal};
 use crate::idempotency::LedgerClock;
-use crate::options::ClientOptions;
+use crate::options::{CallPath, ClientOptions};
 use crate::pins::{PinId, PinStore};
 use crate::pool::ChannelPool;
 use crate::retry::Repeatable;
+use crate::streamed::StreamedCall;
 
 /// Largest answer that is read, in bytes: pages stop at 4 MiB, one entity may go over by its size.
 pub(crate) const ANSWER_BYTES_MAX: usize = 8 * 1_048_576;
@@ -46,12 +48,12 @@ impl LedgerClient {
     /// server shows at the first call. It must be called inside a tokio runtime, and is refused elsewhere.
     pub fn connect(options: ClientOptions, pins: Arc<dyn PinStore>) -> Result<Self, ClientError> {
         options.validate()?;
-        if tokio::runtime::Handle::try_current().is_err() {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             let what = "a client is made inside a tokio runtime: its connections live there".to_owned();
             return Err(ClientError::Options { what });
-        }
+        };
         let authorization = options.token.as_deref().map(bearer).transpose()?;
-        let pool = ChannelPool::new(&options)?;
+        let pool = ChannelPool::new(&options, authorization.as_ref(), &runtime)?;
         let known_vaults = Mutex::new(HashMap::new());
         let inner = Inner {
             options,
@@ -98,10 +100,51 @@ impl LedgerClient {
         Send: Fn(Channel, Request<Req>) -> Answer,
         Answer: Future<Output = Result<Response<Res>, Status>>,
     {
+        self.repeat(repeatable, || self.try_once(timeout, request.clone(), &send)).await
+    }
+
+    /// Makes a call over a stream where that is wanted and possible, and again as [`call`](Self::call) does.
+    pub(crate) async fn streamed_call<Req: StreamedCall>(
+        &self,
+        repeatable: Repeatable,
+        request: Req,
+    ) -> Result<Req::Answer, ClientError> {
+        let timeout = self.inner.options.request_timeout;
+        if self.inner.options.calls == CallPath::Requests {
+            return self.call(repeatable, request, Req::request).await;
+        }
+        let request = &request;
+        let attempt = || async move {
+            let line = self.inner.pool.next_line()?;
+            let call = request.clone().into_call();
+            let Ok(outcome) = tokio::time::timeout(timeout, line.call(call)).await else {
+                return Ok(Err(Refusal::deadline(timeout)));
+            };
+            match outcome {
+                Outcome::Answered(answer) => match Req::answer(answer) {
+                    Some(answer) => Ok(Ok(answer)),
+                    None => Err(ClientError::Answer { what: "it is the answer to another call" }),
+                },
+                Outcome::Refused(refusal) => Ok(Err(refusal)),
+                Outcome::Unsupported => self.try_once(timeout, request.clone(), &Req::request).await,
+            }
+        };
+        self.repeat(repeatable, attempt).await
+    }
+
+    /// Tries until it succeeds, fails for good, or was tried often enough.
+    async fn repeat<Res, Attempt>(
+        &self,
+        repeatable: Repeatable,
+        attempt: impl Fn() -> Attempt,
+    ) -> Result<Res, ClientError>
+    where
+        Attempt: Future<Output = Result<Result<Res, Refusal>, ClientError>>,
+    {
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut refusal = match self.try_once(timeout, request.clone(), &send).await? {
+            let mut refusal = match attempt().await? {
                 Ok(answer) => return Ok(answer),
                 Err(refusal) => refusal,
             };

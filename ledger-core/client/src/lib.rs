@@ -34,6 +34,7 @@ mod error;
 mod options;
 
 mod admin;
+mod call_line;
 mod client;
 mod connector;
 mod history;
@@ -48,6 +49,7 @@ mod idempotency;
 mod pins;
 mod pool;
 mod retry;
+mod streamed;
 mod wire;
 
 pub use admin::{AdminPage, MintedToken, NodeInfo, SnapshotInfo, Snapshots, TokenInfo, TokenRole, Vault};
@@ -55,7 +57,7 @@ pub use client::LedgerClient;
 pub use error::{ClientError, ErrorCode, Fork, Refusal, tls_hint};
 pub use history::{BlockContent, BlockRange, HistoricalRead, History, HistorySubject};
 pub use maintenance::{IntegrityDepth, IntegrityIssue, IntegrityReport, RecoveredVault, VaultFence};
-pub use options::{ClientOptions, RetryPolicy, TlsOptions};
+pub use options::{CallPath, ClientOptions, RetryPolicy, TlsOptions};
 pub use pins::{
     DirectoryPins, FORKS_MAX, ForkEvidence, MemoryPins, Pin, PinError, PinId, PinOutcome, PinStore,
 };

@@ -28,6 +28,8 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// When and how often to try again.
     pub retry: RetryPolicy,
+    /// How single reads and writes travel (default: over one stream per connection).
+    pub calls: CallPath,
     /// HTTP/2 flow-control window of one stream, in bytes (default 4 MiB, one full answer).
     pub stream_window_bytes: u32,
     /// HTTP/2 flow-control window of one connection, in bytes (default 16 MiB).
@@ -47,6 +49,7 @@ impl ClientOptions {
             request_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
             retry: RetryPolicy::default(),
+            calls: CallPath::Streamed,
             stream_window_bytes: 4 * 1_048_576,
             connection_window_bytes: 16 * 1_048_576,
             verifier_keys: Vec::new(),
@@ -103,6 +106,17 @@ impl std::fmt::Debug for ClientOptions {
             .field("request_timeout", &self.request_timeout)
             .finish_non_exhaustive()
     }
+}
+
+/// How gets, checks and writes travel. What they do, and when they are repeated, is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CallPath {
+    /// All of a connection over one stream, many in a message when many are made at once. Servers that have no such
+    /// streams are sent requests.
+    #[default]
+    Streamed,
+    /// Each as a request of its own, which proxies and logs can tell apart.
+    Requests,
 }
 
 /// Certificates for `https://`. All texts are PEM.

@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::call_line::CallLine;
 use crate::connector::Connector;
 use crate::error::ClientError;
 use crate::options::ClientOptions;
@@ -13,31 +16,38 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) struct ChannelPool {
-    channels: Vec<Channel>,
+    lines: Vec<CallLine>,
     turn: AtomicUsize,
 }
 
 impl ChannelPool {
     /// Makes the channels; each connects when it is first used and again when it broke.
-    pub(crate) fn new(options: &ClientOptions) -> Result<Self, ClientError> {
-        let mut channels = Vec::new();
+    pub(crate) fn new(
+        options: &ClientOptions,
+        authorization: Option<&MetadataValue<Ascii>>,
+        runtime: &Handle,
+    ) -> Result<Self, ClientError> {
+        let mut lines = Vec::new();
         for _ in 0..options.connections {
             for url in options.url_list() {
                 let connector = Connector { timeout: options.connect_timeout };
-                channels.push(endpoint(url, options)?.connect_with_connector_lazy(connector));
+                let channel = endpoint(url, options)?.connect_with_connector_lazy(connector);
+                lines.push(CallLine::new(channel, authorization.cloned(), runtime.clone()));
             }
         }
-        Ok(Self { channels, turn: AtomicUsize::new(0) })
+        Ok(Self { lines, turn: AtomicUsize::new(0) })
     }
 
     /// The next channel in turn.
     pub(crate) fn next(&self) -> Result<Channel, ClientError> {
+        self.next_line().map(CallLine::channel)
+    }
+
+    /// The next channel in turn with its stream of calls.
+    pub(crate) fn next_line(&self) -> Result<&CallLine, ClientError> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let index = turn.checked_rem(self.channels.len()).unwrap_or_default();
-        self.channels
-            .get(index)
-            .cloned()
-            .ok_or_else(|| ClientError::Options { what: "the client has no URL".to_owned() })
+        let index = turn.checked_rem(self.lines.len()).unwrap_or_default();
+        self.lines.get(index).ok_or_else(|| ClientError::Options { what: "the client has no URL".to_owned() })
     }
 }
 

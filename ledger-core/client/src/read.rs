@@ -139,11 +139,7 @@ impl LedgerClient {
             key: key.as_str().to_owned(),
             consistency: consistency.wire(),
         };
-        let answer = self
-            .call(Repeatable::Always, request, |channel, request| async move {
-                reader(channel).get(request).await
-            })
-            .await?;
+        let answer = self.streamed_call(Repeatable::Always, request).await?;
         let entity = answer.entity.map(wire::entity_from).transpose()?;
         if entity.as_ref().is_some_and(|(found, _)| found != key) {
             return Err(ClientError::Answer { what: "it is about another key" });
@@ -189,11 +185,7 @@ impl LedgerClient {
             relationship: Some(wire::relationship(relationship)),
             consistency: consistency.wire(),
         };
-        let answer = self
-            .call(Repeatable::Always, request, |channel, request| async move {
-                reader(channel).check(request).await
-            })
-            .await?;
+        let answer = self.streamed_call(Repeatable::Always, request).await?;
         self.read(answer.exists.then_some(answer.version), answer.position)
     }
 

@@ -4,9 +4,8 @@ use ledger_core::command::Receipt;
 use ledger_core::names::VaultRef;
 use ledger_core::transaction::{IdempotencyKey, Operation, Transaction};
 use ledger_proto::v1;
-use ledger_proto::v1::write_service_client::WriteServiceClient;
 
-use crate::client::{ANSWER_BYTES_MAX, LedgerClient, REQUEST_BYTES_MAX};
+use crate::client::LedgerClient;
 use crate::error::{ClientError, Refusal};
 use crate::idempotency::{mint, wall_clock_ms};
 use crate::retry::Repeatable;
@@ -105,13 +104,7 @@ impl LedgerClient {
         };
         let operation_count = request.operations.len();
         let answer = self
-            .call(Repeatable::Always, request, |channel, request| async move {
-                WriteServiceClient::new(channel)
-                    .max_decoding_message_size(ANSWER_BYTES_MAX)
-                    .max_encoding_message_size(REQUEST_BYTES_MAX)
-                    .write(request)
-                    .await
-            })
+            .streamed_call(Repeatable::Always, request)
             .await
             .map_err(|error| with_key(error, transaction.idempotency_key()))?;
         if answer.results.len() != operation_count {

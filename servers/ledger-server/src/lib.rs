@@ -31,7 +31,7 @@
 //! A process: the program that serves binds addresses, installs telemetry and handles signals.
 //!
 //! # Map
-//! [`server`], [`dispatch`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`admin_service`] ·
+//! [`server`], [`dispatch`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`call_stream`], [`admin_service`] ·
 //! [`write_gate`] · [`transport_errors`] · [`wire`],
 //! [`reason`] · [`settings`], [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
 #![cfg_attr(
@@ -42,6 +42,7 @@
 pub mod access;
 pub mod admin_service;
 pub mod call_metrics;
+pub mod call_stream;
 pub mod dispatch;
 pub mod engine_metrics;
 mod errors;

@@ -13,10 +13,11 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Layer;
 
-use crate::access::{AccessLayer, AccessService, Authentication, Reflection, WATCH_BLOCKS};
+use crate::access::{AccessLayer, AccessService, Authentication, CALLS, Reflection, WATCH_BLOCKS};
 use crate::admin_service::LedgerAdminService;
 use crate::call_metrics::{CallMetricsLayer, CallMetricsService};
-use crate::dispatch::{Administration, Dispatch, Reads, Writes};
+use crate::call_stream::LedgerCallService;
+use crate::dispatch::{Administration, Calls, Dispatch, Reads, Writes};
 use crate::engine_metrics::EngineMetrics;
 use crate::read_service::LedgerReadService;
 use crate::tokens::TokenRegistry;
@@ -38,10 +39,11 @@ const LONG_CALLS: [&str; 2] =
 pub type LedgerServices = CallMetricsService<AccessService<TransportErrors<Dispatch>>>;
 
 /// The overall status of `grpc.health.v1`, and one for each service.
-const HEALTH_NAMES: [&str; 4] = [
+const HEALTH_NAMES: [&str; 5] = [
     "",
     <Reads as NamedService>::NAME,
     <Writes as NamedService>::NAME,
+    <Calls as NamedService>::NAME,
     <Administration as NamedService>::NAME,
 ];
 
@@ -120,7 +122,7 @@ impl LedgerServer {
         let reflection = if loopback { Reflection::Open } else { Reflection::NeedsCredential };
         let services = self.all_services(reflection)?;
         let mut admission = self.settings.admission.clone();
-        admission.streaming_paths.push(WATCH_BLOCKS.to_owned());
+        admission.streaming_paths.extend([WATCH_BLOCKS, CALLS].map(str::to_owned));
         admission.streaming_paths.extend(LONG_CALLS.map(str::to_owned));
         let admission = AdmissionLayer::new(&admission);
         let closing = self.closing.clone();
@@ -143,7 +145,19 @@ impl LedgerServer {
         let reads = Reads::new(reads)
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX);
-        let writes = Writes::new(LedgerWriteService::new(self.ledger.clone(), self.gate.clone()))
+        let writing = LedgerWriteService::new(self.ledger.clone(), self.gate.clone());
+        let metrics = CallMetricsLayer::new();
+        let calls = LedgerCallService::new(
+            self.ledger.clone(),
+            writing.clone(),
+            &metrics,
+            self.settings.admission.request_timeout,
+            Closing::by(&self.closing),
+        );
+        let calls = Calls::new(calls)
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .max_encoding_message_size(ANSWER_BYTES_MAX);
+        let writes = Writes::new(writing)
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX);
         let administration =
@@ -151,10 +165,10 @@ impl LedgerServer {
         let administration = Administration::new(administration)
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX);
-        let dispatch = Dispatch::new(reads, writes, administration, others);
+        let dispatch = Dispatch::new(reads, writes, calls, administration, others);
         let access = AccessLayer::new(self.settings.authentication.clone(), reflection);
         // The last layer is the outermost: metrics count what callers see.
-        CallMetricsLayer::new().layer(access.layer(TransportErrorsLayer.layer(dispatch)))
+        metrics.layer(access.layer(TransportErrorsLayer.layer(dispatch)))
     }
 
     /// Keeps `grpc.health.v1` in step with the phases.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use ledger_client::{ClientOptions, DirectoryPins, LedgerClient, TlsOptions};
+use ledger_client::{CallPath, ClientOptions, DirectoryPins, LedgerClient, TlsOptions};
 use ledger_verify::note::VerifierKey;
 use serde::Deserialize;
 
@@ -88,20 +88,26 @@ pub struct DevFile {
 impl ServerArgs {
     /// Connects, with pins in the user's state directory.
     pub fn client(&self) -> Result<LedgerClient, Failure> {
-        self.client_with(&TrustArgs::default(), 1)
+        self.client_with(&TrustArgs::default(), 1, CallPath::default())
     }
 
     /// Connects, believing these keys when there are some.
     pub fn trusting_client(&self, trust: &TrustArgs) -> Result<LedgerClient, Failure> {
-        self.client_with(trust, 1)
+        self.client_with(trust, 1, CallPath::default())
     }
 
     /// Connects with several connections.
-    pub fn client_with(&self, trust: &TrustArgs, connections: usize) -> Result<LedgerClient, Failure> {
+    pub fn client_with(
+        &self,
+        trust: &TrustArgs,
+        connections: usize,
+        calls: CallPath,
+    ) -> Result<LedgerClient, Failure> {
         let pins = DirectoryPins::in_state_home().map_err(|error| Failure::error(error.to_string()))?;
         let mut options = self.options()?;
         options.verifier_keys.clone_from(&trust.verifier_keys);
         options.connections = connections;
+        options.calls = calls;
         Ok(LedgerClient::connect(options, Arc::new(pins))?)
     }
 

@@ -95,6 +95,12 @@ pub enum FieldFault {
         /// What was given.
         given: u32,
     },
+    /// An id that names two calls at once.
+    #[error("names one call at a time; {given} is under way")]
+    IdUnderWay {
+        /// What was given.
+        given: u64,
+    },
     /// A number that the enumeration does not have.
     #[error("{given} is not one of its values")]
     EnumValue {

@@ -11,7 +11,7 @@ pub(crate) mod snapshot;
 pub(crate) mod token;
 pub(crate) mod transaction;
 
-pub(crate) use field::AtField;
+pub(crate) use field::{AtField, required};
 pub use field::{BadField, EXPIRES_AT_MS_MAX, FieldFault};
 pub use paging::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
 

@@ -21,6 +21,7 @@ fn needs(path: &str) -> Needs {
     match path.trim_start_matches("/strongroom.ledger.v1.").split_once('/').unwrap() {
         ("ReadService", _) => Needs::Reader,
         ("WriteService", _) => Needs::Writer,
+        ("CallService", _) => Needs::Anyone,
         ("AdminService", "GetNodeInfo") => Needs::Anyone,
         ("AdminService", "CheckIntegrity" | "RecoverVault") => Needs::AdminOfVault,
         ("AdminService", _) => Needs::AdminOfAll,

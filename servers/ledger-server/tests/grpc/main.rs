@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_input;
+mod call_stream;
 mod calls;
 mod disk;
 mod documentation;
