@@ -21,7 +21,6 @@ pub mod peer {
     /// Version 1 of what peers say.
     pub mod v1 {
         #![expect(
-            missing_docs,
             clippy::all,
             clippy::pedantic,
             clippy::allow_attributes,

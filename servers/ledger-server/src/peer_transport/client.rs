@@ -73,7 +73,9 @@ impl PeerTransport for PeerClient {
             let task = self.runtime.spawn(in_time(link, request, timeout));
             let started = Instant::now();
             let outcome = AbortOnDropHandle::new(task).await.unwrap_or_else(|ended| {
-                Err(CallError::Link(LinkError::Unreachable { reason: format!("the call was ended: {ended}") }))
+                Err(CallError::Link(LinkError::Unreachable {
+                    reason: format!("the call was ended: {ended}"),
+                }))
             });
             count(method, &outcome, started.elapsed());
             outcome.map_err(|error| error.into_peer_error(address, timeout))
@@ -104,10 +106,9 @@ async fn send(link: Arc<Link>, request: PeerRequest, timeout: Duration) -> Resul
     let busy = || CallError::Refused(PeerRefusal::Busy);
     let _place = link.calls.try_acquire().map_err(|_| busy())?;
     let _room = link.room_for(request.body.len()).await.ok_or_else(busy)?;
-    let mut client =
-        PeerServiceClient::with_origin(LinkService(Arc::clone(&link)), Uri::from_static(ORIGIN))
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut client = PeerServiceClient::with_origin(LinkService(Arc::clone(&link)), Uri::from_static(ORIGIN))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let mut message = Request::new(wire::request_to_wire(request));
     // The peer stops working on what nobody waits for.
     message.set_timeout(timeout);

@@ -64,7 +64,8 @@ pub(super) async fn connect(
     let (tls, mut transport) = match security {
         Security::InsecureLoopback => {
             let addresses = loopback_addresses(&target.address).await?;
-            let stream = TcpStream::connect(addresses.as_slice()).await.map_err(|error| of_network(&error))?;
+            let stream =
+                TcpStream::connect(addresses.as_slice()).await.map_err(|error| of_network(&error))?;
             (None, Transport::Plain(stream))
         }
         Security::Tls(followed) => {
@@ -165,9 +166,9 @@ fn of_tls(error: &io::Error, expect: Option<&NodeName>) -> LinkError {
         Some(rustls::Error::AlertReceived(alert)) => {
             LinkError::Refused { reason: format!("its TLS refuses this node's certificate ({alert:?})") }
         }
-        Some(rustls::Error::InvalidMessage(_)) => {
-            LinkError::Unreachable { reason: "it does not speak TLS: it may serve peers in plaintext".to_owned() }
-        }
+        Some(rustls::Error::InvalidMessage(_)) => LinkError::Unreachable {
+            reason: "it does not speak TLS: it may serve peers in plaintext".to_owned(),
+        },
         Some(other) => LinkError::Unreachable { reason: format!("no TLS with it: {other}") },
         None => of_network(error),
     }

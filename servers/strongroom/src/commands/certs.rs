@@ -1,8 +1,8 @@
 //! `strongroom certs …`
 
 mod authority;
-mod node;
 mod new_file;
+mod node;
 mod show;
 
 use std::time::Duration;

@@ -55,8 +55,7 @@ impl Ca {
         let files = NewFiles { directory: &self.out, name: FILE_NAME };
         let written = files.write(&certificate.pem(), &Zeroizing::new(key.serialize_pem()))?;
         let (certificate, key) = (written.certificate.display(), written.key.display());
-        let value =
-            json!({ "certificate": certificate.to_string(), "key": key.to_string(), "not_after_s": not_after_s });
+        let value = json!({ "certificate": certificate.to_string(), "key": key.to_string(), "not_after_s": not_after_s });
         output.result(&value, || {
             let facts = [
                 ("certificate", certificate.to_string()),
@@ -88,13 +87,13 @@ impl Authority {
         let key_pem = Zeroizing::new(discovery::read_text(&key_path)?);
         let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes())
             .map_err(|_| unusable("holds no certificate in PEM"))?;
-        let certificate =
-            pem.parse_x509().map_err(|_| unusable("is not a well-formed X.509 certificate"))?;
+        let certificate = pem.parse_x509().map_err(|_| unusable("is not a well-formed X.509 certificate"))?;
         if !certificate.is_ca() {
             return Err(unusable("is not the certificate of an authority"));
         }
-        let key = KeyPair::from_pem(&key_pem)
-            .map_err(|error| Failure::usage(format!("{} holds no usable key: {error}", key_path.display())))?;
+        let key = KeyPair::from_pem(&key_pem).map_err(|error| {
+            Failure::usage(format!("{} holds no usable key: {error}", key_path.display()))
+        })?;
         if !is_key_of(&key, &certificate) {
             return Err(unusable(&format!("belongs to another key than {}", key_path.display())));
         }

@@ -78,7 +78,10 @@ impl Node {
                 ("certificate", certificate.to_string()),
                 ("key", format!("{key} (a secret)")),
                 ("ends", table::time(not_after_s * 1_000)),
-                ("flags", format!("--peer-tls-cert {certificate} --peer-tls-key {key} --peer-ca {authorities}")),
+                (
+                    "flags",
+                    format!("--peer-tls-cert {certificate} --peer-tls-key {key} --peer-ca {authorities}"),
+                ),
             ];
             table::facts(&facts)
         })

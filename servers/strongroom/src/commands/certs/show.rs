@@ -44,7 +44,8 @@ impl Show {
         for pem in Pem::iter_from_buffer(text.as_bytes()) {
             let pem = pem.map_err(|error| unusable(&format!("is not well-formed PEM: {error}")))?;
             if pem.label == "CERTIFICATE" && certificates.len() < CERTIFICATES_MAX {
-                certificates.push(Facts::of(&pem).ok_or_else(|| unusable("is not a well-formed X.509 certificate"))?);
+                certificates
+                    .push(Facts::of(&pem).ok_or_else(|| unusable("is not a well-formed X.509 certificate"))?);
             }
         }
         if certificates.is_empty() {
@@ -123,7 +124,9 @@ impl Facts {
 /// DNS names and IP addresses; `None` when the extension is broken.
 fn alternative_names(certificate: &X509Certificate<'_>) -> Option<(Vec<String>, Vec<String>)> {
     let (mut dns_names, mut addresses) = (Vec::new(), Vec::new());
-    let Some(extension) = certificate.subject_alternative_name().ok()? else { return Some((dns_names, addresses)) };
+    let Some(extension) = certificate.subject_alternative_name().ok()? else {
+        return Some((dns_names, addresses));
+    };
     for name in &extension.value.general_names {
         match name {
             GeneralName::DNSName(name) => dns_names.push((*name).to_owned()),
