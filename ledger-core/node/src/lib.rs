@@ -75,7 +75,10 @@ mod watch;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use counters::Counters;
-pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT, import_key};
+pub use directory::{
+    DataDirectory, DirectoryError, FIRST_MEMBERS_MAX, FORMAT as DIRECTORY_FORMAT, Formation, NodeDirectory,
+    Promise, import_key,
+};
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};
 pub use historical_reads::{HistoricalRead, History};

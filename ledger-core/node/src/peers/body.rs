@@ -52,7 +52,10 @@ mod tests {
         assert_eq!(&body[..], b"\x01\x07\x05seven");
         assert_eq!(decode_body::<(u64, String)>(&body), Ok((7, "seven".to_owned())));
         for wrong in [&b""[..], b"\x02\x07\x05seven", b"\x01\x07\x05seve", b"\x01\x07\x05seven!"] {
-            assert!(matches!(decode_body::<(u64, String)>(wrong), Err(PeerRefusal::Malformed { .. })), "{wrong:?}");
+            assert!(
+                matches!(decode_body::<(u64, String)>(wrong), Err(PeerRefusal::Malformed { .. })),
+                "{wrong:?}"
+            );
         }
     }
 }

@@ -9,6 +9,7 @@ mod fencing;
 mod format_fixture;
 mod history;
 mod lists;
+mod node_directory;
 mod observed_stores;
 mod reads;
 mod restart;
