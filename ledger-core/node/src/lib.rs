@@ -57,6 +57,7 @@ mod directory;
 mod errors;
 mod failure;
 mod flusher;
+pub mod forming;
 mod garbage_collection;
 mod historical_proofs;
 mod historical_reads;

@@ -70,8 +70,8 @@ pub enum Standing {
     Forming {
         /// How many nodes it waits for, itself included.
         expected: u32,
-        /// The ids of the nodes that it saw in its last look around, itself included, ascending.
-        seen: Vec<u64>,
+        /// The nodes that want the same, as it saw them in its last look around, itself included, ascending by id.
+        seen: Vec<MemberRecord>,
         /// Whether every address that it was given had answered then.
         complete: bool,
     },
