@@ -52,6 +52,7 @@ mod applied_state;
 mod batcher;
 mod checkpoint_signer;
 mod clock;
+mod cluster;
 mod counters;
 mod directory;
 mod errors;
@@ -75,6 +76,10 @@ mod verified_lists;
 mod watch;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use cluster::{
+    Cluster, ClusterOptions, ClusterStatus, LeaseReads, MemberRole, MemberStatus, MembershipChange,
+    MembershipError, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
+};
 pub use counters::Counters;
 pub use directory::{
     DataDirectory, DirectoryError, FIRST_MEMBERS_MAX, FORMAT as DIRECTORY_FORMAT, Formation, NodeDirectory,

@@ -11,14 +11,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::errors::FormingError;
-use super::events::{Answer, Call, CallFailure, Change, Effect, Event, Formed, Goal, Start};
+use super::events::{Admitted, Answer, Call, CallFailure, Change, Effect, Event, Formed, Goal, Start};
 use super::front::{Asked, PeerFront};
 use super::machine::Machine;
 use super::standing_word::StandingWord;
 use crate::directory::{FIRST_MEMBERS_MAX, Formation, NodeDirectory, random_bytes};
+use crate::peers::messages::{self, JoinAnswer, JoinRequest, MessageError};
 use crate::peers::{
-    ClusterId, MemberRecord, PeerError, PeerFuture, PeerIdentity, PeerMethod, PeerRefusal, PeerRequest,
-    PeerTransport, decode_body, encode_body,
+    ClusterId, LedgerKey, MemberRecord, PeerError, PeerFuture, PeerIdentity, PeerMethod, PeerRefusal,
+    PeerRequest, PeerTransport,
 };
 
 /// How long a peer may take to answer.
@@ -260,23 +261,25 @@ impl Run<'_> {
 
     fn call(&mut self, call: u64, address: String, to: Option<PeerIdentity>, request: Call) {
         let (method, body) = match &request {
-            Call::NodeInfo(request) => (PeerMethod::NodeInfo, encode_body(request)),
-            Call::Promise(request) => (PeerMethod::Promise, encode_body(request)),
-            Call::Settle(request) => (PeerMethod::Settle, encode_body(request)),
-            Call::Join(request) => (PeerMethod::Join, encode_body(request)),
+            Call::NodeInfo(request) => (PeerMethod::NodeInfo, messages::encode(request)),
+            Call::Promise(request) => (PeerMethod::Promise, messages::encode(request)),
+            Call::Settle(request) => (PeerMethod::Settle, messages::encode(request)),
+            Call::Join(request) => {
+                (PeerMethod::Join, messages::encode(&JoinRequest { member: request.node.clone() }))
+            }
         };
         let (transport, from) = (self.transport, self.me.clone());
         let timeout = if method == PeerMethod::Join { JOIN_TIMEOUT } else { CALL_TIMEOUT };
         self.calls.push(Box::pin(async move {
             let body = match body {
                 Ok(body) => body,
-                Err(refusal) => return (call, Err(CallFailure::Refused(refusal))),
+                Err(error) => return (call, Err(CallFailure::Lost(error.to_string()))),
             };
             let (node_id, name) = to.map(|to| (to.node_id, to.name)).unzip();
             let request = PeerRequest { cluster: None, from, to: node_id, method, body };
             let answered = transport.call(&address, name.as_ref(), request, timeout).await;
             let answer = match answered {
-                Ok(body) => decode(method, &body).map_err(CallFailure::Refused),
+                Ok(body) => decode(method, &body).map_err(|error| CallFailure::Lost(error.to_string())),
                 Err(PeerError::Refused { refusal, .. }) => Err(CallFailure::Refused(refusal)),
                 Err(lost) => Err(CallFailure::Lost(lost.to_string())),
             };
@@ -300,11 +303,14 @@ impl Run<'_> {
     }
 }
 
-fn decode(method: PeerMethod, body: &[u8]) -> Result<Answer, PeerRefusal> {
+fn decode(method: PeerMethod, body: &[u8]) -> Result<Answer, MessageError> {
     Ok(match method {
-        PeerMethod::NodeInfo => Answer::NodeInfo(decode_body(body)?),
-        PeerMethod::Promise => Answer::Promise(decode_body(body)?),
-        PeerMethod::Settle => Answer::Settle(decode_body(body)?),
-        _ => Answer::Join(decode_body(body)?),
+        PeerMethod::NodeInfo => Answer::NodeInfo(messages::decode(body)?),
+        PeerMethod::Promise => Answer::Promise(messages::decode(body)?),
+        PeerMethod::Settle => Answer::Settle(messages::decode(body)?),
+        _ => {
+            let JoinAnswer { cluster_id, log_key, .. } = messages::decode(body)?;
+            Answer::Join(Admitted { cluster: cluster_id, key: LedgerKey::new(log_key) })
+        }
     })
 }

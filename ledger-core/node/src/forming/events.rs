@@ -3,8 +3,8 @@
 use super::errors::FormingError;
 use crate::directory::Promise;
 use crate::peers::{
-    ClusterId, JoinAnswer, JoinRequest, LedgerKey, MemberRecord, NodeInfo, NodeInfoRequest, PeerIdentity,
-    PeerRefusal, PromiseAnswer, PromiseRequest, SettleAnswer, SettleRequest,
+    ClusterId, LedgerKey, MemberRecord, NodeInfo, NodeInfoRequest, PeerIdentity, PeerRefusal, PromiseAnswer,
+    PromiseRequest, SettleAnswer, SettleRequest,
 };
 
 /// What a node without a cluster wants.
@@ -59,7 +59,22 @@ pub(super) enum Call {
     NodeInfo(NodeInfoRequest),
     Promise(PromiseRequest),
     Settle(SettleRequest),
-    Join(JoinRequest),
+    Join(Admission),
+}
+
+/// Take me in: asked of a cluster's leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Admission {
+    pub node: MemberRecord,
+    /// The cluster that is meant.
+    pub cluster: ClusterId,
+}
+
+/// The node is taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Admitted {
+    pub cluster: ClusterId,
+    pub key: LedgerKey,
 }
 
 /// What is answered to a [`Call`].
@@ -68,7 +83,7 @@ pub(super) enum Answer {
     NodeInfo(NodeInfo),
     Promise(PromiseAnswer),
     Settle(SettleAnswer),
-    Join(JoinAnswer),
+    Join(Admitted),
 }
 
 /// A call without an answer.

@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
 use super::events::{Answer, Question};
 use super::standing_word::StandingWord;
-use crate::peers::{
-    PeerFuture, PeerHandler, PeerIdentity, PeerMethod, PeerRefusal, PeerRequest, decode_body, encode_body,
-};
+use crate::peers::messages;
+use crate::peers::{PeerFuture, PeerHandler, PeerIdentity, PeerMethod, PeerRefusal, PeerRequest};
 
 /// Questions that wait for a node that forms its cluster; more are told that it is busy.
 pub(super) const QUESTIONS_MAX: usize = 256;
@@ -120,20 +120,25 @@ async fn ask(questions: &mpsc::Sender<Asked>, request: PeerRequest) -> Result<By
 /// What a request asks of a node that forms its cluster.
 fn question(request: &PeerRequest) -> Result<Option<Question>, PeerRefusal> {
     Ok(Some(match request.method {
-        PeerMethod::NodeInfo => Question::NodeInfo(decode_body(&request.body)?),
-        PeerMethod::Promise => Question::Promise(decode_body(&request.body)?),
-        PeerMethod::Settle => Question::Settle(decode_body(&request.body)?),
+        PeerMethod::NodeInfo => Question::NodeInfo(decode(&request.body)?),
+        PeerMethod::Promise => Question::Promise(decode(&request.body)?),
+        PeerMethod::Settle => Question::Settle(decode(&request.body)?),
         _ => return Ok(None),
     }))
 }
 
 fn encode(answer: &Answer) -> Result<Bytes, PeerRefusal> {
     match answer {
-        Answer::NodeInfo(info) => encode_body(info),
-        Answer::Promise(answer) => encode_body(answer),
-        Answer::Settle(answer) => encode_body(answer),
-        Answer::Join(answer) => encode_body(answer),
+        Answer::NodeInfo(info) => messages::encode(info),
+        Answer::Promise(answer) => messages::encode(answer),
+        Answer::Settle(answer) => messages::encode(answer),
+        Answer::Join(_) => return Err(not_ready("it takes nobody in")),
     }
+    .map_err(|error| PeerRefusal::Refused { reason: error.to_string() })
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, PeerRefusal> {
+    messages::decode(body).map_err(|error| PeerRefusal::Malformed { reason: error.to_string() })
 }
 
 fn not_ready(reason: &str) -> PeerRefusal {

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::errors::{FormingError, Waiting};
-use super::events::{Answer, Call, CallFailure, Change, Effect, Event, Formed, Goal, Mint, Question, Start};
+use super::events::{
+    Admission, Answer, Call, CallFailure, Change, Effect, Event, Formed, Goal, Mint, Question, Start,
+};
 use super::outlook::Outlook;
 use crate::directory::{Promise, check_members, check_record};
 use crate::peers::{
-    ClusterId, JoinRequest, MemberRecord, NodeInfo, NodeInfoRequest, PeerIdentity, PeerRefusal,
-    PromiseAnswer, PromiseRefusal, PromiseRequest, SettleAnswer, SettleRequest, Standing,
+    ClusterId, MemberRecord, NodeInfo, NodeInfoRequest, PeerIdentity, PeerRefusal, PromiseAnswer,
+    PromiseRefusal, PromiseRequest, SettleAnswer, SettleRequest, Standing,
 };
 
 /// Time between two looks around while something is under way, in milliseconds.
@@ -476,7 +478,7 @@ impl Machine {
             })
             .or_else(|| standing().map(|(node, _)| node).next());
         if let Some(target) = target.cloned() {
-            let request = Call::Join(JoinRequest { node: self.me.clone(), cluster });
+            let request = Call::Join(Admission { node: self.me.clone(), cluster });
             self.call(purpose, target.peer_address, Some(target.identity), request, effects);
         }
     }

@@ -1,7 +1,5 @@
-//! Bodies of the methods with which a cluster is formed: `NodeInfo`, `Promise`, `Settle`, `Join`.
-//!
-//! `NodeInfo` and `Join` are answered by a node in every phase: while it forms its cluster by `forming`, then by the
-//! ledger. `Promise` and `Settle` are answered by `forming` for as long as the process runs.
+//! Bodies of the methods with which a cluster is formed: `NodeInfo`, `Promise`, `Settle`. They are answered by
+//! `forming` for as long as the process runs.
 
 use std::fmt;
 
@@ -206,27 +204,5 @@ pub struct Settlement {
     /// Its ledger's key.
     pub key: LedgerKey,
     /// Its first members, ascending by node id.
-    pub members: Vec<MemberRecord>,
-}
-
-/// `Join`: take me in as a learner. The leader answers once the membership that holds the node is committed; a node
-/// that is a member already, under the same identity, gets the same answer: its first one may have been lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JoinRequest {
-    /// The node that wants in.
-    pub node: MemberRecord,
-    /// The cluster that it means.
-    pub cluster: ClusterId,
-}
-
-/// The answer to [`JoinRequest`]. A node that does not lead refuses with
-/// [`PeerRefusal::NotLeader`](super::PeerRefusal::NotLeader).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JoinAnswer {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// Its ledger's key.
-    pub key: LedgerKey,
-    /// All members, the new one included.
     pub members: Vec<MemberRecord>,
 }

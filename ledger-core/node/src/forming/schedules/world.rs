@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::errors::FormingError;
-use super::super::events::{Answer, Call, CallFailure, Change, Effect, Event, Goal, Question, Start};
+use super::super::events::{
+    Admitted, Answer, Call, CallFailure, Change, Effect, Event, Goal, Question, Start,
+};
 use super::super::machine::Machine;
 use super::super::standing_word::StandingWord;
 use crate::directory::Promise;
 use crate::peers::{
-    ClusterId, Incarnation, JoinAnswer, LedgerKey, MemberRecord, NodeName, PeerIdentity, PeerRefusal,
-    Standing,
+    ClusterId, Incarnation, LedgerKey, MemberRecord, NodeName, PeerIdentity, PeerRefusal, Standing,
 };
 
 pub const POLL_MS: u64 = 500;
@@ -413,11 +414,9 @@ impl World {
                     }
                     Call::Promise(_) => Ok(word.promise()),
                     Call::Settle(request) => word.settle(&sender, request),
-                    Call::Join(request) if request.cluster == word.cluster => Ok(Answer::Join(JoinAnswer {
-                        cluster: word.cluster,
-                        key: word.key.clone(),
-                        members: word.first_members.clone(),
-                    })),
+                    Call::Join(request) if request.cluster == word.cluster => {
+                        Ok(Answer::Join(Admitted { cluster: word.cluster, key: word.key.clone() }))
+                    }
                     Call::Join(_) => Err(PeerRefusal::Refused { reason: "another cluster".to_owned() }),
                 };
                 self.send_answer(to, from, life, call, answer.map_err(CallFailure::Refused));
