@@ -7,6 +7,7 @@ mod expiry;
 mod failures;
 mod fencing;
 mod format_fixture;
+mod forming;
 mod history;
 mod lists;
 mod node_directory;
