@@ -16,6 +16,21 @@ pub mod v1 {
     tonic::include_proto!("strongroom.ledger.v1");
 }
 
+/// How the nodes of a cluster speak to each other: `proto/strongroom/peer/v1/peer.proto`.
+pub mod peer {
+    /// Version 1 of what peers say.
+    pub mod v1 {
+        #![expect(
+            clippy::all,
+            clippy::pedantic,
+            clippy::allow_attributes,
+            clippy::allow_attributes_without_reason,
+            reason = "generated from the commented .proto file"
+        )]
+        tonic::include_proto!("strongroom.peer.v1");
+    }
+}
+
 /// The encoded descriptor set, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ledger_descriptor.bin"));
 

@@ -33,7 +33,7 @@
 //! # Map
 //! [`server`], [`dispatch`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`admin_service`] ·
 //! [`write_gate`] · [`transport_errors`] · [`wire`],
-//! [`reason`] · [`settings`], [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
+//! [`peer_transport`] · [`reason`] · [`settings`], [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
@@ -46,6 +46,7 @@ pub mod dispatch;
 pub mod engine_metrics;
 mod errors;
 mod history_calls;
+pub mod peer_transport;
 pub mod read_service;
 pub mod reason;
 pub mod server;

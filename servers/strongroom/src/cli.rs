@@ -45,6 +45,9 @@ pub enum Command {
     /// Write or check the configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make and show certificates for the nodes of a cluster, for development.
+    #[command(subcommand)]
+    Certs(commands::certs::Certs),
     /// Print completions for a shell.
     Completions(commands::completions::Completions),
 }

@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 pub mod bench_ledger;
+pub mod certs;
 pub mod completions;
 pub mod config_check;
 pub mod config_init;
@@ -25,6 +26,7 @@ pub fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Health(health) => block_on(health.run(output)),
         Command::Config(ConfigCommand::Init(init)) => init.run(output),
         Command::Config(ConfigCommand::Check(check)) => check.run(output),
+        Command::Certs(certs) => certs.run(output),
         Command::Completions(completions) => completions.run(output),
     }
 }
