@@ -52,11 +52,13 @@ mod applied_state;
 mod batcher;
 mod checkpoint_signer;
 mod clock;
+mod cluster;
 mod counters;
 mod directory;
 mod errors;
 mod failure;
 mod flusher;
+pub mod forming;
 mod garbage_collection;
 mod historical_proofs;
 mod historical_reads;
@@ -74,8 +76,15 @@ mod verified_lists;
 mod watch;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use cluster::{
+    Cluster, ClusterOptions, ClusterStatus, LeaseReads, MemberRole, MemberStatus, MembershipChange,
+    MembershipError, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
+};
 pub use counters::Counters;
-pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT, import_key};
+pub use directory::{
+    DataDirectory, DirectoryError, FIRST_MEMBERS_MAX, FORMAT as DIRECTORY_FORMAT, Formation, NodeDirectory,
+    Promise, import_key,
+};
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};
 pub use historical_reads::{HistoricalRead, History};
