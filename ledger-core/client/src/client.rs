@@ -12,10 +12,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::{ClientError, Refusal};
 use crate::idempotency::LedgerClock;
+use crate::leader_hint::LeaderHint;
+use crate::nodes::{Destination, Node, NodeHealth, Nodes};
 use crate::options::ClientOptions;
 use crate::pins::{PinId, PinStore};
-use crate::pool::ChannelPool;
-use crate::retry::Repeatable;
+use crate::retry::{Effort, Repeatable};
 
 /// Largest answer that is read, in bytes: pages stop at 4 MiB, one entity may go over by its size.
 pub(crate) const ANSWER_BYTES_MAX: usize = 8 * 1_048_576;
@@ -23,6 +24,17 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 8 * 1_048_576;
 pub(crate) const REQUEST_BYTES_MAX: usize = 4 * 1_048_576 + 65_536;
 /// Vaults whose identity is remembered between calls.
 const KNOWN_VAULTS_MAX: usize = 10_000;
+
+/// How a call is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// Longest time for one try.
+    pub timeout: Duration,
+    /// Which failures are worth another try.
+    pub repeatable: Repeatable,
+    /// Whom to ask first.
+    pub destination: Destination,
+}
 
 /// A ledger as a client sees it. Cheap to clone; clones share connections, clock and pins.
 #[derive(Clone)]
@@ -36,7 +48,7 @@ pub(crate) struct Inner {
     pub(crate) clock: LedgerClock,
     /// Held by verified calls that lost a race for a pin.
     pub(crate) verification_turn: tokio::sync::Mutex<()>,
-    pool: ChannelPool,
+    pub(crate) nodes: Arc<Nodes>,
     authorization: Option<MetadataValue<Ascii>>,
     known_vaults: Mutex<HashMap<VaultRef, PinId>>,
 }
@@ -51,14 +63,14 @@ impl LedgerClient {
             return Err(ClientError::Options { what });
         }
         let authorization = options.token.as_deref().map(bearer).transpose()?;
-        let pool = ChannelPool::new(&options)?;
+        let nodes = Nodes::new(&options)?;
         let known_vaults = Mutex::new(HashMap::new());
         let inner = Inner {
             options,
             pins,
             clock: LedgerClock::default(),
             verification_turn: tokio::sync::Mutex::new(()),
-            pool,
+            nodes,
             authorization,
             known_vaults,
         };
@@ -70,7 +82,13 @@ impl LedgerClient {
         self.inner.clock.now_ms()
     }
 
-    /// Makes a call, and makes it again on other channels while that is allowed and worth it.
+    /// How the nodes that this client knows have answered so far.
+    pub fn nodes(&self) -> Vec<NodeHealth> {
+        self.inner.nodes.health()
+    }
+
+    /// Makes a call on the leader, where it is known; and again, there or on other nodes, while that is allowed and
+    /// worth it.
     pub(crate) async fn call<Req, Res, Send, Answer>(
         &self,
         repeatable: Repeatable,
@@ -82,14 +100,14 @@ impl LedgerClient {
         Send: Fn(Channel, Request<Req>) -> Answer,
         Answer: Future<Output = Result<Response<Res>, Status>>,
     {
-        self.call_within(self.inner.options.request_timeout, repeatable, request, send).await
+        let timeout = self.inner.options.request_timeout;
+        self.call_as(Manner { timeout, repeatable, destination: Destination::Leader }, request, send).await
     }
 
-    /// As [`call`](Self::call), with a time of its own for one try.
-    pub(crate) async fn call_within<Req, Res, Send, Answer>(
+    /// Makes a read on the leader or on any node.
+    pub(crate) async fn call_at<Req, Res, Send, Answer>(
         &self,
-        timeout: Duration,
-        repeatable: Repeatable,
+        destination: Destination,
         request: Req,
         send: Send,
     ) -> Result<Res, ClientError>
@@ -98,24 +116,44 @@ impl LedgerClient {
         Send: Fn(Channel, Request<Req>) -> Answer,
         Answer: Future<Output = Result<Response<Res>, Status>>,
     {
-        let mut tries = 0;
+        let timeout = self.inner.options.request_timeout;
+        self.call_as(Manner { timeout, repeatable: Repeatable::Always, destination }, request, send).await
+    }
+
+    pub(crate) async fn call_as<Req, Res, Send, Answer>(
+        &self,
+        manner: Manner,
+        request: Req,
+        send: Send,
+    ) -> Result<Res, ClientError>
+    where
+        Req: Clone,
+        Send: Fn(Channel, Request<Req>) -> Answer,
+        Answer: Future<Output = Result<Response<Res>, Status>>,
+    {
+        let Manner { timeout, repeatable, destination } = manner;
+        let Inner { options, nodes, .. } = &*self.inner;
+        let mut effort = Effort::within(options.call_timeout.max(timeout), destination);
         loop {
-            tries += 1;
-            let mut refusal = match self.try_once(timeout, request.clone(), &send).await? {
+            let node = effort.choose(nodes)?;
+            let time = effort.time_for_a_try(timeout);
+            let mut message = self.authorized(request.clone());
+            message.set_timeout(time);
+            let mut refusal = match self.answer(&node, time, send(node.channel()?, message)).await {
                 Ok(answer) => return Ok(answer),
                 Err(refusal) => refusal,
             };
-            refusal.tries = tries;
-            match self.inner.options.retry.wait_after(tries, &refusal, repeatable) {
+            match effort.wait_after(&options.retry, &mut refusal, repeatable, nodes, &node) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return Err(refusal.into()),
             }
         }
     }
 
-    /// Opens a stream, once. Only its beginning has to come within the time of a call.
+    /// Opens a stream on a node, once. Only its beginning has to come within the time of a call.
     pub(crate) async fn open_stream<Req, Res, Send, Answer>(
         &self,
+        node: &Node,
         message: Req,
         send: Send,
     ) -> Result<Result<Streaming<Res>, Refusal>, ClientError>
@@ -124,12 +162,8 @@ impl LedgerClient {
         Answer: Future<Output = Result<Response<Streaming<Res>>, Status>>,
     {
         let timeout = self.inner.options.request_timeout;
-        let answer = send(self.inner.pool.next()?, self.authorized(message));
-        Ok(match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(Refusal::from_status(&status)),
-            Err(_) => Err(Refusal::deadline(timeout)),
-        })
+        let answer = send(node.channel()?, self.authorized(message));
+        Ok(self.answer(node, timeout, answer).await)
     }
 
     fn authorized<Req>(&self, message: Req) -> Request<Req> {
@@ -140,24 +174,29 @@ impl LedgerClient {
         request
     }
 
-    async fn try_once<Req, Res, Send, Answer>(
+    /// Waits for an answer, and takes in what it tells of the nodes.
+    async fn answer<Res>(
         &self,
+        node: &Node,
         timeout: Duration,
-        message: Req,
-        send: &Send,
-    ) -> Result<Result<Res, Refusal>, ClientError>
-    where
-        Send: Fn(Channel, Request<Req>) -> Answer,
-        Answer: Future<Output = Result<Response<Res>, Status>>,
-    {
-        let mut request = self.authorized(message);
-        request.set_timeout(timeout);
-        let answer = send(self.inner.pool.next()?, request);
-        Ok(match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(Refusal::from_status(&status)),
-            Err(_) => Err(Refusal::deadline(timeout)),
-        })
+        answer: impl Future<Output = Result<Response<Res>, Status>>,
+    ) -> Result<Res, Refusal> {
+        let nodes = &self.inner.nodes;
+        let mut refusal = match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(response)) => {
+                nodes.answered(node);
+                if let Some(hint) = LeaderHint::from_header(response.metadata()) {
+                    nodes.learn(&hint);
+                }
+                return Ok(response.into_inner());
+            }
+            Ok(Err(status)) => Refusal::from_status(&status),
+            Err(_) => Refusal::deadline(timeout),
+        };
+        if nodes.count() > 1 {
+            refusal.message = format!("{}: {}", node.url, refusal.message);
+        }
+        Err(refusal)
     }
 
     pub(crate) fn known_vault(&self, vault: &VaultRef) -> Option<PinId> {

@@ -126,10 +126,10 @@ impl LedgerClient {
         Ok(receipt)
     }
 
-    /// A better stamp, when the ledger refused the key of the *first and only* try for its time: then nothing
-    /// can have happened and a new key is safe. An idle ledger's time stands still, and this machine's clock may lie.
+    /// A better stamp, when the ledger refused the key for its time and no try before can have happened: then a new
+    /// key is safe. An idle ledger's time stands still, and this machine's clock may lie.
     fn corrected_time(&self, refusal: &Refusal) -> Option<u64> {
-        if refusal.tries != 1 {
+        if refusal.unknown_outcomes > 0 {
             return None;
         }
         match refusal.reason.as_str() {
