@@ -38,6 +38,7 @@ mod options;
 
 mod admin;
 mod client;
+mod cluster;
 mod connector;
 mod history;
 mod maintenance;
@@ -57,6 +58,7 @@ mod wire;
 
 pub use admin::{AdminPage, MintedToken, NodeInfo, SnapshotInfo, Snapshots, TokenInfo, TokenRole, Vault};
 pub use client::LedgerClient;
+pub use cluster::{ClusterInfo, ClusterMember, ClusterNode, MemberRole, MembershipChange, MembershipKind};
 pub use error::{ClientError, ErrorCode, Fork, Refusal, tls_hint};
 pub use history::{BlockContent, BlockRange, HistoricalRead, History, HistorySubject};
 pub use maintenance::{IntegrityDepth, IntegrityIssue, IntegrityReport, RecoveredVault, VaultFence};

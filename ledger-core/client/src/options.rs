@@ -99,7 +99,8 @@ impl ClientOptions {
         Ok(())
     }
 
-    pub(crate) fn url_list(&self) -> impl Iterator<Item = &str> {
+    /// The URLs, one by one.
+    pub fn url_list(&self) -> impl Iterator<Item = &str> {
         self.urls.split(',').map(str::trim).filter(|url| !url.is_empty())
     }
 }

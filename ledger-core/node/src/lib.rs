@@ -48,6 +48,7 @@
 //! snapshots to other nodes comes with peers.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access_tokens;
 mod applied_state;
 mod batcher;
 mod checkpoint_signer;

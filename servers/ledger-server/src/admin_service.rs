@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
 use crate::errors;
-use crate::tokens::{TokenError, TokenRegistry};
+use crate::tokens::TokenRegistry;
 use crate::wire::paging::{DirectoryQuery, page_size, page_token};
 use crate::wire::snapshot::snapshot_answer;
 use crate::wire::{AtField, FieldFault, address, history, maintenance, read, token};
@@ -41,16 +41,6 @@ impl LedgerAdminService {
     fn vault_answer(&self, vault: VaultInfo) -> v1::Vault {
         let origin = self.ledger.origin(vault.id);
         read::vault_answer(vault, origin)
-    }
-
-    /// Changes the tokens on a thread that may wait for the disk.
-    async fn change_tokens<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&TokenRegistry) -> Result<T, TokenError> + Send + 'static,
-    ) -> Result<T, Status> {
-        let tokens = Arc::clone(&self.tokens);
-        let changed = tokio::task::spawn_blocking(move || change(&tokens)).await;
-        changed.map_err(|panicked| errors::internal(&panicked))?.map_err(|error| errors::token_error(&error))
     }
 }
 
@@ -194,7 +184,7 @@ impl AdminService for LedgerAdminService {
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let new = token::new_token(request.get_ref(), unix_ms())?;
         self.gate.admit()?;
-        let (created, text) = self.change_tokens(move |tokens| tokens.create(&new)).await?;
+        let (created, text) = self.tokens.create(&new).await.map_err(errors::token_error)?;
         let token = Some(token::token_answer(&created));
         Ok(Response::new(v1::CreateTokenResponse { token, secret: text.expose().to_owned() }))
     }
@@ -212,7 +202,7 @@ impl AdminService for LedgerAdminService {
         request: Request<v1::RevokeTokenRequest>,
     ) -> Result<Response<v1::Token>, Status> {
         let id = token::token_id(&request.get_ref().id)?;
-        let revoked = self.change_tokens(move |tokens| tokens.revoke(id)).await?;
+        let revoked = self.tokens.revoke(id).await.map_err(errors::token_error)?;
         Ok(Response::new(token::token_answer(&revoked)))
     }
 

@@ -212,6 +212,13 @@ fn admin_refused(refusal: &AdminRefusal) -> Status {
         AdminRefusal::TooManyNamespaces => {
             (Code::ResourceExhausted, Reason::TooManyNamespaces, Metadata::none())
         }
+        AdminRefusal::TokenNotFound(id) => {
+            (Code::NotFound, Reason::TokenNotFound, Metadata::none().with("token_id", id))
+        }
+        AdminRefusal::LastAdminToken(id) => {
+            (Code::FailedPrecondition, Reason::LastAdminToken, Metadata::none().with("token_id", id))
+        }
+        AdminRefusal::TooManyTokens => (Code::ResourceExhausted, Reason::TooManyTokens, Metadata::none()),
         // The node mints ids at random: meeting a used one is its defect, not the caller's.
         other => return internal(other),
     };
@@ -249,18 +256,11 @@ pub(crate) fn draining() -> Status {
 }
 
 /// A token that was not made or not revoked.
-pub(crate) fn token_error(error: &TokenError) -> Status {
-    let (code, reason, metadata) = match error {
-        TokenError::NotFound(id) => {
-            (Code::NotFound, Reason::TokenNotFound, Metadata::none().with("token_id", id))
-        }
-        TokenError::LastAdmin(id) => {
-            (Code::FailedPrecondition, Reason::LastAdminToken, Metadata::none().with("token_id", id))
-        }
-        TokenError::TooMany => (Code::ResourceExhausted, Reason::TooManyTokens, Metadata::none()),
-        TokenError::File(_) => return internal(error),
-    };
-    status(code, reason, error.to_string(), metadata)
+pub(crate) fn token_error(error: TokenError) -> Status {
+    match error {
+        TokenError::Ledger(failure) => admin_failed(failure),
+        TokenError::File(_) => internal(&error),
+    }
 }
 
 /// The disk has no room for more.

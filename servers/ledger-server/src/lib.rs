@@ -9,9 +9,11 @@
 //! use storage_adapters::redb::RedbOptions;
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! let directory = DataDirectory::ephemeral()?;
-//! let tokens = Arc::new(TokenRegistry::open(directory.path(), 0)?);
-//! let stores = EmbeddedStores::open(directory.path(), RedbOptions::default())?;
+//! let path = directory.path().to_owned();
+//! let stores = EmbeddedStores::open(&path, RedbOptions::default())?;
 //! let ledger = Ledger::open(directory, Stores { log: stores.log, state: stores.state }, Options::default()).await?;
+//! let tokens = Arc::new(TokenRegistry::new(ledger.clone(), &path));
+//! tokens.ensure_first(0).await?; // minted into `admin.token`
 //! let authentication = Authentication::Tokens(Arc::clone(&tokens));
 //! let settings = ServerSettings { authentication, limits: ListenerLimits::default(), admission: AdmissionLimits::default() };
 //! let services = LedgerServer::new(ledger.clone(), tokens, settings).services(); // mount them beside your own

@@ -395,5 +395,10 @@ impl AdminService for Service {
         check_integrity(CheckIntegrityRequest) -> CheckIntegrityResponse;
         recover_vault(RecoverVaultRequest) -> RecoverVaultResponse;
         force_gc(ForceGcRequest) -> ForceGcResponse;
+        join_cluster(JoinClusterRequest) -> MembershipChange;
+        leave_cluster(LeaveClusterRequest) -> MembershipChange;
+        remove_node(RemoveNodeRequest) -> MembershipChange;
+        get_cluster_info(GetClusterInfoRequest) -> ClusterInfo;
+        transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse;
     }
 }

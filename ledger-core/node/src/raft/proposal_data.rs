@@ -56,6 +56,9 @@ impl fmt::Display for ProposalData {
             Command::CreateVaultRetaining { .. } => "create vault retaining",
             Command::SetRetention { .. } => "set retention",
             Command::Compact => "compact",
+            Command::PutToken { .. } => "put token",
+            Command::RevokeToken { .. } => "revoke token",
+            Command::FirstTokens { .. } => "first tokens",
         };
         write!(f, "{kind}, {} bytes", self.encoded.len())
     }
