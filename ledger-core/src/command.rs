@@ -81,6 +81,12 @@ pub enum Command {
     },
     /// Drops, in every vault, some of what its retention no longer covers.
     Compact,
+    /// Names the cluster that goes on with this ledger. A cluster that is made anew from one node's data has a new
+    /// name: nodes of the old one must not take it for theirs.
+    NameCluster {
+        /// Identity of the cluster.
+        cluster_id: [u8; 16],
+    },
     /// Makes a token valid. The same token again is answered in the same way.
     PutToken {
         /// The token without its secret.
@@ -180,6 +186,8 @@ pub enum Outcome {
     HeaderVersion(u16),
     /// To [`Command::Compact`].
     Compacted(CompactionProgress),
+    /// To [`Command::NameCluster`]: the cluster from now on.
+    Cluster([u8; 16]),
     /// To [`Command::PutToken`] and [`Command::RevokeToken`].
     Token(Result<AccessToken, AdminRefusal>),
     /// To [`Command::FirstTokens`]; `false` when the ledger had tokens already.

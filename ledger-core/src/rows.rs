@@ -32,6 +32,8 @@ pub(crate) struct LedgerRow {
 pub(crate) const LEDGER_KEY: &[u8] = b"ledger";
 /// Key of the row of the same table that holds the version of new headers (u16, big-endian); no row = 1.
 pub(crate) const HEADER_VERSION_KEY: &[u8] = b"header_version";
+/// Key of the row of the same table that holds the cluster's identity (16 bytes); no row = it was never in one.
+pub(crate) const CLUSTER_KEY: &[u8] = b"cluster";
 
 /// What the keys of tokens in the same table begin with; the 8 bytes of the token's id follow. The row is an
 /// [`AccessToken`](crate::access_token::AccessToken).

@@ -228,7 +228,7 @@ fn rows_and_entries_of_tokens_have_the_documented_bytes() {
 }
 
 /// Variant of the command.
-const PUT_TOKEN: u8 = 10;
+const PUT_TOKEN: u8 = 11;
 
 const DIGEST_OF_THE_ROW: [u8; 32] = [
     0x58, 0x20, 0x79, 0xa4, 0xd5, 0x34, 0x77, 0x64,

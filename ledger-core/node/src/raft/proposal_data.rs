@@ -56,6 +56,7 @@ impl fmt::Display for ProposalData {
             Command::CreateVaultRetaining { .. } => "create vault retaining",
             Command::SetRetention { .. } => "set retention",
             Command::Compact => "compact",
+            Command::NameCluster { .. } => "name cluster",
             Command::PutToken { .. } => "put token",
             Command::RevokeToken { .. } => "revoke token",
             Command::FirstTokens { .. } => "first tokens",
