@@ -194,6 +194,7 @@ impl Refusal {
         let info = details.error_info().filter(|info| info.domain == ledger_proto::ERROR_DOMAIN);
         let reason = info.map(|info| info.reason.clone()).unwrap_or_default();
         let field = |name: &str| info.and_then(|info| info.metadata.get(name));
+        let hint = LeaderHint::from_header(status.metadata());
         // A status with a source was made on this side: the connection failed, whatever code tonic chose for it.
         let code = match status.code() {
             tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::Cancelled
@@ -217,8 +218,10 @@ impl Refusal {
             nothing_happened: matches!(reason.as_str(), "NOT_LEADER" | "NO_LEADER" | "OVERLOADED")
                 || was_not_sent(status),
             unknown_outcomes: 0,
-            leader_url: field("leader_url").cloned(),
-            leader_term: field("leader_term").and_then(|text| text.parse().ok()),
+            leader_url: hint.as_ref().map(|hint| hint.url.clone()).or_else(|| field("leader_url").cloned()),
+            leader_term: hint
+                .map(|hint| hint.term)
+                .or_else(|| field("leader_term").and_then(|text| text.parse().ok())),
             reason,
         }
     }

@@ -142,7 +142,11 @@ impl Effort {
                 elsewhere.or_else(|| self.wait_for_next_round(policy))
             }
         };
-        let asked_for = refusal.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        let asked_for = match fault {
+            // Others may know of a leader meanwhile.
+            Fault::NoLeader => Duration::ZERO,
+            _ => refusal.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX),
+        };
         let in_time =
             |wait: &Duration| self.deadline.is_none_or(|deadline| Instant::now() + *wait < deadline);
         wait.map(|wait| wait.max(asked_for)).filter(in_time)

@@ -33,7 +33,8 @@
 //! A process: the program that serves binds addresses, installs telemetry and handles signals.
 //!
 //! # Map
-//! [`server`], [`dispatch`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`admin_service`] ·
+//! [`server`], [`dispatch`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`admin_service`],
+//! [`cluster_calls`], [`leader_hint`] ·
 //! [`write_gate`] · [`transport_errors`] · [`wire`],
 //! [`reason`] · [`settings`], [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
 #![cfg_attr(
@@ -44,10 +45,12 @@
 pub mod access;
 pub mod admin_service;
 pub mod call_metrics;
+pub mod cluster_calls;
 pub mod dispatch;
 pub mod engine_metrics;
 mod errors;
 mod history_calls;
+pub mod leader_hint;
 pub mod read_service;
 pub mod reason;
 pub mod server;

@@ -43,7 +43,7 @@ async fn without_a_valid_token_every_call_is_unauthenticated() {
     let server = TestServer::start().await;
     server.admin().await.create("acme", "main").await;
     let (revoked_id, revoked) = server.token(Role::Admin, "*").await;
-    server.tokens.revoke(revoked_id).unwrap();
+    server.tokens.revoke(revoked_id).await.unwrap();
     let (_, valid) = server.token(Role::Admin, "*").await;
     let before = server.fingerprint();
     let altered = format!("{}{}", &valid[..valid.len() - 1], if valid.ends_with('A') { 'B' } else { 'A' });

@@ -3,6 +3,8 @@
 mod access;
 mod bad_input;
 mod calls;
+mod cluster;
+mod cluster_setting;
 mod disk;
 mod documentation;
 mod history;
