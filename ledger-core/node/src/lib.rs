@@ -62,6 +62,7 @@ mod flusher;
 mod garbage_collection;
 mod historical_proofs;
 mod historical_reads;
+mod key_rotation;
 mod ledger;
 mod log_writer;
 mod maintenance;
@@ -85,6 +86,7 @@ pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT, i
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};
 pub use historical_reads::{HistoricalRead, History};
+pub use key_rotation::{RotatedKey, RotationError, rotate_key};
 pub use ledger::{Ledger, NodeStatus, Stores};
 pub use maintenance::MaintenanceError;
 pub use options::{

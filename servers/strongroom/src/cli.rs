@@ -116,7 +116,7 @@ pub enum LedgerCommand {
     /// Create, list and revoke tokens.
     #[command(subcommand)]
     Token(commands::ledger::token::Token),
-    /// Show, export and import the key that signs checkpoints.
+    /// Show, export, import and rotate the key that signs checkpoints.
     #[command(subcommand)]
     Key(commands::ledger::key::Key),
     /// Write, list, verify and restore snapshots.

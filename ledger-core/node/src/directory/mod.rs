@@ -4,6 +4,7 @@ mod durable_file;
 mod log_key;
 mod node_id;
 mod restore_target;
+mod retired_keys;
 mod upgrade;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -19,6 +20,7 @@ pub const FORMAT: u32 = 2;
 /// The oldest layout that this program brings up to date.
 const FORMAT_OLDEST: u32 = 1;
 
+pub(crate) use log_key::name_of as key_name;
 pub use restore_target::RestoreTarget;
 
 const FORMAT_FILE: &str = "format";
