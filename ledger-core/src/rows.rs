@@ -5,6 +5,7 @@ use ledger_verify::Hash;
 use ledger_verify::transaction::RelationshipRef;
 use serde::{Deserialize, Serialize};
 
+use crate::access_token::TokenId;
 use crate::codec::{self, CodecError};
 use crate::command::{OperationResult, Retention, Submission};
 use crate::entity::EntityKey;
@@ -16,7 +17,7 @@ use crate::transaction::{Actor, IdempotencyKey};
 /// Separates the texts of a relationship in a row key; no text can contain it.
 const SEPARATOR: u8 = 0;
 
-/// The one row of [`Table::Ledger`](crate::ports::Table::Ledger).
+/// The row of [`Table::Ledger`](crate::ports::Table::Ledger) that every ledger has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LedgerRow {
     pub ledger_id: LedgerId,
@@ -33,6 +34,14 @@ pub(crate) const LEDGER_KEY: &[u8] = b"ledger";
 pub(crate) const HEADER_VERSION_KEY: &[u8] = b"header_version";
 /// Key of the row of the same table that holds the cluster's identity (16 bytes); no row = it was never in one.
 pub(crate) const CLUSTER_KEY: &[u8] = b"cluster";
+
+/// What the keys of tokens in the same table begin with; the 8 bytes of the token's id follow. The row is an
+/// [`AccessToken`](crate::access_token::AccessToken).
+pub(crate) const TOKEN_PREFIX: &[u8] = b"token/";
+
+pub(crate) fn token_key(id: TokenId) -> Vec<u8> {
+    [TOKEN_PREFIX, &id.0].concat()
+}
 
 /// A row of `Table::Namespaces`, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,6 +20,7 @@ use tonic::{Code, Request, Status};
 
 use crate::client::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::error::Refusal;
+use crate::leader_hint::LeaderHint;
 
 /// Most calls in one message; the protocol's limit.
 const CALLS_MAX: usize = 1_024;
@@ -47,6 +48,14 @@ pub(crate) struct CallLine {
     unsupported: AtomicBool,
 }
 
+impl CallLine {
+    /// The newest word of the node on who leads, once.
+    pub fn take_hint(&self) -> Option<LeaderHint> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref().and_then(|stream| stream.lock().hint.take())
+    }
+}
+
 /// A stream: calls that wait to be sent, and callers that wait for answers.
 #[derive(Default)]
 struct OpenStream {
@@ -61,6 +70,7 @@ struct StreamState {
     callers: HashMap<u64, oneshot::Sender<Outcome>>,
     /// Broken: nothing is sent or answered any more.
     over: bool,
+    hint: Option<LeaderHint>,
     /// The line is gone: what is under way is still answered.
     finished: bool,
 }
@@ -228,6 +238,9 @@ async fn drive(channel: Channel, authorization: Option<MetadataValue<Ascii>>, st
     let status = match client.call(request).await {
         Err(status) => status,
         Ok(answers) => {
+            if let Some(hint) = LeaderHint::from_header(answers.metadata()) {
+                stream.lock().hint = Some(hint);
+            }
             let mut answers = answers.into_inner();
             loop {
                 match answers.message().await {

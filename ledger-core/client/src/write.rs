@@ -8,7 +8,7 @@ use ledger_proto::v1;
 use crate::client::LedgerClient;
 use crate::error::{ClientError, Refusal};
 use crate::idempotency::{mint, wall_clock_ms};
-use crate::retry::Repeatable;
+use crate::nodes::Destination;
 use crate::wire;
 
 /// How far beyond the ledger's floor a corrected key is stamped at least: well inside of its 24 hours.
@@ -104,7 +104,7 @@ impl LedgerClient {
         };
         let operation_count = request.operations.len();
         let answer = self
-            .streamed_call(Repeatable::Always, request)
+            .streamed_call(Destination::Leader, request)
             .await
             .map_err(|error| with_key(error, transaction.idempotency_key()))?;
         if answer.results.len() != operation_count {
@@ -119,10 +119,10 @@ impl LedgerClient {
         Ok(receipt)
     }
 
-    /// A better stamp, when the ledger refused the key of the *first and only* try for its time: then nothing
-    /// can have happened and a new key is safe. An idle ledger's time stands still, and this machine's clock may lie.
+    /// A better stamp, when the ledger refused the key for its time and no try before can have happened: then a new
+    /// key is safe. An idle ledger's time stands still, and this machine's clock may lie.
     fn corrected_time(&self, refusal: &Refusal) -> Option<u64> {
-        if refusal.tries != 1 {
+        if refusal.unknown_outcomes > 0 {
             return None;
         }
         match refusal.reason.as_str() {

@@ -384,7 +384,7 @@ impl Ledger {
         }
     }
 
-    async fn admin_command(&self, command: Command) -> Result<Option<Outcome>, AdminError> {
+    pub(crate) async fn admin_command(&self, command: Command) -> Result<Option<Outcome>, AdminError> {
         let Ok(_permit) = self.shared.admin.try_acquire() else {
             add(&self.shared.counters.overloads, 1);
             return Err(AdminError::Overloaded { retry_after: ADMIN_RETRY_AFTER });
@@ -401,6 +401,6 @@ impl Ledger {
 }
 
 /// Cannot happen while outcomes match their commands; an error is still better than a wrong answer.
-fn unexpected(outcome: Option<&Outcome>) -> AdminError {
+pub(crate) fn unexpected(outcome: Option<&Outcome>) -> AdminError {
     AdminError::Unavailable { reason: format!("the command was answered with {outcome:?}") }
 }

@@ -48,6 +48,7 @@
 //! snapshots to other nodes comes with peers.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access_tokens;
 mod applied_state;
 mod batcher;
 mod checkpoint_signer;
@@ -62,6 +63,7 @@ pub mod forming;
 mod garbage_collection;
 mod historical_proofs;
 mod historical_reads;
+mod key_rotation;
 mod ledger;
 mod log_writer;
 mod maintenance;
@@ -88,6 +90,7 @@ pub use directory::{
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};
 pub use historical_reads::{HistoricalRead, History};
+pub use key_rotation::{RotatedKey, RotationError, rotate_key};
 pub use ledger::{Ledger, NodeStatus, Stores};
 pub use maintenance::MaintenanceError;
 pub use options::{

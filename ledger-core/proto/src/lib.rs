@@ -36,3 +36,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 /// Domain of `google.rpc.ErrorInfo` in every error of this API.
 pub const ERROR_DOMAIN: &str = "strongroom.ledger";
+
+/// Header of answers of a node that does not lead: `TERM NODE_ID URL`, decimal numbers and the client URL of the
+/// node that leads. Absent when the answering node leads, or knows no leader, or not where it is reached.
+pub const LEADER_HEADER: &str = "strongroom-leader";

@@ -18,6 +18,7 @@ mod replay;
 mod retention;
 mod rewind;
 mod scan;
+mod tokens;
 mod undo;
 mod write;
 
@@ -43,6 +44,7 @@ pub(crate) use scan::from_hex;
 
 pub use crate::overlay::FlushJob;
 
+use crate::access_token::AccessTokens;
 use crate::codec::{self, CodecError};
 use crate::command::{Command, Fence, Outcome, Proposal, Retention};
 use crate::list_sets::ListSets;
@@ -119,6 +121,7 @@ pub struct LedgerState {
     /// Version of the headers that blocks get from now on.
     header_version: u16,
     cluster_id: Option<[u8; 16]>,
+    tokens: Arc<AccessTokens>,
 }
 
 struct Namespace {
@@ -213,6 +216,9 @@ impl LedgerState {
             Command::RaiseHeaderVersion { version } => {
                 Outcome::HeaderVersion(self.raise_header_version(*version)?)
             }
+            Command::PutToken { token } => Outcome::Token(self.put_token(token)?),
+            Command::RevokeToken { id } => Outcome::Token(self.revoke_token(*id)?),
+            Command::FirstTokens { tokens } => Outcome::FirstTokens(self.first_tokens(tokens)?),
             Command::Write { submissions } => Outcome::Writes(self.write(at, time_ms, submissions)?),
             Command::NameCluster { cluster_id } => Outcome::Cluster(self.name_cluster(*cluster_id)),
         };

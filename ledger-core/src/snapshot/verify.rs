@@ -12,6 +12,7 @@ use super::error::SnapshotError;
 use super::read::{Reader, Row};
 use super::vault_content::VaultContent;
 use super::{Header, Progress, Trailer, VaultEntry};
+use crate::access_token::AccessToken;
 use crate::codec;
 use crate::ledger_state::KEYS_MAX;
 use crate::names::{LedgerId, NamespaceName, VaultId};
@@ -236,6 +237,13 @@ impl Content {
     }
 
     fn ledger_row(&mut self, row: &Row) -> Result<(), SnapshotError> {
+        if row.key.starts_with(rows::TOKEN_PREFIX) {
+            let token: AccessToken = decode("a token row", &row.value)?;
+            return match rows::token_key(token.id) == row.key {
+                true => Ok(()),
+                false => Err(SnapshotError::inconsistent("a token row has the key of another token")),
+            };
+        }
         if row.key != rows::LEDGER_KEY {
             // What entries of the log have decided for the ledger as a whole; no header commits to it.
             return Ok(());

@@ -119,12 +119,15 @@ pub enum LedgerCommand {
     /// Create, list and revoke tokens.
     #[command(subcommand)]
     Token(commands::ledger::token::Token),
-    /// Show, export and import the key that signs checkpoints.
+    /// Show, export, import and rotate the key that signs checkpoints.
     #[command(subcommand)]
     Key(commands::ledger::key::Key),
     /// Write, list, verify and restore snapshots.
     #[command(subcommand)]
     Snapshot(commands::ledger::snapshot::Snapshot),
+    /// Show the cluster, and change its members and its leader.
+    #[command(subcommand)]
+    Cluster(commands::ledger::cluster::Cluster),
     /// Check that what is stored of a vault is what its blocks say, while the server runs. Exit code 5 when not.
     Integrity(commands::ledger::integrity::Integrity),
     /// Make the rows of a fenced vault anew from its blocks.

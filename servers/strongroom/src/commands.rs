@@ -52,6 +52,7 @@ fn run_ledger(command: LedgerCommand, output: Output) -> Result<(), Failure> {
         LedgerCommand::Blocks(blocks) => block_on(blocks.run(output)),
         LedgerCommand::Watch(watch) => block_on(watch.run(output)),
         LedgerCommand::Token(token) => block_on(token.run(output)),
+        LedgerCommand::Cluster(cluster) => block_on(cluster.run(output)),
         LedgerCommand::Key(key) => key.run(output),
         LedgerCommand::Snapshot(snapshot) => snapshot.run(output),
         LedgerCommand::Integrity(integrity) => block_on(integrity.run(output)),

@@ -270,7 +270,7 @@ struct Opened {
     ledger: Ledger,
 }
 
-/// Opens directory, tokens, stores and engine; waits for disks on a thread of its own.
+/// Opens directory, stores, engine and tokens; waits for disks on a thread of its own.
 async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
     let data = settings.data.clone();
     let options = RedbOptions {
@@ -286,14 +286,15 @@ async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
         let directory = directory.and_then(DataDirectory::copied_for_upgrade).map_err(start_error)?;
         // What runs elsewhere, such as clients that are told the path, has another working directory.
         let path = std::path::absolute(directory.path()).map_err(start_error)?;
-        let tokens = TokenRegistry::open(&path, clock::now_ms()).map_err(start_error)?;
         let stores = EmbeddedStores::open(&path, options).map_err(start_error)?;
-        Ok((directory, path, tokens, stores))
+        Ok((directory, path, stores))
     });
-    let (directory, path, tokens, stores) = opened.await.map_err(start_error)??;
+    let (directory, path, stores) = opened.await.map_err(start_error)??;
     let stores = Stores { log: stores.log, state: stores.state };
     let ledger = Ledger::open(directory, stores, settings.engine.clone()).await.map_err(start_error)?;
-    Ok(Opened { path, tokens: Arc::new(tokens), ledger })
+    let tokens = Arc::new(TokenRegistry::new(ledger.clone(), &path));
+    tokens.ensure_first(clock::now_ms()).await.map_err(start_error)?;
+    Ok(Opened { path, tokens, ledger })
 }
 
 /// A disk without room makes the server read-only before it makes it fail. It stays ready, and says so.

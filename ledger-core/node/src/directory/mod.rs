@@ -8,6 +8,7 @@ mod log_key;
 mod node_directory;
 mod node_id;
 mod restore_target;
+mod retired_keys;
 mod upgrade;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -28,6 +29,7 @@ pub(crate) use cluster_file::{check_members, check_record};
 pub use data_directory::DataDirectory;
 pub use errors::DirectoryError;
 pub use node_directory::NodeDirectory;
+pub(crate) use log_key::name_of as key_name;
 pub use restore_target::RestoreTarget;
 
 const FORMAT_FILE: &str = "format";

@@ -1,6 +1,7 @@
 //! The protocol's messages and the ledger's values: every field of a request is checked here, and only here.
 
 pub(crate) mod address;
+pub(crate) mod cluster;
 mod field;
 pub(crate) mod history;
 pub(crate) mod list;

@@ -3,6 +3,7 @@
 pub mod blocks;
 pub mod check;
 pub mod checkpoint;
+pub mod cluster;
 pub mod delete;
 pub mod doctor;
 pub mod gc;
