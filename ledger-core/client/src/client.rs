@@ -217,7 +217,9 @@ impl LedgerClient {
             Ok(Outcome::Answered(answer)) => {
                 nodes.answered(node);
                 let answer = Req::answer(answer);
-                return answer.map(Ok).ok_or(ClientError::Answer { what: "it is the answer to another call" });
+                return answer
+                    .map(Ok)
+                    .ok_or(ClientError::Answer { what: "it is the answer to another call" });
             }
             Ok(Outcome::Unsupported) => {
                 let mut message = self.authorized(request.clone());

@@ -288,7 +288,9 @@ impl Node {
     pub(crate) fn line(&self) -> Result<&CallLine, ClientError> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let index = turn.checked_rem(self.lines.len()).unwrap_or_default();
-        self.lines.get(index).ok_or_else(|| ClientError::Options { what: "the client has no connection".to_owned() })
+        self.lines
+            .get(index)
+            .ok_or_else(|| ClientError::Options { what: "the client has no connection".to_owned() })
     }
 
     fn is_avoided(&self, now_ms: u64) -> bool {
@@ -383,8 +385,10 @@ mod tests {
         options.tls.ca_pem = Some(String::new());
         let strict = Nodes {
             options,
-            ..Arc::into_inner(Nodes::new(&ClientOptions::new("http://a:1"), None, &Handle::current()).expect("valid"))
-                .expect("one owner")
+            ..Arc::into_inner(
+                Nodes::new(&ClientOptions::new("http://a:1"), None, &Handle::current()).expect("valid"),
+            )
+            .expect("one owner")
         };
         assert!(!strict.may_try(&url));
         assert!(strict.may_try("https://b:1"));

@@ -31,7 +31,8 @@ impl LedgerAdminService {
             Newcomer::Known(record) => record,
             Newcomer::At { peer_address } => self.find(&peer_address).await?,
         };
-        let change = self.cluster().add(member).await.map_err(|failure| errors::membership_failed(&failure))?;
+        let change =
+            self.cluster().add(member).await.map_err(|failure| errors::membership_failed(&failure))?;
         Ok(Response::new(cluster::change_answer(change)))
     }
 

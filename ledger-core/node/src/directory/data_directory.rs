@@ -71,6 +71,10 @@ impl DataDirectory {
         &self.signing_key
     }
 
+    pub(super) fn set_signing_key(&mut self, key: SigningKey) {
+        self.signing_key = key;
+    }
+
     /// The key as peers are told it.
     pub fn key(&self) -> LedgerKey {
         LedgerKey::new(self.signing_key.to_secret_text().to_string())

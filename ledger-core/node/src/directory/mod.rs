@@ -28,8 +28,8 @@ pub use cluster_file::{FIRST_MEMBERS_MAX, Formation, Promise};
 pub(crate) use cluster_file::{check_members, check_record};
 pub use data_directory::DataDirectory;
 pub use errors::DirectoryError;
-pub use node_directory::NodeDirectory;
 pub(crate) use log_key::name_of as key_name;
+pub use node_directory::NodeDirectory;
 pub use restore_target::RestoreTarget;
 
 const FORMAT_FILE: &str = "format";

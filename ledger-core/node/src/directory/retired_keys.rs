@@ -18,23 +18,23 @@ impl DataDirectory {
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn retired_keys(&self) -> Result<Vec<VerifierKey>, DirectoryError> {
-        let current = self.signing_key.verifier_key();
-        let path = self.path.join(RETIRED_FILE);
+        let current = self.signing_key().verifier_key();
+        let path = self.path().join(RETIRED_FILE);
         // After a crash in a rotation the key that still signs stands there already.
         Ok(read(&path)?.into_iter().filter(|key| *key != current).collect())
     }
 
     /// Signs with another key from now on. It is durable when this returns; the old private key is gone then.
     pub(crate) fn replace_key(&mut self, key: SigningKey) -> Result<(), DirectoryError> {
-        let path = self.path.join(RETIRED_FILE);
+        let path = self.path().join(RETIRED_FILE);
         let mut retired = read(&path)?;
-        retired.retain(|known| *known != self.signing_key.verifier_key());
-        retired.push(self.signing_key.verifier_key());
+        retired.retain(|known| *known != self.signing_key().verifier_key());
+        retired.push(self.signing_key().verifier_key());
         let kept = retired.iter().skip(retired.len().saturating_sub(RETIRED_MAX));
         let lines: String = kept.map(|key| format!("{key}\n")).collect();
         durable_file::write(&path, lines.as_bytes(), 0o600)?;
-        log_key::write(&self.path.join(LOG_KEY_FILE), self.ledger_id, &key)?;
-        self.signing_key = key;
+        log_key::write(&self.path().join(LOG_KEY_FILE), self.ledger_id(), &key)?;
+        self.set_signing_key(key);
         Ok(())
     }
 }

@@ -40,7 +40,9 @@ impl TokenRegistry {
                 match self.make_first(&mut minted, now_ms).await {
                     Ok(()) => continue,
                     // It no longer leads, or has too much work: the tokens may come all the same.
-                    Err(TokenError::Ledger(AdminError::Unavailable { .. } | AdminError::Overloaded { .. })) => {}
+                    Err(TokenError::Ledger(
+                        AdminError::Unavailable { .. } | AdminError::Overloaded { .. },
+                    )) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -92,7 +94,9 @@ impl TokenRegistry {
         let (from, to) = (self.directory.join(TOKENS_FILE), self.directory.join(IMPORTED_FILE));
         if exists(&from) {
             blocking(move || file::rename(&from, &to)).await?;
-            tracing::info!("the tokens are in the ledger now; the file `tokens` is kept as `tokens.imported`");
+            tracing::info!(
+                "the tokens are in the ledger now; the file `tokens` is kept as `tokens.imported`"
+            );
         }
         if minted.is_some_and(|token| !self.holds(token.id)) {
             remove(self.directory.join(ADMIN_TOKEN_FILE)).await?;

@@ -137,6 +137,9 @@ mod tests {
         assert_eq!(refused(v1::ClusterNode { peer_address: String::new(), ..whole() }), "node.peer_address");
         assert_eq!(refused(v1::ClusterNode { node_id: 0, ..whole() }), "node.node_id");
         assert_eq!(refused(v1::ClusterNode { name: "Node".to_owned(), ..whole() }), "node.name");
-        assert_eq!(refused(v1::ClusterNode { incarnation: vec![1; 15].into(), ..whole() }), "node.incarnation");
+        assert_eq!(
+            refused(v1::ClusterNode { incarnation: vec![1; 15].into(), ..whole() }),
+            "node.incarnation"
+        );
     }
 }

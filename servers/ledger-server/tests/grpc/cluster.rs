@@ -59,7 +59,8 @@ async fn every_node_shows_the_members_and_tells_who_leads() {
             }
         });
         let answer = answer.await.expect("only followers tell who leads");
-        let hint = answer.metadata().get(ledger_proto::LEADER_HEADER).map(|hint| hint.to_str().unwrap().to_owned());
+        let hint =
+            answer.metadata().get(ledger_proto::LEADER_HEADER).map(|hint| hint.to_str().unwrap().to_owned());
         let info = answer.into_inner();
         let lead = &cluster.nodes[leader];
         let expected = format!("{} {} {}", info.term, lead.id(), lead.member.client_url);
@@ -72,13 +73,17 @@ async fn every_node_shows_the_members_and_tells_who_leads() {
             let record = &known.member;
             assert_eq!(described.name, record.identity.name.as_str());
             assert_eq!(described.incarnation, record.identity.incarnation.0.to_vec());
-            assert_eq!((&described.peer_address, &described.client_url), (&record.peer_address, &record.client_url));
+            assert_eq!(
+                (&described.peer_address, &described.client_url),
+                (&record.peer_address, &record.client_url)
+            );
             // Only the leader knows how far the others are.
             assert_eq!(member.matched_index.is_some(), index == leader, "{member:?}");
         }
         assert_eq!(info.members.len(), 3);
         // Errors carry the hint as well.
-        let missing = admin.get_namespace(v1::GetNamespaceRequest { name: "none".to_owned() }).await.unwrap_err();
+        let missing =
+            admin.get_namespace(v1::GetNamespaceRequest { name: "none".to_owned() }).await.unwrap_err();
         assert_eq!(missing.metadata().get(ledger_proto::LEADER_HEADER).is_some(), index != leader);
     }
     cluster.stop().await;
@@ -100,7 +105,11 @@ async fn tokens_are_valid_on_every_node_and_a_revocation_ends_them_everywhere() 
     assert!(follower.tokens.authenticate(text.expose()).is_some());
     let holds = async |is_valid: bool| {
         let everywhere = async {
-            while cluster.nodes.iter().any(|node| node.tokens.authenticate(text.expose()).is_some() != is_valid) {
+            while cluster
+                .nodes
+                .iter()
+                .any(|node| node.tokens.authenticate(text.expose()).is_some() != is_valid)
+            {
                 tokio::task::yield_now().await;
             }
         };

@@ -132,7 +132,8 @@ impl TestCluster {
                 0 => Bootstrap::Members(members.iter().take(voters).cloned().collect()),
                 _ => Bootstrap::Joined,
             };
-            let node = cluster.start_node(directory, listener, member, bootstrap, AddressBook(book.clone())).await;
+            let node =
+                cluster.start_node(directory, listener, member, bootstrap, AddressBook(book.clone())).await;
             cluster.nodes.push(node);
         }
         cluster.leader().await;
@@ -170,8 +171,8 @@ impl TestCluster {
             limits: ListenerLimits::default(),
             admission: AdmissionLimits::default(),
         };
-        let server =
-            LedgerServer::new(ledger.clone(), Arc::clone(&tokens), settings).finding_nodes_with(Arc::new(book));
+        let server = LedgerServer::new(ledger.clone(), Arc::clone(&tokens), settings)
+            .finding_nodes_with(Arc::new(book));
         let readiness = Readiness::starting();
         readiness.advance(Phase::Ready);
         let (stop, stopped) = oneshot::channel::<()>();

@@ -61,7 +61,8 @@ async fn tokens_survive_a_restart_and_revoked_ones_do_not_come_back() {
     let server = TestServer::start().await;
     let (kept, kept_text) = server.token(Role::Reader, "acme").await;
     let (gone, gone_text) = server.token(Role::Reader, "acme/main").await;
-    let actors: Vec<String> = server.tokens.list().iter().map(|token| token.actor.as_str().to_owned()).collect();
+    let actors: Vec<String> =
+        server.tokens.list().iter().map(|token| token.actor.as_str().to_owned()).collect();
     assert!(actors.contains(&format!("client:{kept}")), "{actors:?}");
     server.tokens.revoke(gone).await.unwrap();
     assert!(server.tokens.authenticate(&gone_text).is_none());

@@ -14,17 +14,21 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
     /// Show members, leader and how far each member has come.
-    #[command(after_help = "Works while some nodes are down: whoever answers is asked, the leader if it can be reached.\n\n\
+    #[command(
+        after_help = "Works while some nodes are down: whoever answers is asked, the leader if it can be reached.\n\n\
         Examples:\n  \
         strongroom ledger cluster status\n  \
-        strongroom ledger cluster status --url http://10.0.0.1:50051,http://10.0.0.2:50051 --json")]
+        strongroom ledger cluster status --url http://10.0.0.1:50051,http://10.0.0.2:50051 --json"
+    )]
     Status(Status),
     /// Take a node into the cluster, by the address where its peers reach it.
-    #[command(after_help = "A node that is started with --bootstrap 0 asks the cluster by itself; this does the same by \
+    #[command(
+        after_help = "A node that is started with --bootstrap 0 asks the cluster by itself; this does the same by \
         hand. The node receives\neverything first, and votes once it has caught up and there is a vote to give.\n\n\
         Examples:\n  \
         strongroom ledger cluster join 10.0.0.4:50052\n  \
-        strongroom ledger cluster join 10.0.0.4:50052 --id 1234567890 --name node-4 --incarnation 00112233445566778899aabbccddeeff")]
+        strongroom ledger cluster join 10.0.0.4:50052 --id 1234567890 --name node-4 --incarnation 00112233445566778899aabbccddeeff"
+    )]
     Join(Join),
     /// Take the node at --url out of its cluster. A leader hands over first.
     #[command(after_help = "Example:\n  strongroom ledger cluster leave --url http://10.0.0.3:50051")]
@@ -133,7 +137,8 @@ impl Cluster {
 
 fn incarnation(text: &str) -> Result<[u8; 16], String> {
     let mut bytes = [0; 16];
-    hex::decode_to_slice(text, &mut bytes).map_err(|_| "an incarnation is 32 hexadecimal digits".to_owned())?;
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| "an incarnation is 32 hexadecimal digits".to_owned())?;
     Ok(bytes)
 }
 
@@ -148,7 +153,8 @@ fn find(info: &ClusterInfo, text: &str) -> Result<u64, Failure> {
     let numbered = info.members.iter().map(|member| &member.node).find(|node| Some(node.node_id) == number);
     named.or(numbered).map(|node| node.node_id).ok_or_else(|| {
         let message = format!("{text} is neither the name nor the number of a member");
-        Failure::new(Exit::NotFound, "UNKNOWN_NODE", message).with_hint("look at strongroom ledger cluster status")
+        Failure::new(Exit::NotFound, "UNKNOWN_NODE", message)
+            .with_hint("look at strongroom ledger cluster status")
     })
 }
 

@@ -43,7 +43,9 @@ async fn of_the_leader(server: &ServerArgs, info: ClusterInfo) -> ClusterInfo {
         _ => return info,
     };
     match server.client_at(url, MEMBER_TIMEOUT) {
-        Ok(client) => client.cluster_info().await.ok().filter(|known| known.term >= info.term).unwrap_or(info),
+        Ok(client) => {
+            client.cluster_info().await.ok().filter(|known| known.term >= info.term).unwrap_or(info)
+        }
         Err(_) => info,
     }
 }
