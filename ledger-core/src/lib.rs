@@ -1,6 +1,7 @@
 //! The verifiable ledger as pure logic: data model, state machine, trees and storage ports.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod backup;
 pub mod codec;
 pub mod command;
 #[cfg(feature = "conformance")]

@@ -10,6 +10,7 @@ mod fence;
 mod history;
 mod idempotency;
 mod integrity;
+mod journal;
 mod lists;
 mod load;
 mod read;
@@ -38,7 +39,8 @@ pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
 pub use recovery::{Recovered, RecoveryRefusal, VaultRecovery};
 pub use rewind::{REWIND_IN_PLACE_MAX, Rewind};
 
-pub(crate) use lists::{ListRows, with_lists};
+pub(crate) use lists::{ListRows, list_leaves, with_lists};
+pub(crate) use replay::written;
 pub(crate) use scan::from_hex;
 
 pub use crate::overlay::FlushJob;
@@ -53,6 +55,7 @@ use crate::ports::{AppliedState, LogId, StateStore, StoreError, Table};
 use crate::rows::{self, HorizonRow, LedgerRow, VaultRow};
 use crate::state_tree::StateTree;
 use idempotency::IdempotencyIndex;
+use journal::Journal;
 
 /// Keys (entities and relationships, of all vaults) that one node holds in its state trees.
 pub const KEYS_MAX: u64 = 10_000_000;
@@ -118,6 +121,7 @@ pub struct LedgerState {
     key_count: u64,
     /// Version of the headers that blocks get from now on.
     header_version: u16,
+    journal: Journal,
 }
 
 struct Namespace {
@@ -190,6 +194,7 @@ impl LedgerState {
     pub fn apply(&mut self, at: LogId, proposal: &Proposal) -> Result<Outcome, StateError> {
         if let Command::Initialise { ledger_id, page_key } = &proposal.command {
             let outcome = self.initialise(*ledger_id, *page_key, proposal.time_ms)?;
+            self.journal.begin(&mut self.overlay, at.index);
             self.applied = Some(at);
             return Ok(outcome);
         }
@@ -214,6 +219,7 @@ impl LedgerState {
             }
             Command::Write { submissions } => Outcome::Writes(self.write(at, time_ms, submissions)?),
         };
+        self.journal.record(&mut self.overlay, at, time_ms, &proposal.command, &outcome)?;
         self.store_identity()?;
         self.applied = Some(at);
         Ok(outcome)
