@@ -21,4 +21,5 @@ pub mod relationship;
 mod rows;
 pub mod snapshot;
 pub mod state_tree;
+pub mod tlog_tiles;
 pub mod transaction;

@@ -248,7 +248,9 @@ fn check_with(
     for increment in increments {
         check.increment(*increment, keys, &mut |_| ControlFlow::Continue(()))?;
     }
-    check.finish(witnesses, Reach::All)
+    let held = check.compare(witnesses, Reach::All)?;
+    assert!(held.iter().all(|held| *held));
+    Ok(check.finish())
 }
 
 fn continuity_of_base(file: &[u8]) -> Continuity {

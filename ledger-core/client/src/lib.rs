@@ -34,6 +34,7 @@ mod error;
 mod options;
 
 mod admin;
+mod backup;
 mod client;
 mod connector;
 mod history;
@@ -51,6 +52,7 @@ mod retry;
 mod wire;
 
 pub use admin::{AdminPage, MintedToken, NodeInfo, SnapshotInfo, Snapshots, TokenInfo, TokenRole, Vault};
+pub use backup::{BackupPart, BackupPieces};
 pub use client::LedgerClient;
 pub use error::{ClientError, ErrorCode, Fork, Refusal, tls_hint};
 pub use history::{BlockContent, BlockRange, HistoricalRead, History, HistorySubject};

@@ -49,6 +49,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod applied_state;
+pub mod backup;
 mod batcher;
 mod checkpoint_signer;
 mod clock;

@@ -221,16 +221,24 @@ impl ChainCheck {
         Err(BackupError::inconsistent("a vault is missing at the end of an increment, but was not deleted"))
     }
 
-    /// Compares the witnesses that the chain reaches. With [`Reach::All`] it must reach every one.
+    /// Compares the witnesses that the chain reaches; says of each whether it did. With [`Reach::All`] it must reach every
+    /// one.
     ///
     /// # Errors
     ///
     /// [`BackupError::Fork`] when the history is another one; [`BackupError::Short`] and [`BackupError::UnknownVault`]
     /// when a witness is not reached.
-    pub fn finish(self, witnesses: &[Witness], reach: Reach) -> Result<Vec<ChainVault>, BackupError> {
-        for witness in witnesses {
-            self.holds(witness, reach)?;
-        }
+    pub fn compare(&self, witnesses: &[Witness], reach: Reach) -> Result<Vec<bool>, BackupError> {
+        witnesses.iter().map(|witness| self.holds(witness, reach)).collect()
+    }
+
+    /// Whether the vault is there, or was until the chain deleted it.
+    pub fn knows(&self, vault: VaultId) -> bool {
+        self.vaults.contains_key(&vault) || self.gone.contains_key(&vault)
+    }
+
+    /// What the chain leads to.
+    pub fn finish(self) -> Vec<ChainVault> {
         let vault = |(id, vault): (&VaultId, &ReplayedVault)| ChainVault {
             id: *id,
             label: vault.label.clone(),
@@ -241,10 +249,10 @@ impl ChainCheck {
             keys: vault.keys(),
             signed_by: self.signers.get(id).cloned(),
         };
-        Ok(self.vaults.iter().map(vault).collect())
+        self.vaults.iter().map(vault).collect()
     }
 
-    fn holds(&self, witness: &Witness, reach: Reach) -> Result<(), BackupError> {
+    fn holds(&self, witness: &Witness, reach: Reach) -> Result<bool, BackupError> {
         let Witness { name, vault: id, size, root } = witness;
         let found = self.vaults.get(id).or_else(|| self.gone.get(id));
         let Some(vault) = found else {
@@ -252,13 +260,13 @@ impl ChainCheck {
                 Reach::All if !self.lost.contains(id) => {
                     Err(BackupError::UnknownVault { name: name.clone(), vault: *id })
                 }
-                _ => Ok(()),
+                _ => Ok(false),
             };
         };
         let held = vault.log.size();
         let computed = if *size == 0 { Some(log_empty()) } else { vault.roots.get(size).copied() };
         match computed {
-            Some(computed) if computed == *root => Ok(()),
+            Some(computed) if computed == *root => Ok(true),
             Some(computed) => {
                 let what = format!(
                     "{name} says that its first {size} blocks have the root {}, in the backup they have {}",
@@ -267,7 +275,7 @@ impl ChainCheck {
                 );
                 Err(BackupError::Fork { vault: vault.label.clone(), what })
             }
-            None if self.lost.contains(id) || matches!(reach, Reach::Held) => Ok(()),
+            None if self.lost.contains(id) || matches!(reach, Reach::Held) => Ok(false),
             None => Err(BackupError::Short {
                 name: name.clone(),
                 vault: vault.label.clone(),

@@ -11,8 +11,10 @@ use ledger_proto::v1::admin_service_server::AdminService;
 use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
+use crate::backup_stream::{self, BackupPieces};
 use crate::errors;
 use crate::tokens::{TokenError, TokenRegistry};
+use crate::watch_stream::Closing;
 use crate::wire::paging::{DirectoryQuery, page_size, page_token};
 use crate::wire::snapshot::snapshot_answer;
 use crate::wire::{AtField, FieldFault, address, history, maintenance, read, token};
@@ -29,13 +31,19 @@ pub struct LedgerAdminService {
     ledger: Ledger,
     tokens: Arc<TokenRegistry>,
     gate: WriteGate,
+    closing: Closing,
 }
 
 impl LedgerAdminService {
     /// A service over an open ledger and its tokens that changes them while the gate is open. Tokens are revoked
     /// also when it is closed: that needs no room, and may not wait.
     pub fn new(ledger: Ledger, tokens: Arc<TokenRegistry>, gate: WriteGate) -> Self {
-        Self { ledger, tokens, gate }
+        Self { ledger, tokens, gate, closing: Closing::default() }
+    }
+
+    /// The same, whose streams end when the server drains.
+    pub(crate) fn closing_with(self, closing: Closing) -> Self {
+        Self { closing, ..self }
     }
 
     fn vault_answer(&self, vault: VaultInfo) -> v1::Vault {
@@ -56,6 +64,15 @@ impl LedgerAdminService {
 
 #[tonic::async_trait]
 impl AdminService for LedgerAdminService {
+    type StreamBackupStream = BackupPieces;
+
+    async fn stream_backup(
+        &self,
+        request: Request<v1::StreamBackupRequest>,
+    ) -> Result<Response<BackupPieces>, Status> {
+        backup_stream::begin(&self.ledger, request.into_inner(), self.closing.clone()).await
+    }
+
     async fn create_namespace(
         &self,
         request: Request<v1::CreateNamespaceRequest>,

@@ -41,6 +41,7 @@
 
 pub mod access;
 pub mod admin_service;
+mod backup_stream;
 pub mod call_metrics;
 pub mod dispatch;
 pub mod engine_metrics;

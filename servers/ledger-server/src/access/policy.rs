@@ -34,8 +34,9 @@ const READS: Need = Need::VaultRole(Role::Reader);
 const WRITES: Need = Need::VaultRole(Role::Writer);
 const ADMINISTERS: Need = Need::VaultRole(Role::Admin);
 
-/// The one call of the ledger that is a stream.
+/// Calls of the ledger that are streams.
 pub(crate) const WATCH_BLOCKS: &str = "/strongroom.ledger.v1.ReadService/WatchBlocks";
+pub(crate) const STREAM_BACKUP: &str = "/strongroom.ledger.v1.AdminService/StreamBackup";
 
 /// Every method of every service that the server mounts.
 pub static POLICY: &[Rule] = &[
@@ -73,6 +74,7 @@ pub static POLICY: &[Rule] = &[
     rule("/strongroom.ledger.v1.AdminService/CheckIntegrity", ADMINISTERS),
     rule("/strongroom.ledger.v1.AdminService/RecoverVault", ADMINISTERS),
     rule("/strongroom.ledger.v1.AdminService/ForceGc", Need::AdminOfEverything),
+    rule(STREAM_BACKUP, Need::AdminOfEverything),
     rule("/grpc.health.v1.Health/Check", Need::Nothing),
     rule("/grpc.health.v1.Health/Watch", Need::Nothing),
     rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::CredentialUnlessLoopback),
