@@ -1,4 +1,3 @@
-use std::fs::File;
 use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -429,15 +428,23 @@ async fn a_reader_that_goes_away_frees_its_place() {
             drop(chunks);
         }
     }
-    super::setting::eventually("a place is free", || {
-        let stream = futures::executor::block_on(ledger.stream_snapshot(made.index));
-        stream.is_ok()
-    })
-    .await;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut chunks = loop {
+        match ledger.stream_snapshot(made.index).await {
+            Ok(chunks) => break chunks,
+            Err(BackupFailure::InProgress) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+            Err(other) => panic!("{other:?}"),
+        }
+        assert!(tokio::time::Instant::now() < deadline, "no place gets free");
+    };
+    let mut bytes = 0;
+    while let Some(chunk) = chunks.next().await {
+        bytes += chunk.unwrap().len() as u64;
+    }
+    assert_eq!(bytes, made.summary.as_ref().unwrap().file_bytes);
     let missing = ledger.stream_snapshot(made.index + 1).await;
     assert!(
         matches!(missing, Err(BackupFailure::NoSnapshot { .. } | BackupFailure::InProgress)),
         "{missing:?}"
     );
-    File::open(made.path).unwrap();
 }

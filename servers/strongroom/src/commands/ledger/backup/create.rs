@@ -30,7 +30,7 @@ pub struct Create {
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
     /// Back up this data directory, whose server is stopped, instead of asking a server.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token_file"])]
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Write everything anew, beside what is there, so that a restore has less to replay.
     #[arg(long)]
