@@ -225,7 +225,9 @@ pub fn made_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
             state.finish_flush();
         }
         seeds.push(("state_rows", index.to_string(), rows_of(&store)));
-        seeds.extend(increment_since(&store, index as u64, 2).map(|file| ("increment", index.to_string(), file)));
+        seeds.extend(
+            increment_since(&store, index as u64, 2).map(|file| ("increment", index.to_string(), file)),
+        );
     }
     for (name, after) in [("empty", &b""[..]), ("key", b"door:front"), ("bytes", &[0, 0xFF, 9])] {
         let token = page_token::encode(&PAGE_KEY, SCOPE, after);

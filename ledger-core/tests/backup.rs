@@ -90,7 +90,8 @@ impl Fixture {
                 self.submission(MAIN, vec![delete(&format!("key-{}", number / 2))]),
             ];
             self.write(both.to_vec());
-            let refused = self.submission(MAIN, vec![set("key-0", "x", Some(Condition::VersionEquals(77_777)))]);
+            let refused =
+                self.submission(MAIN, vec![set("key-0", "x", Some(Condition::VersionEquals(77_777)))]);
             self.apply(Command::Write { submissions: vec![refused] });
             if self.state.vault_id(&"acme/second".parse().unwrap()).is_some() {
                 let there = self.submission(SECOND, vec![set("only", &format!("{round}"), None)]);
@@ -196,9 +197,8 @@ fn rows(store: &MemoryStateStore, table: Table) -> Rows {
 }
 
 fn store_of(source: &MemoryStateStore) -> Arc<MemoryStateStore> {
-    let row = |table| {
-        move |(key, value): (Vec<u8>, Vec<u8>)| RowChange { table, key, value: Some(value.into()) }
-    };
+    let row =
+        |table| move |(key, value): (Vec<u8>, Vec<u8>)| RowChange { table, key, value: Some(value.into()) };
     let rows = Table::ALL.into_iter().flat_map(|table| rows(source, table).into_iter().map(row(table)));
     let applied = source.applied().unwrap().unwrap();
     let store = Arc::new(MemoryStateStore::default());
@@ -282,7 +282,11 @@ fn eventful() -> (Fixture, Vec<u8>, u64) {
     fixture.apply(Command::CreateVault { vault: "acme/second".parse().unwrap(), id: SECOND });
     fixture.live(4);
     let retention = Retention::Compacted { blocks: 50.try_into().unwrap() };
-    fixture.apply(Command::CreateVaultRetaining { vault: "acme/third".parse().unwrap(), id: THIRD, retention });
+    fixture.apply(Command::CreateVaultRetaining {
+        vault: "acme/third".parse().unwrap(),
+        id: THIRD,
+        retention,
+    });
     fixture.apply(Command::SetRetention { vault: "acme/third".parse().unwrap(), retention: Retention::Full });
     fixture.apply(Command::DeleteVault { vault: "acme/third".parse().unwrap() });
     fixture.apply(Command::DeleteNamespace { name: namespace("short") });
@@ -320,14 +324,16 @@ fn every_entry_that_a_chain_covers_can_be_restored_with_the_roots_that_it_had() 
     let mut expected = BTreeMap::from([(after, tips(&fixture.state))]);
     for step in 0..25_u64 {
         match step {
-            5 => drop(fixture.apply(Command::CreateVault {
-                vault: "acme/second".parse().unwrap(),
-                id: SECOND,
-            })),
+            5 => drop(
+                fixture.apply(Command::CreateVault { vault: "acme/second".parse().unwrap(), id: SECOND }),
+            ),
             9 => drop(fixture.apply(Command::RaiseHeaderVersion { version: HEADER_VERSION })),
             _ => {
                 let (main, second) = (
-                    fixture.submission(MAIN, vec![set("k", &format!("{step}"), None), relate("doc:1", &format!("user:{step}"))]),
+                    fixture.submission(
+                        MAIN,
+                        vec![set("k", &format!("{step}"), None), relate("doc:1", &format!("user:{step}"))],
+                    ),
                     fixture.submission(SECOND, vec![set("k", &format!("{step}"), None)]),
                 );
                 let submissions = if step > 5 { vec![main, second] } else { vec![main] };

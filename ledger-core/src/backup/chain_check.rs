@@ -207,8 +207,7 @@ impl ChainCheck {
         for entry in entries {
             let found = self.vaults.get(&entry.id);
             let fits = found.is_some_and(|found| {
-                found.tip.encode().as_slice() == entry.header.as_slice()
-                    && found.log.root() == entry.log_root
+                found.tip.encode().as_slice() == entry.header.as_slice() && found.log.root() == entry.log_root
             });
             if !fits {
                 let what = "its blocks do not lead to the header that the increment gives".to_owned();
@@ -276,12 +275,9 @@ impl ChainCheck {
                 Err(BackupError::Fork { vault: vault.label.clone(), what })
             }
             None if self.lost.contains(id) || matches!(reach, Reach::Held) => Ok(false),
-            None => Err(BackupError::Short {
-                name: name.clone(),
-                vault: vault.label.clone(),
-                held,
-                size: *size,
-            }),
+            None => {
+                Err(BackupError::Short { name: name.clone(), vault: vault.label.clone(), held, size: *size })
+            }
         }
     }
 }

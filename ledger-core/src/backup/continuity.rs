@@ -47,7 +47,8 @@ impl Continuity {
     ///
     /// When a header does not decode.
     pub fn of(ledger_id: LedgerId, through: u64, vaults: &[VaultEntry]) -> Result<Self, BackupError> {
-        let tips = vaults.iter().map(|entry| Ok((entry.id, tip(entry)?))).collect::<Result<_, BackupError>>()?;
+        let tips =
+            vaults.iter().map(|entry| Ok((entry.id, tip(entry)?))).collect::<Result<_, BackupError>>()?;
         Ok(Self { ledger_id, through, tips })
     }
 
@@ -118,9 +119,7 @@ impl Continuity {
         let header = &block.header;
         let id = VaultId(header.vault_id);
         let follows = match tips.get(&id) {
-            Some((height, hash)) => {
-                Some(header.height) == height.checked_add(1) && header.previous == *hash
-            }
+            Some((height, hash)) => Some(header.height) == height.checked_add(1) && header.previous == *hash,
             None => header.height == 0,
         };
         if !follows {
@@ -140,10 +139,8 @@ impl Continuity {
         for entry in entries {
             let end = tip(entry)?;
             if tips.get(&entry.id) != Some(&(end.height, end.block_hash)) {
-                let what = format!(
-                    "the ledger's block {} is not the one that the backup leads to",
-                    end.height
-                );
+                let what =
+                    format!("the ledger's block {} is not the one that the backup leads to", end.height);
                 return Err(BackupError::Fork { vault: entry.label(), what });
             }
         }
@@ -178,10 +175,8 @@ impl Continuity {
         }
         let ids: BTreeMap<u64, VaultId> =
             header.vaults.iter().map(|entry| (entry.number, entry.id)).collect();
-        let mut wanted: BTreeMap<VaultId, &Tip> = ids
-            .values()
-            .filter_map(|id| Some((*id, self.tips.get(id)?)))
-            .collect();
+        let mut wanted: BTreeMap<VaultId, &Tip> =
+            ids.values().filter_map(|id| Some((*id, self.tips.get(id)?))).collect();
         while let Some(row) = reader.next_row()? {
             if watch(reader.frames.input.bytes).is_break() {
                 return Err(BackupError::Cancelled);

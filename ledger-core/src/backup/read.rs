@@ -93,7 +93,8 @@ impl<R: Read> Increment<R> {
         let damaged = |what: &str| of(self.frames.input.damaged(what));
         let record = match kind {
             KIND_COMMAND => Record::Command(
-                codec::decode("a journaled command", &payload).map_err(|error| damaged(&error.to_string()))?,
+                codec::decode("a journaled command", &payload)
+                    .map_err(|error| damaged(&error.to_string()))?,
             ),
             KIND_BLOCK => {
                 Record::Block(block(&payload.into()).ok_or_else(|| damaged("a block does not decode"))?)
@@ -133,7 +134,9 @@ impl<R: Read> Increment<R> {
         let trailer: IncrementTrailer = codec::decode("the trailer of an increment", &encoded)
             .map_err(|error| of(input.damaged(error.to_string())))?;
         if trailer != self.counted {
-            return Err(BackupError::inconsistent("the trailer of an increment does not count what it holds"));
+            return Err(BackupError::inconsistent(
+                "the trailer of an increment does not count what it holds",
+            ));
         }
         let (file_bytes, _) = input.finish().map_err(of)?;
         Ok(IncrementSummary { header: self.header, trailer, file_bytes })

@@ -50,7 +50,8 @@ impl Gathered<'_> {
         while let Some(record) = self.next_record()? {
             let (kind, payload) = encode(&record)?;
             fits("a record", payload.len(), ROW_VALUE_BYTES_MAX)?;
-            let written = frames.put(&[kind])? + frames.put(&length(payload.len())?)? + frames.put(&payload)?;
+            let written =
+                frames.put(&[kind])? + frames.put(&length(payload.len())?)? + frames.put(&payload)?;
             trailer.count(&record, payload.len() as u64 + 5);
             let progress = IncrementProgress { blocks: trailer.blocks, file_bytes: frames.sink.bytes };
             if written > 0 && watch(&progress).is_break() {

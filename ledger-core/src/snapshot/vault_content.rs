@@ -234,12 +234,6 @@ impl VaultContent {
 
     /// What was built, once it is finished.
     pub(super) fn keep(self) -> KeptVault {
-        KeptVault {
-            tip: self.tip,
-            tree: self.tree,
-            lists: self.lists,
-            log: self.log,
-            roots: self.roots,
-        }
+        KeptVault { tip: self.tip, tree: self.tree, lists: self.lists, log: self.log, roots: self.roots }
     }
 }

@@ -194,10 +194,7 @@ struct Content {
 }
 
 impl Content {
-    fn new(
-        header: &Header,
-        sizes: Option<&BTreeMap<VaultId, BTreeSet<u64>>>,
-    ) -> Result<Self, SnapshotError> {
+    fn new(header: &Header, sizes: Option<&BTreeMap<VaultId, BTreeSet<u64>>>) -> Result<Self, SnapshotError> {
         let mut vaults = BTreeMap::new();
         for entry in &header.vaults {
             let refused = |what| SnapshotError::Vault { vault: entry.label(), what };

@@ -54,7 +54,8 @@ fn days_of(year: u64, month: u64) -> u64 {
 
 /// Days since 1970-01-01 of a date of the proleptic Gregorian calendar, by eras of 400 years that start in March.
 fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
-    let (year, shifted_month) = if month > 2 { (year, month - 3) } else { (year.saturating_sub(1), month + 9) };
+    let (year, shifted_month) =
+        if month > 2 { (year, month - 3) } else { (year.saturating_sub(1), month + 9) };
     let (era, year_of_era) = (year / 400, year % 400);
     let day_of_year = (153 * shifted_month + 2) / 5 + day.saturating_sub(1);
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
@@ -81,9 +82,19 @@ mod tests {
     #[test]
     fn what_is_no_time_is_refused() {
         for text in [
-            "", "now", "2026-11-21", "2026-11-21T10:57:47", "2026-13-21T10:57:47Z", "2025-02-29T00:00:00Z",
-            "2026-11-21T24:00:00Z", "2026-11-21T10:57:47.1Z", "2026-11-21T10:57:47+01:00", "1969-12-31T23:59:59Z",
-            "99999999999999999999999", "2026-1-21T10:57:47Z", "2026-11-21T10:57:é7Z",
+            "",
+            "now",
+            "2026-11-21",
+            "2026-11-21T10:57:47",
+            "2026-13-21T10:57:47Z",
+            "2025-02-29T00:00:00Z",
+            "2026-11-21T24:00:00Z",
+            "2026-11-21T10:57:47.1Z",
+            "2026-11-21T10:57:47+01:00",
+            "1969-12-31T23:59:59Z",
+            "99999999999999999999999",
+            "2026-1-21T10:57:47Z",
+            "2026-11-21T10:57:é7Z",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -42,7 +42,9 @@ pub enum BackupFailure {
         source: ManifestError,
     },
     /// The backup is of another ledger.
-    #[error("the folder holds a backup of ledger {folder}; this is ledger {ledger}: give it a folder of its own")]
+    #[error(
+        "the folder holds a backup of ledger {folder}; this is ledger {ledger}: give it a folder of its own"
+    )]
     OtherLedger {
         /// Whose backup it is.
         folder: LedgerId,

@@ -183,8 +183,7 @@ impl BackupWriter {
         describe: impl FnOnce(u64, String) -> BackupFile,
     ) -> Result<BackupFile, BackupFailure> {
         let path = self.folder.path.clone();
-        let mut manifest =
-            self.manifest.clone().unwrap_or_else(|| Manifest { ledger_id, files: Vec::new() });
+        let mut manifest = self.manifest.clone().unwrap_or_else(|| Manifest { ledger_id, files: Vec::new() });
         if manifest.ledger_id != ledger_id {
             return Err(BackupFailure::OtherLedger { folder: manifest.ledger_id, ledger: ledger_id });
         }

@@ -109,8 +109,7 @@ fn at_time(
     chains: &[&[BackupFile]],
     time_ms: u64,
 ) -> Result<Option<RestorePlan>, BackupFailure> {
-    let begun =
-        |chain: &&&[BackupFile]| ends(chain).is_some_and(|(first, _)| first.created_at_ms <= time_ms);
+    let begun = |chain: &&&[BackupFile]| ends(chain).is_some_and(|(first, _)| first.created_at_ms <= time_ms);
     let Some(chain) = chains.iter().rev().find(begun) else { return Ok(None) };
     let Some((first, last)) = ends(chain) else { return Ok(None) };
     if time_ms > last.created_at_ms.max(last.last_time_ms) {
@@ -166,21 +165,14 @@ struct Track {
 }
 
 impl Track {
-    fn begin(
-        folder: &BackupFolder,
-        chain: &[BackupFile],
-        vault: &VaultRef,
-    ) -> Result<Self, BackupFailure> {
+    fn begin(folder: &BackupFolder, chain: &[BackupFile], vault: &VaultRef) -> Result<Self, BackupFailure> {
         let Some(base) = chain.first() else { return Ok(Self { current: None, until: None }) };
         let path = folder.file(base);
         let file = File::open(&path).map_err(BackupFailure::io("open", path))?;
-        let summary = snapshot::summarise(file).map_err(|error| BackupFailure::File {
-            file: base.file.clone(),
-            source: error.into(),
-        })?;
-        let named = |entry: &&snapshot::VaultEntry| {
-            entry.namespace == vault.namespace && entry.name == vault.vault
-        };
+        let summary = snapshot::summarise(file)
+            .map_err(|error| BackupFailure::File { file: base.file.clone(), source: error.into() })?;
+        let named =
+            |entry: &&snapshot::VaultEntry| entry.namespace == vault.namespace && entry.name == vault.vault;
         let entry = summary.header.vaults.iter().find(named);
         let current = entry.and_then(|entry| {
             let header = BlockHeader::decode(&entry.header).ok()?;

@@ -87,9 +87,8 @@ pub fn restore_backup(
     let mut read = base.bytes;
     let mut newest = None;
     for file in increments {
-        let header = listed(folder, file, |input| {
-            replayed.file(file, input, &mut |bytes| watch(read + bytes))
-        })?;
+        let header =
+            listed(folder, file, |input| replayed.file(file, input, &mut |bytes| watch(read + bytes)))?;
         read += file.bytes;
         end = heights(&header.vaults);
         newest = Some(header);
@@ -201,9 +200,5 @@ fn finish(
 fn mark(entry: &VaultEntry) -> Option<LogChange> {
     let signed = SignedCheckpoint::parse(entry.checkpoint.as_deref()?).ok()?;
     let checkpoint = signed.checkpoint();
-    Some(LogChange::SaveSigned(SignedMark {
-        vault: entry.id,
-        size: checkpoint.size,
-        root: checkpoint.root,
-    }))
+    Some(LogChange::SaveSigned(SignedMark { vault: entry.id, size: checkpoint.size, root: checkpoint.root }))
 }

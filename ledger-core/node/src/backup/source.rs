@@ -93,7 +93,8 @@ impl Ledger {
         let (sender, receiver) = mpsc::channel(CHANNEL_ITEMS);
         let maker = self.shared.handles.snapshots.clone();
         let body = move || {
-            let mut sink = ChunkSink { sender, chunk: Vec::with_capacity(CHUNK_BYTES), maker, stalled: false };
+            let mut sink =
+                ChunkSink { sender, chunk: Vec::with_capacity(CHUNK_BYTES), maker, stalled: false };
             let written = write(&mut sink).and_then(|()| Ok(sink.send_rest()?));
             if let Err(failure) = written {
                 // A reader that is gone needs no reason, and one that took nothing finds the file cut off.

@@ -120,9 +120,8 @@ fn check_chain(
     };
     let named = |source| BackupFailure::File { file: base.file.clone(), source };
     let mut follow = |progress: &snapshot::Progress| watch(progress.file_bytes);
-    let (mut check, verified) = listed(folder, base, |input| {
-        ChainCheck::base(input, keys, witnesses, &mut follow).map_err(named)
-    })?;
+    let (mut check, verified) =
+        listed(folder, base, |input| ChainCheck::base(input, keys, witnesses, &mut follow).map_err(named))?;
     let header = verified.header;
     let mut end = Continuity::of(header.ledger_id, header.applied.index, &header.vaults).map_err(named)?;
     described(base, FileKind::Base, header.applied.index)?;
@@ -131,9 +130,7 @@ fn check_chain(
     for file in increments {
         let named = |source| BackupFailure::File { file: file.file.clone(), source };
         let checked = listed(folder, file, |input| {
-            check
-                .increment(input, keys, &mut |progress| watch(read + progress.file_bytes))
-                .map_err(named)
+            check.increment(input, keys, &mut |progress| watch(read + progress.file_bytes)).map_err(named)
         })?;
         described(file, FileKind::Increment, check.through())?;
         blocks += checked.trailer.blocks;

@@ -57,11 +57,7 @@ async fn increment(
     if staged.bytes() == 0 { Ok(None) } else { staged.finish().map(Some) }
 }
 
-fn verify(
-    folder: &Path,
-    keys: &[VerifierKey],
-    witnesses: &[Witness],
-) -> Result<BackupReport, BackupFailure> {
+fn verify(folder: &Path, keys: &[VerifierKey], witnesses: &[Witness]) -> Result<BackupReport, BackupFailure> {
     let folder = BackupFolder::at(folder);
     verify_backup(&folder, &folder.manifest()?, keys, witnesses, &mut { GO_ON })
 }
@@ -196,7 +192,9 @@ async fn what_a_backup_does_not_cover_is_refused_and_the_covered_points_are_name
     ] {
         let to = tempfile::tempdir().unwrap();
         let refused = restore(&folder, to.path(), &key, &point);
-        let Err(BackupFailure::NotCovered { covered, .. }) = refused else { panic!("{point:?}: {refused:?}") };
+        let Err(BackupFailure::NotCovered { covered, .. }) = refused else {
+            panic!("{point:?}: {refused:?}")
+        };
         assert!(covered.contains(&format!("entries {} to {}", base.through, last.through)), "{covered}");
         assert_eq!(files(to.path()), Vec::<PathBuf>::new(), "nothing was begun");
     }
@@ -301,10 +299,7 @@ async fn a_ledger_that_went_back_and_on_is_a_fork_of_its_backup() {
 
     let other = earlier.open().await;
     let behind = back_up(&other, &folder).await;
-    assert!(
-        matches!(behind, Err(BackupFailure::Backup(BackupError::Behind { .. }))),
-        "{behind:?}"
-    );
+    assert!(matches!(behind, Err(BackupFailure::Backup(BackupError::Behind { .. }))), "{behind:?}");
     for number in 0..4 {
         write(&other, put("a", &format!("other {number}"))).await;
     }
@@ -378,10 +373,7 @@ async fn a_stopped_directory_is_backed_up_as_a_running_one_and_the_chain_goes_on
     let folder = from.path().join("backup");
     let ledger = open_redb(&data, Options::default()).await;
     create_vault(&ledger).await;
-    let receipt = ledger
-        .write(&vault(), &super::setting::actor(), fresh_put("a", "1"))
-        .await
-        .unwrap();
+    let receipt = ledger.write(&vault(), &super::setting::actor(), fresh_put("a", "1")).await.unwrap();
     assert_eq!(receipt.height, 1);
     back_up(&ledger, &folder).await.unwrap();
     ledger.write(&vault(), &super::setting::actor(), fresh_put("a", "2")).await.unwrap();

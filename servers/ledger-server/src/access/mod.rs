@@ -13,7 +13,7 @@ mod role;
 
 pub use caller::Caller;
 pub use layer::{AccessLayer, AccessService, Authentication, Reflection};
-pub(crate) use policy::{STREAM_BACKUP, WATCH_BLOCKS};
 pub use policy::{Need, POLICY, Rule, need_of};
+pub(crate) use policy::{STREAM_BACKUP, WATCH_BLOCKS};
 pub use revocable::{AdmittedCall, RevocableBody};
 pub use role::{Role, Scope, ScopeError};

@@ -60,7 +60,10 @@ fn a_destroyed_ledger_comes_back_at_its_end_at_a_time_and_at_a_height() {
     home.json(&["ledger", "namespace", "create", "later"]);
     let second = create(&home, &folder);
     let added = &second["added"];
-    assert_eq!((&added["kind"], &added["blocks"], &added["commands"]), (&"increment".into(), &1.into(), &1.into()));
+    assert_eq!(
+        (&added["kind"], &added["blocks"], &added["commands"]),
+        (&"increment".into(), &1.into(), &1.into())
+    );
     let three = put(&home, "door", "three");
     let note = home.run(&["ledger", "checkpoint", "acme/prod"]).stdout;
     let kept = home.write("kept.checkpoint", &note);
@@ -148,7 +151,8 @@ fn a_backup_that_does_not_extend_a_kept_checkpoint_exits_with_5_and_says_why() {
     assert_eq!(text(&forked, "code"), "FORK");
     assert!(text(&forked, "message").contains("acme/prod"), "{forked}");
     assert!(text(&forked, "message").contains("kept.checkpoint"), "{forked}");
-    let restore = ["ledger", "backup", "restore", &others, "--data", &path(&home, "new"), "--checkpoint", &kept];
+    let restore =
+        ["ledger", "backup", "restore", &others, "--data", &path(&home, "new"), "--checkpoint", &kept];
     home.refusal(5, &restore);
     assert!(!home.path("new").exists(), "nothing is left behind");
 }

@@ -77,7 +77,8 @@ fn an_exported_log_is_verified_by_an_independent_program_and_grows_by_what_is_ne
     export(&other);
     for file in files(&other) {
         let name = file.strip_prefix(&other).expect("inside");
-        let same = std::fs::read(to.join(name)).expect("there too") == std::fs::read(&file).expect("readable");
+        let same =
+            std::fs::read(to.join(name)).expect("there too") == std::fs::read(&file).expect("readable");
         assert!(same || name == Path::new("checkpoint"), "{}", name.display());
     }
 

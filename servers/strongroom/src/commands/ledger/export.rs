@@ -108,7 +108,9 @@ impl Growth<'_> {
             let room = u32::try_from(room).unwrap_or(1);
             let range = client.block_range(vault, self.tree.size(), room, BlockContent::Header).await?.value;
             if range.blocks.is_empty() {
-                return Err(Failure::error("the server has fewer blocks than its checkpoint: ask another one"));
+                return Err(Failure::error(
+                    "the server has fewer blocks than its checkpoint: ask another one",
+                ));
             }
             for block in range.blocks {
                 self.entry(&block.header.encode())?;
@@ -164,7 +166,9 @@ impl Folder {
         match std::fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Failure::file("read", &self.path, &error)),
-            Ok(_) if !self.path.join(CHECKPOINT_PATH).exists() => return self.refuse_content().map(|()| None),
+            Ok(_) if !self.path.join(CHECKPOINT_PATH).exists() => {
+                return self.refuse_content().map(|()| None);
+            }
             Ok(_) => {}
         }
         let note = String::from_utf8(self.read(CHECKPOINT_PATH)?)
@@ -194,7 +198,8 @@ impl Folder {
             }
             None => Vec::new(),
         };
-        let tree = LogTree::restore(before.size, self, &tail).map_err(|error| self.changed(&error.to_string()))?;
+        let tree =
+            LogTree::restore(before.size, self, &tail).map_err(|error| self.changed(&error.to_string()))?;
         if tree.root() != before.root {
             return Err(self.changed("its tiles do not lead to its checkpoint"));
         }
@@ -203,7 +208,8 @@ impl Folder {
 
     /// Without a checkpoint there may be tiles of an export that was broken off.
     fn refuse_content(&self) -> Result<(), Failure> {
-        let entries = std::fs::read_dir(&self.path).map_err(|error| Failure::file("read", &self.path, &error))?;
+        let entries =
+            std::fs::read_dir(&self.path).map_err(|error| Failure::file("read", &self.path, &error))?;
         for entry in entries.flatten() {
             if entry.file_name() != "tile" {
                 let message = format!("{} holds something else than an export", self.path.display());

@@ -14,11 +14,11 @@ use storage_adapters::redb::RedbOptions;
 
 use super::super::snapshot::{Bar, create_and_wait, shown_bytes};
 use super::{failed, show};
+use crate::clock;
 use crate::commands::block_on;
 use crate::discovery::ServerArgs;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::clock;
 
 /// The server has no room or no past for an increment.
 const NEEDS_BASE: &str = "BACKUP_NEEDS_BASE";
@@ -143,8 +143,7 @@ fn from_directory(
     let stores = EmbeddedStores::open(directory.path(), RedbOptions::default())
         .map_err(|error| Failure::error(error.to_string()))?;
     let stores = Stores { log: stores.log, state: stores.state };
-    let source =
-        OfflineSource::open(&directory, &stores, clock::now_ms()).map_err(|error| failed(&error))?;
+    let source = OfflineSource::open(&directory, &stores, clock::now_ms()).map_err(|error| failed(&error))?;
     if source.log_last_index() > source.applied_index() {
         output.note(&format!(
             "note: the log goes up to entry {}, the state up to {}: start and stop the server once to have the rest in the \

@@ -113,9 +113,7 @@ impl Restore {
         bar.finish();
         let restored = restored.map_err(refused)?;
         let node_id = target.node_id();
-        target
-            .finish(restored.ledger_id, key.as_ref())
-            .map_err(|error| Failure::error(error.to_string()))?;
+        target.finish(restored.ledger_id, key.as_ref()).map_err(|error| Failure::error(error.to_string()))?;
         let data = self.data.display().to_string();
         let document = json!({
             "ledger_id": restored.ledger_id.to_string(),

@@ -134,14 +134,13 @@ impl BackupTrust {
             signed.verify(&self.verifier_keys).map_err(|error| refused(error.to_string()))?;
         }
         let checkpoint = signed.checkpoint();
-        let vault = checkpoint
-            .origin
-            .strip_prefix(&format!("strongroom/{ledger}/"))
-            .and_then(vault_id)
-            .ok_or_else(|| {
-                let origin = &checkpoint.origin;
-                refused(format!("it is about {origin}, the backup is of ledger {ledger}"))
-            })?;
+        let vault =
+            checkpoint.origin.strip_prefix(&format!("strongroom/{ledger}/")).and_then(vault_id).ok_or_else(
+                || {
+                    let origin = &checkpoint.origin;
+                    refused(format!("it is about {origin}, the backup is of ledger {ledger}"))
+                },
+            )?;
         Ok(Witness { name, vault, size: checkpoint.size, root: checkpoint.root })
     }
 }
