@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access_token::{AccessToken, TOKENS_MAX, TokenId};
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultRef};
+use crate::ports::LogId;
 use crate::transaction::{Actor, Transaction};
 
 /// One replicated entry: a command and the leader's time for it.
@@ -102,6 +103,19 @@ pub enum Command {
         /// At most [`TOKENS_MAX`] tokens, no id twice.
         tokens: Vec<AccessToken>,
     },
+}
+
+/// A command that changed something without a block that tells it, as the journal keeps it and a backup carries it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournaledCommand {
+    /// Where it stood in the log.
+    pub at: LogId,
+    /// Log time of its entry, unix milliseconds.
+    pub time_ms: u64,
+    /// What it was.
+    pub command: Command,
+    /// The vault that it created, changed or deleted.
+    pub vault: Option<VaultId>,
 }
 
 /// How much of its past a vault keeps: the bodies of its blocks, and what proofs of earlier states need.

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod access_token;
+pub mod backup;
 pub mod codec;
 pub mod command;
 #[cfg(feature = "conformance")]
@@ -22,4 +23,5 @@ pub mod relationship;
 mod rows;
 pub mod snapshot;
 pub mod state_tree;
+pub mod tlog_tiles;
 pub mod transaction;

@@ -43,6 +43,12 @@ pub(crate) fn token_key(id: TokenId) -> Vec<u8> {
     [TOKEN_PREFIX, &id.0].concat()
 }
 
+/// What keys of that table begin with whose rows hold commands that made no block, by log index.
+pub(crate) const JOURNAL_PREFIX: &[u8] = b"journal/";
+/// Key of the row of the same table that says from which log index on (u64, big-endian) the journal is complete; no
+/// row = there is none yet.
+pub(crate) const JOURNAL_SINCE_KEY: &[u8] = b"journal_since";
+
 /// A row of `Table::Namespaces`, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NamespaceRow {
@@ -132,6 +138,15 @@ pub(crate) struct PostponedRow {
 /// The prefix of every row of a vault; also the key of its row in `Table::Vaults` and of its fence.
 pub(crate) fn vault_prefix(vault: VaultNumber) -> Vec<u8> {
     vault.0.to_be_bytes().to_vec()
+}
+
+pub(crate) fn journal_key(log_index: u64) -> Vec<u8> {
+    [JOURNAL_PREFIX, &log_index.to_be_bytes()].concat()
+}
+
+/// The log index in a row key of the journal.
+pub(crate) fn journal_index(row_key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(row_key.strip_prefix(JOURNAL_PREFIX)?.try_into().ok()?))
 }
 
 pub(crate) fn entity_key(vault: VaultNumber, key: &str) -> Vec<u8> {

@@ -37,6 +37,7 @@ mod error;
 mod options;
 
 mod admin;
+mod backup;
 mod call_line;
 mod client;
 mod cluster;
@@ -59,6 +60,7 @@ mod streamed;
 mod wire;
 
 pub use admin::{AdminPage, MintedToken, NodeInfo, SnapshotInfo, Snapshots, TokenInfo, TokenRole, Vault};
+pub use backup::{BackupPart, BackupPieces};
 pub use client::LedgerClient;
 pub use cluster::{ClusterInfo, ClusterMember, ClusterNode, MemberRole, MembershipChange, MembershipKind};
 pub use error::{ClientError, ErrorCode, Fork, Refusal, tls_hint};

@@ -13,6 +13,7 @@ use ledger_verify::note::{SigningKey, VerifierKey};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::backup::BACKUPS_AT_ONCE;
 use crate::batcher::{Write, WriteTarget};
 use crate::cluster::{AloneHandler, Cluster, NodeHandler, forward_command};
 use crate::counters::{CounterCells, Counters, add};
@@ -90,6 +91,7 @@ pub(crate) struct Shared {
     admin: Semaphore,
     pub historical_proofs: HistoricalProofs,
     pub maintenance: Arc<Semaphore>,
+    pub backups: Arc<Semaphore>,
     pub thread: NodeThread,
 }
 
@@ -130,6 +132,7 @@ impl Ledger {
         let lists = KeptLists::default();
         let historical_proofs = HistoricalProofs::new();
         let maintenance = Arc::new(Semaphore::new(1));
+        let backups = Arc::new(Semaphore::new(BACKUPS_AT_ONCE));
         let shared = Shared {
             handles,
             counters,
@@ -143,6 +146,7 @@ impl Ledger {
             admin,
             historical_proofs,
             maintenance,
+            backups,
             thread,
         };
         Ok(Self { shared: Arc::new(shared) })

@@ -50,6 +50,7 @@
 
 mod access_tokens;
 mod applied_state;
+pub mod backup;
 mod batcher;
 mod checkpoint_signer;
 mod clock;

@@ -12,6 +12,7 @@ use ledger_verify::state::StateKey;
 use super::evidence::Tiles;
 use super::fence;
 use super::idempotency::{IdempotencyIndex, RememberedBlock};
+use super::journal::Journal;
 use super::lists::{ListRows, with_lists};
 use super::{LedgerState, Namespace, StateError, Vault, inconsistent, known_header_version};
 use crate::access_token::{AccessToken, AccessTokens};
@@ -45,6 +46,7 @@ pub(super) fn load(store: Arc<dyn StateStore>) -> Result<LedgerState, StateError
         header_version,
         cluster_id,
         tokens: Arc::new(tokens(&overlay)?),
+        journal: Journal::load(&overlay)?,
         overlay,
     };
     load_vaults(&mut state)?;
@@ -275,7 +277,7 @@ fn load_log(
 }
 
 /// Visits every row under a prefix; the first error ends it.
-fn each(
+pub(super) fn each(
     overlay: &Overlay,
     table: Table,
     prefix: Vec<u8>,

@@ -11,9 +11,11 @@ use ledger_proto::v1::admin_service_server::AdminService;
 use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
+use crate::backup_stream::{self, BackupPieces};
 use crate::cluster_calls::NodeFinder;
 use crate::errors;
 use crate::tokens::TokenRegistry;
+use crate::watch_stream::Closing;
 use crate::wire::cluster as cluster_wire;
 use crate::wire::paging::{DirectoryQuery, page_size, page_token};
 use crate::wire::snapshot::snapshot_answer;
@@ -32,19 +34,25 @@ pub struct LedgerAdminService {
     tokens: Arc<TokenRegistry>,
     gate: WriteGate,
     pub(crate) finder: Option<Arc<dyn NodeFinder>>,
+    closing: Closing,
 }
 
 impl LedgerAdminService {
     /// A service over an open ledger and its tokens that changes them while the gate is open. Tokens are revoked
     /// also when it is closed: that needs no room, and may not wait.
     pub fn new(ledger: Ledger, tokens: Arc<TokenRegistry>, gate: WriteGate) -> Self {
-        Self { ledger, tokens, gate, finder: None }
+        Self { ledger, tokens, gate, finder: None, closing: Closing::default() }
     }
 
     /// The same that can ask a node at its peer address who it is.
     #[must_use]
     pub fn finding_nodes_with(self, finder: Option<Arc<dyn NodeFinder>>) -> Self {
         Self { finder, ..self }
+    }
+
+    /// The same, whose streams end when the server drains.
+    pub(crate) fn closing_with(self, closing: Closing) -> Self {
+        Self { closing, ..self }
     }
 
     fn vault_answer(&self, vault: VaultInfo) -> v1::Vault {
@@ -55,6 +63,15 @@ impl LedgerAdminService {
 
 #[tonic::async_trait]
 impl AdminService for LedgerAdminService {
+    type StreamBackupStream = BackupPieces;
+
+    async fn stream_backup(
+        &self,
+        request: Request<v1::StreamBackupRequest>,
+    ) -> Result<Response<BackupPieces>, Status> {
+        backup_stream::begin(&self.ledger, request.into_inner(), self.closing.clone()).await
+    }
+
     async fn create_namespace(
         &self,
         request: Request<v1::CreateNamespaceRequest>,

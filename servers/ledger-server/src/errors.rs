@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ledger_core::backup::BackupError;
 use ledger_core::command::{AdminRefusal, ConditionFailure, WriteRefusal};
 use ledger_core::ledger_state::RecoveryRefusal;
 use ledger_core::names::{NamespaceName, VaultRef};
 use ledger_core::page_token::PageTokenError;
+use ledger_node::backup::BackupFailure;
 use ledger_node::{AdminError, MaintenanceError, MembershipError, ReadFailure, SnapshotFailure, WriteError};
 use ledger_proto::ERROR_DOMAIN;
 use ledger_verify::Hash;
@@ -389,6 +391,36 @@ pub(crate) fn snapshot_failed(failure: SnapshotFailure) -> Status {
         SnapshotFailure::HeldBack => disk_full(),
         SnapshotFailure::Unsettled => unavailable(&failure),
         SnapshotFailure::Stopped => stopping(&failure),
+        other => internal(&other),
+    }
+}
+
+/// A part of a backup that was not made.
+pub(crate) fn backup_failed(failure: BackupFailure) -> Status {
+    let message = failure.to_string();
+    match failure {
+        BackupFailure::Snapshot(failure) => snapshot_failed(failure),
+        BackupFailure::NoSnapshot { index } => {
+            let metadata = Metadata::none().with("index", index);
+            status(Code::NotFound, Reason::SnapshotNotFound, message, metadata)
+        }
+        BackupFailure::InProgress => {
+            status(Code::Aborted, Reason::BackupInProgress, message, Metadata::none())
+        }
+        BackupFailure::Stopped | BackupFailure::Stalled { .. } => {
+            status(Code::Unavailable, Reason::Stopping, message, Metadata::none())
+        }
+        BackupFailure::Backup(BackupError::NeedsBase { .. }) => {
+            status(Code::FailedPrecondition, Reason::BackupNeedsBase, message, Metadata::none())
+        }
+        BackupFailure::Backup(BackupError::Behind { after, applied }) => {
+            let metadata = Metadata::none().with("after", after).with("applied", applied);
+            status(Code::FailedPrecondition, Reason::BackupAhead, message, metadata)
+        }
+        BackupFailure::Backup(BackupError::Fenced { vault }) => {
+            let metadata = Metadata::none().with("vault", vault);
+            status(Code::Unavailable, Reason::VaultDiverged, message, metadata)
+        }
         other => internal(&other),
     }
 }

@@ -44,6 +44,7 @@
 
 pub mod access;
 pub mod admin_service;
+mod backup_stream;
 pub mod call_metrics;
 pub mod call_stream;
 pub mod cluster_calls;

@@ -70,6 +70,14 @@ pub enum Reason {
     TooManyTokens,
     /// A snapshot is being written already.
     SnapshotInProgress,
+    /// There is no snapshot of that index on this node.
+    SnapshotNotFound,
+    /// The ledger does not hold any more what an increment would need: a new base is needed.
+    BackupNeedsBase,
+    /// The backup goes further than the ledger.
+    BackupAhead,
+    /// As many backups are read from the node as may be at once.
+    BackupInProgress,
     /// The queues are full: try again later.
     Overloaded,
     /// The disk is nearly full: the server only reads until it has room again.
@@ -149,6 +157,10 @@ impl Reason {
             Self::LastAdminToken => "LAST_ADMIN_TOKEN",
             Self::TooManyTokens => "TOO_MANY_TOKENS",
             Self::SnapshotInProgress => "SNAPSHOT_IN_PROGRESS",
+            Self::SnapshotNotFound => "SNAPSHOT_NOT_FOUND",
+            Self::BackupNeedsBase => "BACKUP_NEEDS_BASE",
+            Self::BackupAhead => "BACKUP_AHEAD",
+            Self::BackupInProgress => "BACKUP_IN_PROGRESS",
             Self::Overloaded => "OVERLOADED",
             Self::DiskFull => "DISK_FULL",
             Self::VaultDiverged => "VAULT_DIVERGED",

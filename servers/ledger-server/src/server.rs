@@ -13,7 +13,9 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Layer;
 
-use crate::access::{AccessLayer, AccessService, Authentication, CALLS, Reflection, WATCH_BLOCKS};
+use crate::access::{
+    AccessLayer, AccessService, Authentication, CALLS, Reflection, STREAM_BACKUP, WATCH_BLOCKS,
+};
 use crate::admin_service::LedgerAdminService;
 use crate::call_metrics::{CallMetricsLayer, CallMetricsService};
 use crate::call_stream::LedgerCallService;
@@ -148,7 +150,7 @@ impl LedgerServer {
         let reflection = if loopback { Reflection::Open } else { Reflection::NeedsCredential };
         let services = self.all_services(reflection)?;
         let mut admission = self.settings.admission.clone();
-        admission.streaming_paths.extend([WATCH_BLOCKS, CALLS].map(str::to_owned));
+        admission.streaming_paths.extend([WATCH_BLOCKS, CALLS, STREAM_BACKUP].map(str::to_owned));
         admission.streaming_paths.extend(LONG_CALLS.map(str::to_owned));
         admission.streaming_paths.extend(MEMBERSHIP_CALLS.map(str::to_owned));
         let admission = AdmissionLayer::new(&admission);
@@ -190,7 +192,8 @@ impl LedgerServer {
             .max_encoding_message_size(ANSWER_BYTES_MAX);
         let administration =
             LedgerAdminService::new(self.ledger.clone(), Arc::clone(&self.tokens), self.gate.clone())
-                .finding_nodes_with(self.finder.clone());
+                .finding_nodes_with(self.finder.clone())
+                .closing_with(Closing::by(&self.closing));
         let administration = Administration::new(administration)
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX);

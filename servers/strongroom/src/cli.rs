@@ -128,6 +128,11 @@ pub enum LedgerCommand {
     /// Show the cluster, and change its members and its leader.
     #[command(subcommand)]
     Cluster(commands::ledger::cluster::Cluster),
+    /// Back up a ledger into a folder, verify the backup offline, restore it to any point.
+    #[command(subcommand)]
+    Backup(commands::ledger::backup::Backup),
+    /// Write the log of a vault as C2SP tlog-tiles, for other tools to verify.
+    Export(commands::ledger::export::Export),
     /// Check that what is stored of a vault is what its blocks say, while the server runs. Exit code 5 when not.
     Integrity(commands::ledger::integrity::Integrity),
     /// Make the rows of a fenced vault anew from its blocks.

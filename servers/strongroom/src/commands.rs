@@ -55,6 +55,8 @@ fn run_ledger(command: LedgerCommand, output: Output) -> Result<(), Failure> {
         LedgerCommand::Cluster(cluster) => block_on(cluster.run(output)),
         LedgerCommand::Key(key) => key.run(output),
         LedgerCommand::Snapshot(snapshot) => snapshot.run(output),
+        LedgerCommand::Backup(backup) => backup.run(output),
+        LedgerCommand::Export(export) => block_on(export.run(output)),
         LedgerCommand::Integrity(integrity) => block_on(integrity.run(output)),
         LedgerCommand::Recover(recover) => block_on(recover.run(output)),
         LedgerCommand::Gc(gc) => block_on(gc.run(output)),

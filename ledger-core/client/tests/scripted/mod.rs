@@ -356,6 +356,15 @@ impl WriteService for Service {
 
 #[tonic::async_trait]
 impl AdminService for Service {
+    type StreamBackupStream = tokio_stream::Empty<Result<v1::StreamBackupResponse, Status>>;
+
+    async fn stream_backup(
+        &self,
+        _: Request<v1::StreamBackupRequest>,
+    ) -> Result<Response<Self::StreamBackupStream>, Status> {
+        Err(Status::unimplemented("not part of this script"))
+    }
+
     async fn get_node_info(
         &self,
         _: Request<v1::GetNodeInfoRequest>,

@@ -1,5 +1,6 @@
 //! Claims about a node, each through the public façade.
 
+mod backups;
 mod checkpoints;
 mod data_directory;
 mod embedded;

@@ -13,6 +13,6 @@ mod revocable;
 pub use caller::Caller;
 pub use layer::{AccessLayer, AccessService, Authentication, Reflection};
 pub use ledger_core::access::{Role, Scope, ScopeError};
-pub(crate) use policy::{CALLS, WATCH_BLOCKS, permit};
+pub(crate) use policy::{CALLS, STREAM_BACKUP, WATCH_BLOCKS, permit};
 pub use policy::{Need, POLICY, Rule, need_of};
 pub use revocable::{AdmittedCall, RevocableBody};

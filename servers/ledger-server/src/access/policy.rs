@@ -37,8 +37,9 @@ const READS: Need = Need::VaultRole(Role::Reader);
 const WRITES: Need = Need::VaultRole(Role::Writer);
 const ADMINISTERS: Need = Need::VaultRole(Role::Admin);
 
-/// A stream of blocks.
+/// Calls of the ledger that are streams.
 pub(crate) const WATCH_BLOCKS: &str = "/strongroom.ledger.v1.ReadService/WatchBlocks";
+pub(crate) const STREAM_BACKUP: &str = "/strongroom.ledger.v1.AdminService/StreamBackup";
 
 /// A stream of calls.
 pub(crate) const CALLS: &str = "/strongroom.ledger.v1.CallService/Call";
@@ -86,6 +87,7 @@ pub static POLICY: &[Rule] = &[
     rule("/strongroom.ledger.v1.AdminService/RemoveNode", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/GetClusterInfo", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/TransferLeadership", Need::AdminOfEverything),
+    rule(STREAM_BACKUP, Need::AdminOfEverything),
     rule("/grpc.health.v1.Health/Check", Need::Nothing),
     rule("/grpc.health.v1.Health/Watch", Need::Nothing),
     rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::CredentialUnlessLoopback),

@@ -2,7 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod cluster;
-mod field;
+pub(crate) mod field;
 pub(crate) mod history;
 pub(crate) mod list;
 pub(crate) mod maintenance;
