@@ -30,7 +30,7 @@ pub enum BackupPart {
     },
 }
 
-/// The bytes of one file of a backup, as they come. None at all: nothing has happened since.
+/// The bytes of one file of a backup, as they come.
 pub struct BackupPieces(Streaming<v1::StreamBackupResponse>);
 
 impl LedgerClient {

@@ -86,11 +86,6 @@ impl<'v> Gathered<'v> {
         &self.header
     }
 
-    /// Whether nothing happened.
-    pub fn is_empty(&self) -> bool {
-        self.commands.is_empty() && self.next.is_empty()
-    }
-
     /// The next record in log order.
     pub(super) fn next_record(&mut self) -> Result<Option<Record>, BackupError> {
         let block = self.next.peek().map(|Reverse(block)| *block);

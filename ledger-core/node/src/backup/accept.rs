@@ -61,6 +61,7 @@ impl BackupWriter {
         if let Some(end) = self.end(header.ledger_id)? {
             end.base(BufReader::with_capacity(READ_BYTES, open(staged)?), watch)?;
             if end.through() == header.applied.index {
+                discard(staged);
                 return Ok(None);
             }
         }
@@ -83,7 +84,8 @@ impl BackupWriter {
         Ok(Some(added))
     }
 
-    /// Takes an increment, which must go on with the newest file.
+    /// Takes an increment, which must go on with the newest file. `None`: it has no records, and the ledger is where the
+    /// backup ends.
     ///
     /// # Errors
     ///
@@ -92,7 +94,7 @@ impl BackupWriter {
         &mut self,
         staged: &Staged,
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<BackupFile, BackupFailure> {
+    ) -> Result<Option<BackupFile>, BackupFailure> {
         let Some(manifest) = self.manifest() else {
             return Err(BackupFailure::NoBackup { path: self.folder().path().to_owned() });
         };
@@ -102,8 +104,12 @@ impl BackupWriter {
         let input = BufReader::with_capacity(READ_BYTES, open(staged)?);
         let IncrementSummary { header, trailer, .. } =
             end.increment(input, &mut |progress| watch(progress.file_bytes))?;
+        if trailer.blocks == 0 && trailer.commands == 0 {
+            discard(staged);
+            return Ok(None);
+        }
         let (kind, after, through) = (FileKind::Increment, header.after, header.applied.index);
-        self.add(staged, ledger_id, |bytes, sha256| BackupFile {
+        let added = self.add(staged, ledger_id, |bytes, sha256| BackupFile {
             file: BackupFile::name_of(kind, after, through),
             kind,
             after,
@@ -117,7 +123,8 @@ impl BackupWriter {
             blocks: trailer.blocks,
             transactions: trailer.transactions,
             commands: trailer.commands,
-        })
+        })?;
+        Ok(Some(added))
     }
 
     /// The end of what is there, which must be of this ledger.
@@ -128,6 +135,11 @@ impl BackupWriter {
         }
         self.folder().end_of(manifest)
     }
+}
+
+/// What cannot be removed now is removed by the next writer.
+fn discard(staged: &Staged) {
+    let _ = std::fs::remove_file(&staged.path);
 }
 
 fn open(staged: &Staged) -> Result<File, BackupFailure> {

@@ -75,7 +75,7 @@ impl OfflineSource {
         Ok(self.outline.clone())
     }
 
-    /// Writes an increment; `None` = nothing has happened since.
+    /// Writes an increment; one without records when nothing has happened since.
     ///
     /// # Errors
     ///
@@ -85,14 +85,11 @@ impl OfflineSource {
         after: u64,
         sink: &mut dyn Write,
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<Option<(IncrementHeader, IncrementTrailer)>, BackupFailure> {
+    ) -> Result<(IncrementHeader, IncrementTrailer), BackupFailure> {
         let gathered = Gathered::since(self.view.as_ref(), self.outline.clone(), after)?;
-        if gathered.is_empty() {
-            return Ok(None);
-        }
         let header = gathered.header().clone();
         let written = gathered.write(sink, &mut |progress| watch(progress.file_bytes))?;
-        Ok(Some((header, written.trailer)))
+        Ok((header, written.trailer))
     }
 }
 

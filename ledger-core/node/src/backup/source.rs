@@ -31,7 +31,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a node that is behind the backup has to catch up.
 const CATCH_UP_MAX: Duration = Duration::from_secs(5);
 
-/// The bytes of one file of a backup. No bytes at all: nothing has happened since.
+/// The bytes of one file of a backup.
 #[derive(Debug)]
 pub struct BackupChunks(mpsc::Receiver<Result<Bytes, BackupFailure>>);
 
@@ -73,9 +73,6 @@ impl Ledger {
         self.begin_stream(permit, move |sink| {
             let (view, outline) = maker.begin()?;
             let gathered = Gathered::since(view.as_ref(), outline, after)?;
-            if gathered.is_empty() {
-                return Ok(());
-            }
             gathered.write(sink, &mut |_| ControlFlow::Continue(()))?;
             Ok(())
         })

@@ -24,8 +24,7 @@ async fn back_up(ledger: &Ledger, folder: &Path) -> Result<Option<BackupFile>, B
     let after = writer.manifest().and_then(|manifest| manifest.newest()).map(|file| file.through);
     if let Some(after) = after {
         match increment(ledger, &writer, after).await {
-            Ok(None) => return Ok(None),
-            Ok(Some(staged)) => return writer.accept_increment(&staged, &mut { GO_ON }).map(Some),
+            Ok(staged) => return writer.accept_increment(&staged, &mut { GO_ON }),
             Err(BackupFailure::Backup(BackupError::NeedsBase { .. })) => {}
             Err(other) => return Err(other),
         }
@@ -44,17 +43,13 @@ async fn base(ledger: &Ledger, writer: &BackupWriter) -> Result<Staged, BackupFa
     staged.finish()
 }
 
-async fn increment(
-    ledger: &Ledger,
-    writer: &BackupWriter,
-    after: u64,
-) -> Result<Option<Staged>, BackupFailure> {
+async fn increment(ledger: &Ledger, writer: &BackupWriter, after: u64) -> Result<Staged, BackupFailure> {
     let mut chunks = ledger.stream_increment(after).await?;
     let mut staged = writer.stage()?;
     while let Some(chunk) = chunks.next().await {
         staged.write_all(&chunk?).unwrap();
     }
-    if staged.bytes() == 0 { Ok(None) } else { staged.finish().map(Some) }
+    staged.finish()
 }
 
 fn verify(folder: &Path, keys: &[VerifierKey], witnesses: &[Witness]) -> Result<BackupReport, BackupFailure> {
@@ -293,7 +288,9 @@ async fn a_ledger_that_went_back_and_on_is_a_fork_of_its_backup() {
     let earlier = home.copy();
     let folder = home.folder.path().join("backup");
     back_up(&ledger, &folder).await.unwrap();
-    write(&ledger, put("a", "2")).await;
+    for number in 0..3 {
+        write(&ledger, put("a", &format!("{number}"))).await;
+    }
     back_up(&ledger, &folder).await.unwrap();
     let kept = witness(&ledger).await;
 
@@ -302,6 +299,9 @@ async fn a_ledger_that_went_back_and_on_is_a_fork_of_its_backup() {
     assert!(matches!(behind, Err(BackupFailure::Backup(BackupError::Behind { .. }))), "{behind:?}");
     for number in 0..4 {
         write(&other, put("a", &format!("other {number}"))).await;
+        // Also where the other history is exactly as long, it is not taken for the same.
+        let refused = back_up(&other, &folder).await;
+        assert!(matches!(refused, Err(BackupFailure::Backup(_))), "{refused:?}");
     }
     let was = BackupFolder::at(&folder).manifest().unwrap();
     let forked = back_up(&other, &folder).await;
@@ -390,8 +390,8 @@ async fn a_stopped_directory_is_backed_up_as_a_running_one_and_the_chain_goes_on
         let mut writer = BackupWriter::open(&folder).unwrap();
         let after = writer.manifest().unwrap().newest().unwrap().through;
         let mut staged = writer.stage().unwrap();
-        source.write_increment(after, &mut staged, &mut { GO_ON }).unwrap().unwrap();
-        writer.accept_increment(&staged.finish().unwrap(), &mut { GO_ON }).unwrap();
+        source.write_increment(after, &mut staged, &mut { GO_ON }).unwrap();
+        writer.accept_increment(&staged.finish().unwrap(), &mut { GO_ON }).unwrap().unwrap();
     }
     verify(&folder, std::slice::from_ref(&vkey), &[kept.clone()]).unwrap();
     let ledger = open_redb(&data, Options::default()).await;

@@ -92,10 +92,9 @@ async fn from_server(
     let mut why_base = None;
     if let Some(after) = after {
         match receive(client, writer, BackupPart::Increment { after }, output).await {
-            Ok(None) => return Ok(Added { file: None, why_base: None }),
-            Ok(Some(staged)) => {
+            Ok(staged) => {
                 let file = writer.accept_increment(&staged, &mut |_| ControlFlow::Continue(()));
-                return Ok(Added { file: Some(file.map_err(|error| failed(&error))?), why_base: None });
+                return Ok(Added { file: file.map_err(|error| failed(&error))?, why_base: None });
             }
             Err(failure) if failure.code == NEEDS_BASE => why_base = Some(failure.message),
             Err(failure) => return Err(failure),
@@ -104,18 +103,17 @@ async fn from_server(
     let made = create_and_wait(client, output).await?;
     let part = BackupPart::Snapshot { index: made.applied_index };
     let staged = receive(client, writer, part, output).await?;
-    let staged = staged.ok_or_else(|| Failure::error("the server sent an empty snapshot: try again"))?;
     let file = writer.accept_base(&staged, &mut |_| ControlFlow::Continue(()));
     Ok(Added { file: file.map_err(|error| failed(&error))?, why_base })
 }
 
-/// Writes what a server sends; `None` = it sent nothing.
+/// Writes what a server sends.
 async fn receive(
     client: &LedgerClient,
     writer: &BackupWriter,
     part: BackupPart,
     output: Output,
-) -> Result<Option<Staged>, Failure> {
+) -> Result<Staged, Failure> {
     let mut pieces = client.stream_backup(part).await?;
     let mut staged = writer.stage().map_err(|error| failed(&error))?;
     let mut bar = Bar::new(output, "received", None);
@@ -124,10 +122,7 @@ async fn receive(
         bar.at(staged.bytes());
     }
     bar.finish();
-    if staged.bytes() == 0 {
-        return Ok(None);
-    }
-    staged.finish().map(Some).map_err(|error| failed(&error))
+    staged.finish().map_err(|error| failed(&error))
 }
 
 fn from_directory(
@@ -171,11 +166,10 @@ fn write_part(
     if let Some(after) = after {
         let mut staged = writer.stage()?;
         match source.write_increment(after, &mut staged, &mut watch) {
-            Ok(None) => return Ok(Added { file: None, why_base: None }),
-            Ok(Some(_)) => {
+            Ok(_) => {
                 let staged = staged.finish()?;
                 let file = writer.accept_increment(&staged, &mut |_| ControlFlow::Continue(()))?;
-                return Ok(Added { file: Some(file), why_base: None });
+                return Ok(Added { file, why_base: None });
             }
             Err(BackupFailure::Backup(error @ ledger_core::backup::BackupError::NeedsBase { .. })) => {
                 why_base = Some(error.to_string());
