@@ -33,7 +33,7 @@
 //! # Map
 //! [`server`], [`dispatch`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`admin_service`] ·
 //! [`write_gate`] · [`transport_errors`] · [`wire`],
-//! [`peer_transport`] · [`reason`] · [`settings`], [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
+//! [`peer_transport`], [`discovery`] · [`reason`] · [`settings`], [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
@@ -42,6 +42,7 @@
 pub mod access;
 pub mod admin_service;
 pub mod call_metrics;
+pub mod discovery;
 pub mod dispatch;
 pub mod engine_metrics;
 mod errors;

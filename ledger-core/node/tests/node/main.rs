@@ -1,6 +1,11 @@
 //! Claims about a node, each through the public façade.
 
 mod checkpoints;
+mod cluster;
+mod cluster_identity;
+mod cluster_membership;
+mod cluster_serving;
+mod cluster_setting;
 mod data_directory;
 mod embedded;
 mod expiry;
@@ -12,6 +17,7 @@ mod history;
 mod lists;
 mod node_directory;
 mod observed_stores;
+mod peer_network;
 mod reads;
 mod restart;
 mod setting;
