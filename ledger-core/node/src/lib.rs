@@ -72,16 +72,18 @@ mod node_thread;
 mod options;
 pub mod peers;
 mod raft;
+mod randomness;
 mod read_barrier;
 mod reads;
 mod snapshots;
 mod verified_lists;
 mod watch;
+mod worker;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use cluster::{
-    Cluster, ClusterOptions, ClusterStatus, LeaseReads, MemberRole, MemberStatus, MembershipChange,
-    MembershipError, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
+    Cluster, ClusterOptions, ClusterStatus, LOG_KEEP_BYTES_DEFAULT, LeaseReads, MemberRole, MemberStatus,
+    MembershipChange, MembershipError, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
 };
 pub use counters::Counters;
 pub use directory::{
@@ -107,3 +109,4 @@ pub use snapshots::{
 };
 pub use verified_lists::{LIST_PAGE_BYTES_MAX, VerifiedListHead, VerifiedListPage, VerifiedListQuery};
 pub use watch::{BlockWatch, Inclusion, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};
+pub use worker::Threads;

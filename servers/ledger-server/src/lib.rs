@@ -36,7 +36,7 @@
 //! [`server`], [`dispatch`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`call_stream`], [`admin_service`],
 //! [`cluster_calls`], [`leader_hint`] ·
 //! [`write_gate`] · [`transport_errors`] · [`wire`],
-//! [`peer_transport`] · [`reason`] · [`settings`], [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
+//! [`peer_transport`], [`discovery`] · [`reason`] · [`settings`], [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
@@ -48,6 +48,7 @@ mod backup_stream;
 pub mod call_metrics;
 pub mod call_stream;
 pub mod cluster_calls;
+pub mod discovery;
 pub mod dispatch;
 pub mod engine_metrics;
 mod errors;

@@ -131,7 +131,7 @@ impl Forming {
             poll_ms: milliseconds(self.settings.poll),
             timeout_ms: milliseconds(self.settings.timeout),
         };
-        let questions = self.front.form();
+        let questions = self.front.form(me.identity.node_id);
         let run = Run {
             machine: Machine::new(start),
             begun: Instant::now(),

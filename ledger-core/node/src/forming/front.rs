@@ -23,7 +23,10 @@ pub struct PeerFront(Arc<RwLock<Phase>>);
 enum Phase {
     #[default]
     Starting,
-    Forming(mpsc::Sender<Asked>),
+    Forming {
+        node_id: u64,
+        questions: mpsc::Sender<Asked>,
+    },
     Member {
         word: Arc<StandingWord>,
         /// The open ledger's.
@@ -42,7 +45,7 @@ impl fmt::Debug for PeerFront {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let phase = match self.phase() {
             Phase::Starting => "starting",
-            Phase::Forming(_) => "forming",
+            Phase::Forming { .. } => "forming",
             Phase::Member { ledger: None, .. } => "member",
             Phase::Member { ledger: Some(_), .. } => "serving",
         };
@@ -64,9 +67,9 @@ impl PeerFront {
         }
     }
 
-    pub(super) fn form(&self) -> mpsc::Receiver<Asked> {
-        let (sender, receiver) = mpsc::channel(QUESTIONS_MAX);
-        self.enter(Phase::Forming(sender));
+    pub(super) fn form(&self, node_id: u64) -> mpsc::Receiver<Asked> {
+        let (questions, receiver) = mpsc::channel(QUESTIONS_MAX);
+        self.enter(Phase::Forming { node_id, questions });
         receiver
     }
 
@@ -88,28 +91,49 @@ impl PeerHandler for PeerFront {
         Box::pin(async move {
             match self.phase() {
                 Phase::Starting => Err(not_ready("it starts")),
-                Phase::Forming(questions) => ask(&questions, request).await,
-                Phase::Member { word, ledger } => match question(&request)? {
-                    Some(Question::Promise(_)) => encode(&word.promise()),
-                    Some(Question::Settle(settle)) => encode(&word.settle(&request.from, &settle)?),
-                    Some(Question::NodeInfo(_)) if ledger.is_none() => encode(&Answer::NodeInfo(word.info())),
-                    Some(Question::NodeInfo(_)) | None => match ledger {
-                        Some(ledger) => ledger.handle(request).await,
-                        None => Err(not_ready("it opens its ledger")),
-                    },
-                },
+                Phase::Forming { node_id, questions } => {
+                    check_addressee(&request, node_id)?;
+                    match question(&request)? {
+                        Some(question) => ask(&questions, request.from, question).await,
+                        None => Err(not_ready("it belongs to no cluster yet")),
+                    }
+                }
+                Phase::Member { word, ledger } => {
+                    check_addressee(&request, word.me.identity.node_id)?;
+                    match question(&request)? {
+                        Some(Question::Promise(_)) => encode(&word.promise()),
+                        Some(Question::Settle(settle)) => encode(&word.settle(&request.from, &settle)?),
+                        Some(Question::NodeInfo(_)) if ledger.is_none() => {
+                            encode(&Answer::NodeInfo(word.info()))
+                        }
+                        Some(Question::NodeInfo(_)) | None => match ledger {
+                            Some(ledger) => ledger.handle(request).await,
+                            None => Err(not_ready("it opens its ledger")),
+                        },
+                    }
+                }
             }
         })
     }
 }
 
-async fn ask(questions: &mpsc::Sender<Asked>, request: PeerRequest) -> Result<Bytes, PeerRefusal> {
-    if let (Some(theirs), None) = (request.cluster, question(&request)?) {
-        return Err(not_ready(&format!("it belongs to no cluster yet, and not to {theirs}")));
+/// Another node may have been at this address before.
+fn check_addressee(request: &PeerRequest, node_id: u64) -> Result<(), PeerRefusal> {
+    match request.to {
+        Some(to) if to != node_id => {
+            Err(PeerRefusal::Refused { reason: format!("this is node {node_id}, not node {to}") })
+        }
+        _ => Ok(()),
     }
-    let Some(question) = question(&request)? else { return Err(not_ready("it belongs to no cluster yet")) };
+}
+
+async fn ask(
+    questions: &mpsc::Sender<Asked>,
+    from: PeerIdentity,
+    question: Question,
+) -> Result<Bytes, PeerRefusal> {
     let (answer, answered) = oneshot::channel();
-    let asked = Asked { from: request.from, question, answer };
+    let asked = Asked { from, question, answer };
     questions.try_send(asked).map_err(|error| match error {
         mpsc::error::TrySendError::Full(_) => PeerRefusal::Busy,
         mpsc::error::TrySendError::Closed(_) => not_ready("it ends"),

@@ -2,6 +2,11 @@
 
 mod backups;
 mod checkpoints;
+mod cluster;
+mod cluster_identity;
+mod cluster_membership;
+mod cluster_serving;
+mod cluster_setting;
 mod data_directory;
 mod embedded;
 mod expiry;
@@ -13,6 +18,7 @@ mod history;
 mod lists;
 mod node_directory;
 mod observed_stores;
+mod peer_network;
 mod reads;
 mod restart;
 mod setting;

@@ -75,7 +75,7 @@ async fn server_with_vault() -> TestServer {
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_and_reads_are_answered_by_id_and_see_each_other() {
     let server = server_with_vault().await;
-    let mut line = Line::open(&server, &server.token(Role::Writer, "acme/main").1).await.unwrap();
+    let mut line = Line::open(&server, &server.token(Role::Writer, "acme/main").await.1).await.unwrap();
     let writes = (0..500).map(|id| (id, write("main", vec![set(&format!("key:{id}"), vec![7; 100])])));
     line.send(writes).await;
     for (id, reply) in line.receive(500).await {
@@ -107,7 +107,7 @@ async fn writes_and_reads_are_answered_by_id_and_see_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_call_is_refused_for_itself_with_the_reason_of_the_request_that_does_the_same() {
     let server = server_with_vault().await;
-    let mut line = Line::open(&server, &server.token(Role::Reader, "acme/main").1).await.unwrap();
+    let mut line = Line::open(&server, &server.token(Role::Reader, "acme/main").await.1).await.unwrap();
     line.send([
         (1, write("main", vec![set("key", "value")])),
         (2, get("acme", "other", "key")),
@@ -126,7 +126,7 @@ async fn each_call_is_refused_for_itself_with_the_reason_of_the_request_that_doe
     }
     assert!(matches!(&answers[&4], Reply::Get(found) if found.entity.is_none()));
     server.gate.follow_disk(service_kit::disk::DiskState::ReadOnly);
-    let mut writer = Line::open(&server, &server.token(Role::Writer, "acme/main").1).await.unwrap();
+    let mut writer = Line::open(&server, &server.token(Role::Writer, "acme/main").await.1).await.unwrap();
     writer.send([(1, write("main", vec![set("key", "value")]))]).await;
     assert_eq!(
         refusal(&writer.receive(1).await[&1]),
@@ -140,7 +140,7 @@ async fn each_call_is_refused_for_itself_with_the_reason_of_the_request_that_doe
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_do_not_fit_one_message_come_in_several() {
     let server = server_with_vault().await;
-    let mut line = Line::open(&server, &server.token(Role::Writer, "acme/main").1).await.unwrap();
+    let mut line = Line::open(&server, &server.token(Role::Writer, "acme/main").await.1).await.unwrap();
     line.send([(0, write("main", vec![set("large", vec![1; 1_000_000])]))]).await;
     line.receive(1).await;
     // 40 MB of answers, while nobody reads them.
@@ -156,7 +156,7 @@ async fn answers_that_do_not_fit_one_message_come_in_several() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_of_too_many_calls_or_with_an_id_under_way_ends_the_stream() {
     let server = server_with_vault().await;
-    let token = server.token(Role::Reader, "acme/main").1;
+    let token = server.token(Role::Reader, "acme/main").await.1;
     let batches: [Vec<(u64, Asked)>; 2] = [
         (0..1_025).map(|id| (id, get("acme", "main", "key"))).collect(),
         vec![(7, get("acme", "main", "key")), (7, get("acme", "main", "key"))],
@@ -175,11 +175,11 @@ async fn a_message_of_too_many_calls_or_with_an_id_under_way_ends_the_stream() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_token_ends_its_streams_and_opens_none() {
     let server = server_with_vault().await;
-    let (id, token) = server.token(Role::Reader, "acme/main");
+    let (id, token) = server.token(Role::Reader, "acme/main").await;
     let mut line = Line::open(&server, &token).await.unwrap();
     line.send([(1, get("acme", "main", "key"))]).await;
     line.receive(1).await;
-    server.tokens.revoke(id).unwrap();
+    server.tokens.revoke(id).await.unwrap();
     refused(line.answers.message().await, Code::Unauthenticated, "CREDENTIAL_REFUSED");
     let again = Line::open(&server, &token).await.map(|_| ());
     refused(again, Code::Unauthenticated, "CREDENTIAL_REFUSED");
@@ -189,7 +189,7 @@ async fn a_revoked_token_ends_its_streams_and_opens_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_draining_server_answers_what_is_under_way_and_ends_the_stream() {
     let server = server_with_vault().await;
-    let mut line = Line::open(&server, &server.token(Role::Writer, "acme/main").1).await.unwrap();
+    let mut line = Line::open(&server, &server.token(Role::Writer, "acme/main").await.1).await.unwrap();
     line.send((0..200).map(|id| (id, write("main", vec![set(&format!("key:{id}"), "value")])))).await;
     // The first answer shows that the server has read the message.
     let mut received = 0;
@@ -206,7 +206,7 @@ async fn a_draining_server_answers_what_is_under_way_and_ends_the_stream() {
 async fn a_caller_that_says_no_more_will_come_gets_all_its_answers() {
     let server = server_with_vault().await;
     let Line { calls, mut answers } =
-        Line::open(&server, &server.token(Role::Writer, "acme/main").1).await.unwrap();
+        Line::open(&server, &server.token(Role::Writer, "acme/main").await.1).await.unwrap();
     let batch = (0..100).map(|id| v1::Call { id, call: Some(write("main", vec![set("key", "value")])) });
     calls.send(v1::CallBatch { calls: batch.collect() }).await.unwrap();
     drop(calls);
