@@ -246,7 +246,8 @@ mod tests {
 
     /// The waits of a call until it gives up.
     fn waits(effort: &mut Effort, refusal: &Refusal, repeatable: Repeatable, urls: &str) -> Vec<Duration> {
-        let nodes = Nodes::new(&ClientOptions::new(urls), None, &tokio::runtime::Handle::current()).expect("valid options");
+        let nodes = Nodes::new(&ClientOptions::new(urls), None, &tokio::runtime::Handle::current())
+            .expect("valid options");
         let mut waits = Vec::new();
         while waits.len() < 50 {
             let node = effort.choose(&nodes).expect("a node");

@@ -260,6 +260,15 @@ async fn a_watch_goes_on_at_another_node_without_a_gap_or_a_repeat() {
 }
 
 #[tokio::test]
+async fn a_client_that_may_reach_several_nodes_takes_none_of_them_out() {
+    let (a, b) = (Killable::start().await, Killable::start().await);
+    for client in [client(&[&a, &b]), client(&[&a])] {
+        let error = client.leave_cluster().await.expect_err("which one?");
+        assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn an_unlisted_leader_is_found_and_can_be_ignored() {
     let (listed, leader) = (Killable::start().await, Killable::start().await);
     *lock(&listed.script.leader_header) = Some(format!("2 5 {}", leader.url));

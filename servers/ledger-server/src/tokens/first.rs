@@ -39,10 +39,8 @@ impl TokenRegistry {
             if self.ledger.node_info().is_leader {
                 match self.make_first(&mut minted, now_ms).await {
                     Ok(()) => continue,
-                    // It no longer leads, or has too much work: the tokens may come all the same.
-                    Err(TokenError::Ledger(
-                        AdminError::Unavailable { .. } | AdminError::Overloaded { .. },
-                    )) => {}
+                    // The tokens may come all the same, from here or from another leader.
+                    Err(error) if passes(&error) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -50,8 +48,13 @@ impl TokenRegistry {
             let _ = tokio::time::timeout(LEAD_POLL_INTERVAL, tokens.changed()).await;
         }
         if exists(&wanted) {
-            self.mint_further(now_ms).await?;
-            remove(wanted).await?;
+            match self.mint_further(now_ms).await {
+                Ok(()) => remove(wanted).await?,
+                Err(error) if passes(&error) => {
+                    tracing::warn!(%error, "no administrator's token was minted: start again to try again");
+                }
+                Err(error) => return Err(error),
+            }
         }
         self.settle_files(minted).await
     }
@@ -77,9 +80,10 @@ impl TokenRegistry {
     async fn mint_further(&self, now_ms: u64) -> Result<(), TokenError> {
         let (token, text) = mint_admin(now_ms)?;
         let id = token.id;
+        // The secret first, as above.
+        self.write_admin_token(text).await?;
         self.ledger.put_token(token).await?;
         self.applied_here(|tokens| tokens.get(&id).is_some()).await;
-        self.write_admin_token(text).await?;
         tracing::warn!(token = %id, "a new administrator's token was minted into admin.token, as admin.token.wanted asked");
         Ok(())
     }
@@ -103,6 +107,12 @@ impl TokenRegistry {
         }
         Ok(())
     }
+}
+
+/// No leader, or too much work.
+fn passes(error: &TokenError) -> bool {
+    use AdminError::{NoLeader, Overloaded, Unavailable};
+    matches!(error, TokenError::Ledger(NoLeader { .. } | Overloaded { .. } | Unavailable { .. }))
 }
 
 fn mint_admin(now_ms: u64) -> Result<(AccessToken, TokenText), TokenFileError> {

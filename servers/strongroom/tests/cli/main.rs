@@ -7,6 +7,7 @@ mod backups;
 mod bad_input;
 mod bench;
 mod certificates;
+mod cluster;
 mod configuration;
 mod crashes;
 mod every_setting;
