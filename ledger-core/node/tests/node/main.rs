@@ -3,6 +3,7 @@
 mod checkpoints;
 mod cluster;
 mod cluster_identity;
+mod cluster_inline;
 mod cluster_membership;
 mod cluster_serving;
 mod cluster_setting;
