@@ -12,6 +12,7 @@ use ledger_core::transaction::{Actor, Transaction};
 use ledger_verify::note::{SigningKey, VerifierKey};
 use tokio::sync::Semaphore;
 
+use crate::backup::BACKUPS_AT_ONCE;
 use crate::batcher::{Write, WriteTarget};
 use crate::cluster::{AloneHandler, Cluster, NodeHandler, forward_command};
 use crate::counters::{CounterCells, Counters, add};
@@ -93,6 +94,7 @@ pub(crate) struct Shared {
     admin: Semaphore,
     pub historical_proofs: HistoricalProofs,
     pub maintenance: Arc<Semaphore>,
+    pub backups: Arc<Semaphore>,
     pub thread: NodeThread,
 }
 
@@ -136,6 +138,7 @@ impl Ledger {
         let lists = KeptLists::default();
         let historical_proofs = HistoricalProofs::new();
         let maintenance = Arc::new(Semaphore::new(1));
+        let backups = Arc::new(Semaphore::new(BACKUPS_AT_ONCE));
         let shared = Shared {
             handles,
             counters,
@@ -150,6 +153,7 @@ impl Ledger {
             admin,
             historical_proofs,
             maintenance,
+            backups,
             thread,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -334,7 +338,8 @@ impl Ledger {
     /// The state store stays open for as long as a clone of this handle lives: drop them before opening it again.
     pub async fn shutdown(&self) -> Result<(), ShutdownError> {
         let cluster = &self.shared.handles.cluster;
-        let leads_others = cluster.consensus.status().is_leader && cluster.consensus.members().voters.len() > 1;
+        let leads_others =
+            cluster.consensus.status().is_leader && cluster.consensus.members().voters.len() > 1;
         if leads_others && self.shared.failure.get().is_none() {
             // Without a successor the others elect one a little later.
             let _ = tokio::time::timeout(HAND_OVER_TIMEOUT, cluster.steward.transfer(None)).await;
@@ -409,7 +414,7 @@ impl Ledger {
         }
     }
 
-    async fn admin_command(&self, command: Command) -> Result<Option<Outcome>, AdminError> {
+    pub(crate) async fn admin_command(&self, command: Command) -> Result<Option<Outcome>, AdminError> {
         let Ok(_permit) = self.shared.admin.try_acquire() else {
             add(&self.shared.counters.overloads, 1);
             return Err(AdminError::Overloaded { retry_after: ADMIN_RETRY_AFTER });
@@ -426,6 +431,6 @@ impl Ledger {
 }
 
 /// Cannot happen while outcomes match their commands; an error is still better than a wrong answer.
-fn unexpected(outcome: Option<&Outcome>) -> AdminError {
+pub(crate) fn unexpected(outcome: Option<&Outcome>) -> AdminError {
     AdminError::Unavailable { reason: format!("the command was answered with {outcome:?}") }
 }

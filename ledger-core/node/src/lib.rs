@@ -54,7 +54,9 @@
 //! stops them all. `peers` is what nodes say to each other, `cluster` what they do for each other.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access_tokens;
 mod applied_state;
+pub mod backup;
 mod batcher;
 mod checkpoint_signer;
 mod clock;
@@ -64,9 +66,11 @@ mod directory;
 mod errors;
 mod failure;
 mod flusher;
+pub mod forming;
 mod garbage_collection;
 mod historical_proofs;
 mod historical_reads;
+mod key_rotation;
 mod ledger;
 mod log_writer;
 mod maintenance;
@@ -82,16 +86,20 @@ mod verified_lists;
 mod watch;
 mod worker;
 
-pub use cluster::{
-    Cluster, ClusterOptions, ClusterStatus, LeaseReads, MemberRole, MemberStatus, MembershipChange, MembershipError,
-    LOG_KEEP_BYTES_DEFAULT, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
-};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use cluster::{
+    Cluster, ClusterOptions, ClusterStatus, LOG_KEEP_BYTES_DEFAULT, LeaseReads, MemberRole, MemberStatus,
+    MembershipChange, MembershipError, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
+};
 pub use counters::Counters;
-pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT, import_key};
+pub use directory::{
+    DataDirectory, DirectoryError, FIRST_MEMBERS_MAX, FORMAT as DIRECTORY_FORMAT, Formation, NodeDirectory,
+    Promise, import_key,
+};
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};
 pub use historical_reads::{HistoricalRead, History};
+pub use key_rotation::{RotatedKey, RotationError, rotate_key};
 pub use ledger::{Ledger, NodeStatus, Stores};
 pub use maintenance::MaintenanceError;
 pub use options::{
@@ -106,5 +114,5 @@ pub use snapshots::{
     restore_snapshot,
 };
 pub use verified_lists::{LIST_PAGE_BYTES_MAX, VerifiedListHead, VerifiedListPage, VerifiedListQuery};
-pub use worker::Threads;
 pub use watch::{BlockWatch, Inclusion, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};
+pub use worker::Threads;

@@ -15,11 +15,11 @@ use tokio::task::JoinSet;
 use crate::applied_state::AppliedLedger;
 use crate::batcher::{Batcher, WriteQueue};
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
-use crate::counters::CounterCells;
 use crate::cluster::{
-    ClusterOptions, ClusterParts, Comparison, Duties, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks, Steward,
-    StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
+    ClusterOptions, ClusterParts, Comparison, Duties, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks,
+    Steward, StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
 };
+use crate::counters::CounterCells;
 use crate::directory::{DataDirectory, random_bytes};
 use crate::errors::OpenError;
 use crate::failure::{FailedPart, FailureCell, Fault, PanicReport};
@@ -435,7 +435,12 @@ fn spawn_tasks(parts: &NodeParts, handles: &NodeHandles) -> Tasks {
     Tasks { forever, batcher: tokio::spawn(batcher.run()) }
 }
 
-fn spawn_member_tasks(parts: &NodeParts, handles: &NodeHandles, member: MemberTasks, forever: &mut JoinSet<()>) {
+fn spawn_member_tasks(
+    parts: &NodeParts,
+    handles: &NodeHandles,
+    member: MemberTasks,
+    forever: &mut JoinSet<()>,
+) {
     let duties = Duties {
         consensus: handles.consensus.clone(),
         leader: handles.cluster.leader_calls.clone(),

@@ -126,7 +126,9 @@ impl Duties {
         let publish = membership::publish(&self.cluster, self.member.clone());
         match tokio::time::timeout(PUBLISH_TIMEOUT, publish).await {
             Ok(Ok(())) => tracing::info!("the addresses of this node are known to its cluster"),
-            Ok(Err(error)) => tracing::warn!(%error, "the new addresses of this node are not known to its cluster"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the new addresses of this node are not known to its cluster")
+            }
             Err(_) => tracing::warn!("the new addresses of this node may not be known to its cluster"),
         }
     }
@@ -206,7 +208,9 @@ pub(crate) fn check_identity(
         return Err(OpenError::KeyOfAnotherLedger { key: ledger_id, data });
     }
     match (state.cluster_id().map(ClusterId), cluster_id) {
-        (Some(data), Some(directory)) if data != directory => Err(OpenError::OtherCluster { data, directory }),
+        (Some(data), Some(directory)) if data != directory => {
+            Err(OpenError::OtherCluster { data, directory })
+        }
         _ => Ok(()),
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use openraft::ChangeMembers;
 use openraft::async_runtime::Instant;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::ChangeMembers;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use tokio::sync::watch;
 
@@ -111,7 +111,8 @@ impl Consensus {
     }
 
     async fn change(&self, change: ChangeMembers<NodeId, Member>) -> Result<u64, ConsensusError> {
-        let refused = |error: &dyn std::error::Error| ConsensusError::Membership { reason: error.to_string() };
+        let refused =
+            |error: &dyn std::error::Error| ConsensusError::Membership { reason: error.to_string() };
         match self.raft.change_membership(change, false).await {
             Ok(response) => Ok(response.log_id.index),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
@@ -121,7 +122,8 @@ impl Consensus {
                 Err(ConsensusError::OutcomeUnknown { leader: forward.leader_id })
             }
             Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
-                error @ (ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_)),
+                error @ (ChangeMembershipError::InProgress(_)
+                | ChangeMembershipError::UncommittedLeaderLog(_)),
             ))) => Err(ConsensusError::MembershipBusy { reason: error.to_string() }),
             Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => Err(refused(&error)),
             Err(RaftError::APIError(error)) => Err(refused(&error)),
@@ -147,4 +149,3 @@ pub(crate) enum Heartbeats {
     On,
     Off,
 }
-

@@ -12,13 +12,13 @@ mod network;
 mod proposal_data;
 mod record;
 mod state_machine;
-mod wire;
 #[cfg(test)]
 mod storage_suite;
+mod wire;
 
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
 pub(crate) use members::{Heartbeats, Members};
-pub(crate) use record::sole_voter;
+pub(crate) use record::{member_count, sole_voter};
 
 use ledger_core::command::Outcome;
 use openraft::impls::leader_id_std;
@@ -38,7 +38,8 @@ pub(crate) struct Member {
 }
 
 /// Tokio, with random numbers that follow from a seed: see [`with_randomness`].
-pub(crate) type NodeRuntime = openraft_rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
+pub(crate) type NodeRuntime =
+    openraft_rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
 
 /// Runs something that starts the engine, whose random numbers (election timeouts) then follow from the seed.
 /// The engine can be started nowhere else.

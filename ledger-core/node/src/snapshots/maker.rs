@@ -169,6 +169,11 @@ impl SnapshotMaker {
         lock(&self.0.work).clone()
     }
 
+    /// Whether the node stops.
+    pub fn is_stopping(&self) -> bool {
+        *lock(&self.0.stopping)
+    }
+
     /// Breaks off what is being written and begins nothing until [`release`](Self::release).
     pub fn hold_back(&self) {
         self.0.held_back.store(true, Ordering::SeqCst);
@@ -282,7 +287,7 @@ impl SnapshotMaker {
     }
 
     /// A view of everything that is applied now, with the signed tips of its vaults.
-    fn begin(&self) -> Result<(Box<dyn StateView>, Header), SnapshotFailure> {
+    pub(crate) fn begin(&self) -> Result<(Box<dyn StateView>, Header), SnapshotFailure> {
         let waits = tokio::runtime::Builder::new_current_thread().build()?;
         for _ in 0..ATTEMPTS_MAX {
             waits.block_on(self.flush())?;

@@ -140,7 +140,8 @@ async fn the_lead_is_handed_over_at_once_and_no_write_is_lost() {
         let to = (leader + 1) % 3;
         let asked = (leader + 2) % 3;
         let began = Instant::now();
-        let next = cluster.nodes[asked].ledger().cluster().transfer(Some(cluster.nodes[to].id())).await.unwrap();
+        let next =
+            cluster.nodes[asked].ledger().cluster().transfer(Some(cluster.nodes[to].id())).await.unwrap();
         assert_eq!(next, cluster.nodes[to].id());
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         cluster.write(leader, put(&format!("key-{round}"), "value")).await;

@@ -1,5 +1,6 @@
 //! Claims about a node, each through the public façade.
 
+mod backups;
 mod checkpoints;
 mod cluster;
 mod cluster_identity;
@@ -13,8 +14,10 @@ mod expiry;
 mod failures;
 mod fencing;
 mod format_fixture;
+mod forming;
 mod history;
 mod lists;
+mod node_directory;
 mod observed_stores;
 mod peer_network;
 mod reads;
