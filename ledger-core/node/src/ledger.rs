@@ -26,7 +26,6 @@ use crate::peers::PeerHandler;
 use crate::randomness::Randomness;
 use crate::snapshots::{SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot};
 use crate::verified_lists::KeptLists;
-use crate::worker::Threads;
 
 /// Administrative commands on their way at once; more are refused with a retry time.
 const ADMIN_COMMANDS_MAX: usize = 64;
@@ -124,10 +123,8 @@ impl Ledger {
         let (node_id, ledger_id) = (directory.node_id(), directory.ledger_id());
         let verifier_key = directory.signing_key().verifier_key();
         let signing_key = directory.signing_key().clone();
-        let randomness = match options.threads {
-            Threads::Own => Randomness::system(),
-            Threads::Inline { seed } => Randomness::seeded(seed),
-        };
+        let seed = options.threads.seed_of(directory.node_id());
+        let randomness = seed.map_or_else(Randomness::system, Randomness::seeded);
         let parts = NodeParts {
             directory,
             stores,

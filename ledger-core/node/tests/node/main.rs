@@ -4,6 +4,7 @@ mod backups;
 mod checkpoints;
 mod cluster;
 mod cluster_identity;
+mod cluster_inline;
 mod cluster_membership;
 mod cluster_serving;
 mod cluster_setting;
