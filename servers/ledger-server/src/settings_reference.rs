@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use service_kit::configuration::Setting;
 
-use crate::settings::{ABSENT, SERVER_NAME, table};
+use crate::settings::{SERVER_NAME, table};
 
 /// What InferaDB Ledger's reference says of a setting that we share.
 struct Foreign {
