@@ -72,7 +72,11 @@ impl fmt::Display for ForcedCluster {
         if lost.entries == 0 {
             return write!(f, "; no entry was lost");
         }
-        write!(f, "; LOST {} entries ({} bytes) that were not known to be committed:", lost.entries, lost.bytes)?;
+        write!(
+            f,
+            "; LOST {} entries ({} bytes) that were not known to be committed:",
+            lost.entries, lost.bytes
+        )?;
         lost.first.iter().try_for_each(|id| write!(f, " {} (term {})", id.index, id.term))?;
         if lost.entries > lost.first.len() as u64 { write!(f, " …") } else { Ok(()) }
     }
@@ -83,7 +87,10 @@ impl fmt::Display for ForcedCluster {
 ///
 /// # Errors
 /// See [`ForceError`].
-pub fn force_new_cluster(directory: &mut NodeDirectory, stores: &Stores) -> Result<ForcedCluster, ForceError> {
+pub fn force_new_cluster(
+    directory: &mut NodeDirectory,
+    stores: &Stores,
+) -> Result<ForcedCluster, ForceError> {
     let old = directory.cluster_id().ok_or(ForceError::NoCluster)?;
     let new = ClusterId(random_bytes()?);
     let node_id = directory.node_id();
@@ -101,7 +108,8 @@ pub fn force_new_cluster(directory: &mut NodeDirectory, stores: &Stores) -> Resu
     let at = |index| LogId { term, node: node_id, index };
     let alone = sole_voter(&[], node_id).map_err(StoredMembersError::from)?;
     let name = Proposal { time_ms: 0, command: Command::NameCluster { cluster_id: new.0 } };
-    let name = encode_proposal(&name).map_err(|error| StoredMembersError::Content { reason: error.to_string() })?;
+    let name =
+        encode_proposal(&name).map_err(|error| StoredMembersError::Content { reason: error.to_string() })?;
     let record = |index, kind, payload: Bytes| LogChange::Append(LogRecord { id: at(index), kind, payload });
     stores.log.commit(&[
         LogChange::TruncateAfter(kept.map(|kept| kept.index)),

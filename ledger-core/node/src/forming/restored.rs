@@ -7,13 +7,16 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use crate::peers::messages;
+use crate::peers::messages::{self, JoinRequest};
 use crate::peers::{
-    ClusterId, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerMethod, PeerRequest, PeerTransport, Standing,
+    ClusterId, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerError, PeerMethod, PeerRefusal,
+    PeerRequest, PeerTransport, Standing,
 };
 
 /// How long one peer may take to answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a leader may take to change the membership.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two rounds of questions.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -35,7 +38,7 @@ pub enum PeersWord {
 }
 
 /// A node that asks about itself before it takes part.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Returning<'a> {
     /// How it reaches its peers.
     pub transport: &'a Arc<dyn PeerTransport>,
@@ -72,11 +75,34 @@ impl Returning<'_> {
         }
     }
 
+    /// Asks the leader to take the node in again, with the directory that it has.
+    ///
+    /// # Errors
+    /// The leader's refusal, or that there is none to be found.
+    pub async fn join_again(&self, addresses: BTreeSet<String>) -> Result<(), PeerError> {
+        let mut outcome = Ok(());
+        for address in addresses.iter().filter(|address| **address != self.me.peer_address) {
+            let refused = |refusal| PeerError::Refused { address: address.clone(), refusal };
+            let body = messages::encode(&JoinRequest { member: self.me.clone() })
+                .map_err(|error| refused(PeerRefusal::Malformed { reason: error.to_string() }))?;
+            let from = self.me.identity.clone();
+            let request =
+                PeerRequest { cluster: Some(self.cluster), from, to: None, method: PeerMethod::Join, body };
+            match self.transport.call(address, None, request, JOIN_TIMEOUT).await {
+                Ok(_) => return Ok(()),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+
     fn word(&self, leader: &MemberStanding) -> PeersWord {
         match &leader.asker {
             None => PeersWord::NotMember,
             Some(known) => match known.matched_index {
-                Some(acknowledged) if Some(acknowledged) > self.last_index => PeersWord::Older { acknowledged },
+                Some(acknowledged) if Some(acknowledged) > self.last_index => {
+                    PeersWord::Older { acknowledged }
+                }
                 _ => PeersWord::Good,
             },
         }

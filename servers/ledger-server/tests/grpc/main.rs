@@ -3,6 +3,7 @@
 mod access;
 mod bad_input;
 mod calls;
+mod discovery;
 mod disk;
 mod documentation;
 mod history;
