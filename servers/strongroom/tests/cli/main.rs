@@ -5,6 +5,7 @@ mod load;
 
 mod bad_input;
 mod bench;
+mod certificates;
 mod configuration;
 mod crashes;
 mod every_setting;
