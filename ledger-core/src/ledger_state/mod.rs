@@ -53,7 +53,7 @@ use crate::list_sets::ListSets;
 use crate::log_tree::LogTree;
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultNumber, VaultRef};
 use crate::overlay::Overlay;
-use crate::ports::{AppliedState, LogId, StateStore, StoreError, Table};
+use crate::ports::{AppliedState, LogId, RowChange, StateStore, StoreError, Table};
 use crate::rows::{self, HorizonRow, LedgerRow, VaultRow};
 use crate::state_tree::StateTree;
 use idempotency::IdempotencyIndex;
@@ -126,6 +126,11 @@ pub struct LedgerState {
     cluster_id: Option<[u8; 16]>,
     tokens: Arc<AccessTokens>,
     journal: Journal,
+}
+
+/// The change that makes a stored ledger forget its cluster: for a node that goes on in a new one.
+pub fn without_cluster() -> RowChange {
+    RowChange { table: Table::Ledger, key: rows::CLUSTER_KEY.to_vec(), value: None }
 }
 
 struct Namespace {

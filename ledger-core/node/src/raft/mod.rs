@@ -18,7 +18,7 @@ mod wire;
 
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
 pub(crate) use members::{Heartbeats, Members};
-pub(crate) use record::{member_count, sole_voter};
+pub(crate) use record::{RecordError, decode_membership, member_count, sole_voter};
 
 use ledger_core::command::Outcome;
 use openraft::impls::leader_id_std;
