@@ -156,7 +156,8 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
         limits: settings.limits.clone(),
         admission: settings.admission.clone(),
     };
-    let server = LedgerServer::new(ledger.clone(), Arc::clone(&opened.tokens), server_settings);
+    let server = LedgerServer::new(ledger.clone(), Arc::clone(&opened.tokens), server_settings)
+        .finding_nodes_with(Arc::new(ledger.cluster()));
     let guard = DiskGuard::new(opened.path.clone());
     let mut disk = DiskWatch {
         guard,
