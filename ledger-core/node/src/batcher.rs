@@ -1,14 +1,16 @@
 //! Writes wait here until a batch has room for them: one batch is one entry of the log.
 //!
 //! A batch takes all that waits, with no tick: an idle ledger answers at the speed of one `fsync`, a
-//! loaded one pays an `fsync` for as many transactions as came in during the last one. One batch is on its way at a
-//! time: a second one beside it would halve the batches, and every batch has its price (an entry, a commit of the log,
-//! a block) whatever its size.
+//! loaded one pays an `fsync` for as many transactions as came in during the last one. A second batch is begun while
+//! the first is on its way only when it is large: it is then made durable while the first one is applied. Every batch
+//! has its price (an entry, a commit of the log, a block) whatever its size, which small ones would pay twice.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use ledger_core::command::{Command, Outcome, Receipt, Submission, WriteRefusal};
 use ledger_core::names::{VaultId, VaultRef};
 use ledger_core::transaction::{Actor, Transaction};
@@ -16,13 +18,20 @@ use tokio::runtime::{self, Handle};
 use tokio::sync::{Notify, oneshot};
 
 use crate::applied_state::AppliedLedger;
+use crate::cluster::{LeaderCalls, forward_writes};
 use crate::counters::{CounterCells, add};
 use crate::errors::WriteError;
 use crate::options::Options;
+use crate::peers::messages::ForwardedWrite;
 use crate::raft::{Consensus, ConsensusError};
 
 /// Most bytes of transactions in one entry (8 MiB), a single larger one excepted.
 const BATCH_BYTES_MAX: usize = 8 * 1_048_576;
+/// Batches on their way at once.
+const BATCHES_MAX: usize = 2;
+/// Transactions, or bytes of them, that are worth a batch of their own beside one that is on its way.
+const SECOND_BATCH_TRANSACTIONS: usize = 64;
+const SECOND_BATCH_BYTES: usize = 256 * 1_024;
 /// A refused write may try again after this: by then several batches have left the queue.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
@@ -42,8 +51,18 @@ pub(crate) struct Write {
 
 type Answer = Result<Receipt, WriteError>;
 
+/// Who handed a write in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A caller of this node: when it does not lead, the write goes to the leader.
+    Here,
+    /// Another member, because this node leads: it is not sent on.
+    Member,
+}
+
 struct Queued {
     write: Write,
+    origin: Origin,
     bytes: usize,
     caller: Caller,
 }
@@ -66,6 +85,20 @@ struct Waiting {
     writes: VecDeque<Queued>,
     bytes: usize,
     closed: bool,
+    /// Holders of a [`Paused`].
+    pauses: usize,
+}
+
+/// While it is held, nothing is taken from the queue.
+pub(crate) struct Paused(WriteQueue);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.pauses = waiting.pauses.saturating_sub(1);
+        drop(waiting);
+        self.0.0.changed.notify_one();
+    }
 }
 
 impl WriteQueue {
@@ -82,8 +115,23 @@ impl WriteQueue {
 
     /// Queues a write and waits for its answer.
     pub async fn write(&self, write: Write) -> Answer {
-        let answer = self.push(write)?;
+        self.queue_up(write, Origin::Here).await
+    }
+
+    /// As [`write`](Self::write), for a write that a member has sent here.
+    pub async fn write_here(&self, write: Write) -> Answer {
+        self.queue_up(write, Origin::Member).await
+    }
+
+    async fn queue_up(&self, write: Write, origin: Origin) -> Answer {
+        let answer = self.push(write, origin)?;
         answer.await.unwrap_or(Err(WriteError::Stopped))
+    }
+
+    /// Lets what comes wait until the answer is dropped.
+    pub fn pause(&self) -> Paused {
+        self.lock().pauses += 1;
+        Paused(self.clone())
     }
 
     /// Takes no more; what waits is still written.
@@ -104,7 +152,7 @@ impl WriteQueue {
         self.0.changed.notify_one();
     }
 
-    fn push(&self, write: Write) -> Result<oneshot::Receiver<Answer>, WriteError> {
+    fn push(&self, write: Write, origin: Origin) -> Result<oneshot::Receiver<Answer>, WriteError> {
         let bytes = write.transaction.encoded_bytes_max();
         let (sender, answer) = oneshot::channel();
         let mut waiting = self.lock();
@@ -116,25 +164,28 @@ impl WriteQueue {
             add(&self.0.counters.overloads, 1);
             return Err(WriteError::Overloaded { retry_after: RETRY_AFTER });
         }
+        let bytes_before = waiting.bytes;
         waiting.bytes += bytes;
-        waiting.writes.push_back(Queued { write, bytes, caller: Caller::new(sender) });
+        waiting.writes.push_back(Queued { write, origin, bytes, caller: Caller::new(sender) });
         let count = waiting.writes.len();
+        let reached_bytes = bytes_before < SECOND_BATCH_BYTES && waiting.bytes >= SECOND_BATCH_BYTES;
         drop(waiting);
-        if count == 1 || count == self.0.batch_size {
+        if reached_bytes || [1, SECOND_BATCH_TRANSACTIONS, self.0.batch_size].contains(&count) {
             self.0.changed.notify_one();
         }
         Ok(answer)
     }
 
-    /// Waits until at least `count` writes wait or the queue is closed; returns how many wait.
-    async fn wait_for(&self, count: usize) -> usize {
+    /// Waits until at least `count` writes or `bytes` of them wait, or the queue is closed; returns how many wait.
+    async fn wait_for(&self, count: usize, bytes: usize) -> usize {
         loop {
             let changed = self.0.changed.notified();
-            let (waiting, closed) = {
+            let (waiting, may_go) = {
                 let waiting = self.lock();
-                (waiting.writes.len(), waiting.closed)
+                let enough = waiting.writes.len() >= count || waiting.bytes >= bytes;
+                (waiting.writes.len(), waiting.closed || (enough && waiting.pauses == 0))
             };
-            if waiting >= count || closed {
+            if may_go {
                 return waiting;
             }
             changed.await;
@@ -168,6 +219,7 @@ pub(crate) struct Batcher {
     pub queue: WriteQueue,
     pub consensus: Consensus,
     pub ledger: Arc<AppliedLedger>,
+    pub leader: LeaderCalls,
     pub counters: Arc<CounterCells>,
     pub batch_delay: Duration,
 }
@@ -175,13 +227,68 @@ pub(crate) struct Batcher {
 impl Batcher {
     /// Runs until the queue is closed and empty and every batch is answered.
     pub async fn run(self) {
-        while self.queue.wait_for(1).await > 0 {
-            if !self.batch_delay.is_zero() {
-                let full = self.queue.wait_for(self.queue.0.batch_size);
-                let _ = tokio::time::timeout(self.batch_delay, full).await;
+        let mut on_their_way = FuturesUnordered::new();
+        loop {
+            let next = self.next_batch(on_their_way.len());
+            tokio::select! {
+                biased;
+                Some(()) = on_their_way.next(), if !on_their_way.is_empty() => {}
+                batch = next, if on_their_way.len() < BATCHES_MAX => match batch {
+                    // The first poll, before any later batch is made, puts it into the log's order.
+                    Some(batch) => on_their_way.push(self.send(batch)),
+                    None => break,
+                },
             }
-            let batch = self.queue.take_batch();
+        }
+        while on_their_way.next().await.is_some() {}
+    }
+
+    /// The next batch, beside `on_their_way` others; `None` when the queue is closed and empty.
+    async fn next_batch(&self, on_their_way: usize) -> Option<Vec<Queued>> {
+        let waiting = match on_their_way {
+            0 => self.queue.wait_for(1, 1).await,
+            _ => self.queue.wait_for(SECOND_BATCH_TRANSACTIONS, SECOND_BATCH_BYTES).await,
+        };
+        if waiting == 0 {
+            return None;
+        }
+        if !self.batch_delay.is_zero() {
+            let full = self.queue.wait_for(self.queue.0.batch_size, usize::MAX);
+            let _ = tokio::time::timeout(self.batch_delay, full).await;
+        }
+        Some(self.queue.take_batch())
+    }
+
+    /// Proposes a batch, or has the leader do it.
+    async fn send(&self, batch: Vec<Queued>) {
+        let status = self.consensus.status();
+        if status.is_leader || self.leader.calls.is_none() {
             self.propose(batch).await;
+        } else {
+            self.forward(batch, status.leader).await;
+        }
+    }
+
+    /// Sends what this node's callers want to whoever leads, all that waits in one message.
+    async fn forward(&self, batch: Vec<Queued>, leader: Option<u64>) {
+        let mut writes = Vec::with_capacity(batch.len());
+        let mut callers = Vec::with_capacity(batch.len());
+        for Queued { write, origin, caller, .. } in batch {
+            match (write.target, origin) {
+                (WriteTarget::Named(vault), Origin::Here) => {
+                    writes.push(ForwardedWrite { vault, actor: write.actor, transaction: write.transaction });
+                    callers.push(caller);
+                }
+                _ => caller.answer(Err((&ConsensusError::NotLeader { leader }).into())),
+            }
+        }
+        if writes.is_empty() {
+            return;
+        }
+        add(&self.counters.writes_forwarded, writes.len() as u64);
+        match forward_writes(&self.leader, writes).await {
+            Ok(answers) => answer_all(callers.into_iter().zip(answers)),
+            Err(error) => fail(callers, &error),
         }
     }
 

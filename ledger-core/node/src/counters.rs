@@ -41,6 +41,8 @@ counters! {
     writes_refused,
     /// Transactions and commands that were turned away because the queue was full.
     overloads,
+    /// Transactions that were sent on to the leader.
+    writes_forwarded,
     /// Log entries with transactions that were proposed.
     write_entries,
     /// Linearizable reads that asked for a read barrier.
@@ -49,6 +51,10 @@ counters! {
     barrier_rounds,
     /// Checkpoints that were signed.
     checkpoints_signed,
+    /// Vault tips that were compared with the leader's.
+    tips_compared,
+    /// Vaults that were fenced because they differ from the leader's.
+    vaults_diverged,
     /// Commits of the state store.
     flushes,
     /// Times that applying waited for a flush because the overlay was full.

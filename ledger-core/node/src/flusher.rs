@@ -6,17 +6,17 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ledger_core::ports::{AppliedState, StateStore, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::applied_state::{AppliedLedger, HalfApplied};
 use crate::counters::{CounterCells, add};
 use crate::failure::{FailedPart, FailureCell, PanicReport, shared};
+use crate::worker::{Threads, Worker};
 
-/// The flush thread's controls. Clones share it.
+/// The flush worker's controls. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Flusher {
     shared: Arc<Shared>,
@@ -25,6 +25,7 @@ pub(crate) struct Flusher {
 struct Shared {
     orders: Mutex<Orders>,
     wake: Condvar,
+    wake_task: Notify,
     /// Flushes that are done; carries no data, only wakes.
     rounds: watch::Sender<u64>,
     durable: Mutex<Option<AppliedState>>,
@@ -38,7 +39,21 @@ struct Orders {
     stop: bool,
 }
 
-/// What the thread works with.
+/// What the worker does after a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    GoOn,
+    End,
+}
+
+impl Orders {
+    fn take(&mut self) -> Order {
+        self.wanted = false;
+        if self.stop { Order::End } else { Order::GoOn }
+    }
+}
+
+/// What the worker works with.
 pub(crate) struct FlusherParts {
     pub store: Arc<dyn StateStore>,
     pub ledger: Arc<AppliedLedger>,
@@ -48,12 +63,13 @@ pub(crate) struct FlusherParts {
 }
 
 impl Flusher {
-    /// Controls without the thread; `durable` is what the store holds already.
+    /// Controls without the worker; `durable` is what the store holds already.
     pub fn new(durable: Option<AppliedState>) -> Self {
         let next_index = durable.as_ref().map_or(0, |applied| applied.last_applied.index + 1);
         let shared = Shared {
             orders: Mutex::new(Orders::default()),
             wake: Condvar::new(),
+            wake_task: Notify::new(),
             rounds: watch::Sender::new(0),
             durable: Mutex::new(durable),
             durable_next_index: AtomicU64::new(next_index),
@@ -62,14 +78,21 @@ impl Flusher {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Starts the thread: it flushes at every interval, when asked to, and once more before it ends.
-    pub fn start(&self, parts: FlusherParts) -> io::Result<JoinHandle<()>> {
+    /// Starts the worker: it flushes at every interval, when asked to, and once more before it ends.
+    pub fn start(&self, parts: FlusherParts, threads: Threads) -> io::Result<Worker> {
         let flusher = self.clone();
-        std::thread::Builder::new().name("ledger-flush".to_owned()).spawn(move || {
-            let _report = PanicReport(parts.failure.clone());
-            let _end = EndAtDrop(flusher.clone());
-            flusher.run(&parts);
-        })
+        match threads {
+            Threads::Own => Worker::thread("ledger-flush", move || {
+                let _report = PanicReport(parts.failure.clone());
+                let _end = EndAtDrop(flusher.clone());
+                while flusher.round(&parts, flusher.wait_for_orders(parts.interval)) {}
+            }),
+            Threads::Inline { .. } => Ok(Worker::task(async move {
+                let _report = PanicReport(parts.failure.clone());
+                let _end = EndAtDrop(flusher.clone());
+                while flusher.round(&parts, flusher.orders(parts.interval).await) {}
+            })),
+        }
     }
 
     /// What is durable in the state store.
@@ -88,6 +111,7 @@ impl Flusher {
         if !orders.wanted {
             orders.wanted = true;
             self.shared.wake.notify_one();
+            self.shared.wake_task.notify_one();
         }
     }
 
@@ -96,38 +120,35 @@ impl Flusher {
         self.shared.rounds.subscribe()
     }
 
-    /// Whether the thread has ended, in order or by a failure.
+    /// Whether the worker has ended, in order or by a failure.
     pub fn has_ended(&self) -> bool {
         self.shared.ended.load(Ordering::SeqCst)
     }
 
-    /// Lets the thread flush once more and end.
+    /// Lets the worker flush once more and end.
     pub fn finish(&self) {
         lock(&self.shared.orders).stop = true;
         self.shared.wake.notify_one();
+        self.shared.wake_task.notify_one();
     }
 
-    fn run(&self, parts: &FlusherParts) {
-        loop {
-            let stop = self.wait_for_orders(parts.interval);
-            match self.flush(parts) {
-                Ok(()) => {}
-                // Whoever panicked reports it.
-                Err(FlushError::HalfApplied) => return,
-                Err(FlushError::Store(error)) => {
-                    parts.failure.report(FailedPart::StateStore, shared(error));
-                    return;
-                }
-            }
-            self.shared.rounds.send_modify(|rounds| *rounds += 1);
-            if stop {
-                return;
+    /// Flushes once; returns whether to go on.
+    fn round(&self, parts: &FlusherParts, order: Order) -> bool {
+        match self.flush(parts) {
+            Ok(()) => {}
+            // Whoever panicked reports it.
+            Err(FlushError::HalfApplied) => return false,
+            Err(FlushError::Store(error)) => {
+                parts.failure.report(FailedPart::StateStore, shared(error));
+                return false;
             }
         }
+        self.shared.rounds.send_modify(|rounds| *rounds += 1);
+        order == Order::GoOn
     }
 
-    /// Waits for an order or the interval; returns whether to end.
-    fn wait_for_orders(&self, interval: Duration) -> bool {
+    /// Waits for an order or the interval.
+    fn wait_for_orders(&self, interval: Duration) -> Order {
         let deadline = Instant::now() + interval;
         let mut orders = lock(&self.shared.orders);
         while !orders.wanted && !orders.stop {
@@ -137,8 +158,24 @@ impl Flusher {
             }
             orders = self.shared.wake.wait_timeout(orders, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        orders.wanted = false;
-        orders.stop
+        orders.take()
+    }
+
+    /// As [`wait_for_orders`](Self::wait_for_orders), on the runtime's clock.
+    async fn orders(&self, interval: Duration) -> Order {
+        let deadline = tokio::time::Instant::now() + interval;
+        loop {
+            let woken = self.shared.wake_task.notified();
+            {
+                let mut orders = lock(&self.shared.orders);
+                if orders.wanted || orders.stop {
+                    return orders.take();
+                }
+            }
+            if tokio::time::timeout_at(deadline, woken).await.is_err() {
+                return lock(&self.shared.orders).take();
+            }
+        }
     }
 
     fn flush(&self, parts: &FlusherParts) -> Result<(), FlushError> {

@@ -10,6 +10,7 @@ mod fence;
 mod history;
 mod idempotency;
 mod integrity;
+mod journal;
 mod lists;
 mod load;
 mod read;
@@ -18,6 +19,7 @@ mod replay;
 mod retention;
 mod rewind;
 mod scan;
+mod tokens;
 mod undo;
 mod write;
 
@@ -38,11 +40,13 @@ pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
 pub use recovery::{Recovered, RecoveryRefusal, VaultRecovery};
 pub use rewind::{REWIND_IN_PLACE_MAX, Rewind};
 
-pub(crate) use lists::{ListRows, with_lists};
+pub(crate) use lists::{ListRows, list_leaves, with_lists};
+pub(crate) use replay::written;
 pub(crate) use scan::from_hex;
 
 pub use crate::overlay::FlushJob;
 
+use crate::access_token::AccessTokens;
 use crate::codec::{self, CodecError};
 use crate::command::{Command, Fence, Outcome, Proposal, Retention};
 use crate::list_sets::ListSets;
@@ -53,6 +57,7 @@ use crate::ports::{AppliedState, LogId, StateStore, StoreError, Table};
 use crate::rows::{self, HorizonRow, LedgerRow, VaultRow};
 use crate::state_tree::StateTree;
 use idempotency::IdempotencyIndex;
+use journal::Journal;
 
 /// Keys (entities and relationships, of all vaults) that one node holds in its state trees.
 pub const KEYS_MAX: u64 = 10_000_000;
@@ -118,6 +123,9 @@ pub struct LedgerState {
     key_count: u64,
     /// Version of the headers that blocks get from now on.
     header_version: u16,
+    cluster_id: Option<[u8; 16]>,
+    tokens: Arc<AccessTokens>,
+    journal: Journal,
 }
 
 struct Namespace {
@@ -190,6 +198,7 @@ impl LedgerState {
     pub fn apply(&mut self, at: LogId, proposal: &Proposal) -> Result<Outcome, StateError> {
         if let Command::Initialise { ledger_id, page_key } = &proposal.command {
             let outcome = self.initialise(*ledger_id, *page_key, proposal.time_ms)?;
+            self.journal.begin(&mut self.overlay, at.index);
             self.applied = Some(at);
             return Ok(outcome);
         }
@@ -212,8 +221,13 @@ impl LedgerState {
             Command::RaiseHeaderVersion { version } => {
                 Outcome::HeaderVersion(self.raise_header_version(*version)?)
             }
+            Command::PutToken { token } => Outcome::Token(self.put_token(token)?),
+            Command::RevokeToken { id } => Outcome::Token(self.revoke_token(*id)?),
+            Command::FirstTokens { tokens } => Outcome::FirstTokens(self.first_tokens(tokens)?),
             Command::Write { submissions } => Outcome::Writes(self.write(at, time_ms, submissions)?),
+            Command::NameCluster { cluster_id } => Outcome::Cluster(self.name_cluster(*cluster_id)),
         };
+        self.journal.record(&mut self.overlay, at, time_ms, &proposal.command, &outcome)?;
         self.store_identity()?;
         self.applied = Some(at);
         Ok(outcome)
@@ -222,6 +236,11 @@ impl LedgerState {
     /// Version of the headers that blocks get: see [`Command::RaiseHeaderVersion`].
     pub fn header_version(&self) -> u16 {
         self.header_version
+    }
+
+    /// Identity of the cluster: see [`Command::NameCluster`]; `None` before the ledger was in one.
+    pub fn cluster_id(&self) -> Option<[u8; 16]> {
+        self.cluster_id
     }
 
     /// Applies an entry that carries nothing.
@@ -279,6 +298,14 @@ impl LedgerState {
             self.overlay.put(Table::Ledger, rows::HEADER_VERSION_KEY.to_vec(), row);
         }
         Ok(self.header_version)
+    }
+
+    fn name_cluster(&mut self, cluster_id: [u8; 16]) -> [u8; 16] {
+        if self.cluster_id != Some(cluster_id) {
+            self.cluster_id = Some(cluster_id);
+            self.overlay.put(Table::Ledger, rows::CLUSTER_KEY.to_vec(), cluster_id.to_vec());
+        }
+        cluster_id
     }
 
     fn advance_time(&mut self, time_ms: u64) -> Result<u64, StateError> {

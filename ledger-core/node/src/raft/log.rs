@@ -9,7 +9,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{Stream, StreamExt, stream};
-use ledger_core::ports::{LogChange, LogStore, StoreError};
+use ledger_core::ports::{LogChange, LogRecord, LogStore, StoreError};
 use openraft::errors::LeaderChanged;
 use openraft::storage::{
     IOFlushed, LeaderBoundedStreamError, LeaderBoundedStreamResult, RaftLogReader, RaftLogStorage,
@@ -51,6 +51,11 @@ impl Log {
         Box::new(move |change| log.lock().set_durable(change))
     }
 
+    /// The newest entry that at least `keep_bytes` of the log come after.
+    pub fn end_of_surplus(&self, keep_bytes: u64) -> Option<u64> {
+        self.lock().end_of_surplus(keep_bytes)
+    }
+
     /// At least one entry of a range that has any, from its start.
     fn read_some(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
         let plan = self.lock().plan(from, to, READ_BYTES_MAX);
@@ -60,12 +65,14 @@ impl Log {
         let records = self.store.read(from, stored_to, READ_BYTES_MAX).map_err(io::Error::other)?;
         // A range without any record lies before the log's beginning.
         let complete = records.last().is_none_or(|record| record.id.index + 1 == stored_to);
+        let read_bytes: usize = records.iter().map(LogRecord::size_bytes).sum();
         let mut entries = records
             .into_iter()
             .map(record::entry)
             .collect::<Result<Vec<_>, _>>()
             .map_err(io::Error::other)?;
-        if complete {
+        // One read is one message to a peer: a full one is not made fuller.
+        if complete && read_bytes < READ_BYTES_MAX / 2 {
             entries.extend(plan.held);
         }
         Ok(entries)

@@ -3,23 +3,28 @@
 //! Nothing of the engine is in the crate's public API, on a disk or on a wire: [`record`] translates
 //! between its types and the records of the ports.
 
+mod answers;
 mod consensus;
 mod log;
 mod log_index;
+mod members;
 mod network;
 mod proposal_data;
 mod record;
 mod state_machine;
 #[cfg(test)]
 mod storage_suite;
+mod wire;
 
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
-pub(crate) use record::sole_voter;
+pub(crate) use members::{Heartbeats, Members};
+pub(crate) use record::{member_count, sole_voter};
 
 use ledger_core::command::Outcome;
 use openraft::impls::leader_id_std;
 use openraft::vote::RaftLeaderId;
 
+use crate::peers::MemberRecord;
 use proposal_data::ProposalData;
 
 /// Identity of a node, never given to another one.
@@ -28,8 +33,18 @@ pub(crate) type NodeId = u64;
 /// What the members of a cluster know about one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Member {
-    /// Where it listens for its peers; empty while it has none.
-    pub address: String,
+    /// `None` in a ledger that runs alone.
+    pub record: Option<MemberRecord>,
+}
+
+/// Tokio, with random numbers that follow from a seed: see [`with_randomness`].
+pub(crate) type NodeRuntime =
+    openraft_rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
+
+/// Runs something that starts the engine, whose random numbers (election timeouts) then follow from the seed.
+/// The engine can be started nowhere else.
+pub(crate) async fn with_randomness<T>(seed: u64, work: impl Future<Output = T>) -> T {
+    NodeRuntime::scope(seed, work).await
 }
 
 openraft::declare_raft_types!(
@@ -41,7 +56,7 @@ openraft::declare_raft_types!(
         NodeId = NodeId,
         Node = Member,
         LeaderId = leader_id_std::LeaderId<u64, NodeId>,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+        AsyncRuntime = NodeRuntime,
 );
 
 type LeaderId = leader_id_std::LeaderId<u64, NodeId>;

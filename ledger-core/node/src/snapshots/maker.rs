@@ -62,6 +62,12 @@ pub enum SnapshotFailure {
     /// Vaults came and went faster than their tips could be signed.
     #[error("vaults were deleted while the snapshot began: try again")]
     Unsettled,
+    /// Only the leader signs the tips of a snapshot, and it gave none.
+    #[error("the leader has not signed the tips of the snapshot ({reason}): try again")]
+    NoCheckpoints {
+        /// Why.
+        reason: String,
+    },
     /// The node stops, or has failed.
     #[error("the node stops: there is no snapshot of this call")]
     Stopped,
@@ -161,6 +167,11 @@ impl SnapshotMaker {
     /// What is being written, and how the last attempt ended.
     pub fn work(&self) -> SnapshotWork {
         lock(&self.0.work).clone()
+    }
+
+    /// Whether the node stops.
+    pub fn is_stopping(&self) -> bool {
+        *lock(&self.0.stopping)
     }
 
     /// Breaks off what is being written and begins nothing until [`release`](Self::release).
@@ -276,7 +287,7 @@ impl SnapshotMaker {
     }
 
     /// A view of everything that is applied now, with the signed tips of its vaults.
-    fn begin(&self) -> Result<(Box<dyn StateView>, Header), SnapshotFailure> {
+    pub(crate) fn begin(&self) -> Result<(Box<dyn StateView>, Header), SnapshotFailure> {
         let waits = tokio::runtime::Builder::new_current_thread().build()?;
         for _ in 0..ATTEMPTS_MAX {
             waits.block_on(self.flush())?;
@@ -285,9 +296,10 @@ impl SnapshotMaker {
             if let Some(tips) = self.tips(&header)? {
                 let mut notes = Vec::with_capacity(tips.len());
                 for tips in tips.chunks(SIGNED_AT_ONCE) {
-                    let signed = waits.block_on(self.0.parts.signer.sign_tips(tips));
+                    let signed = waits.block_on(self.0.parts.signer.signed_tips(tips));
                     notes.extend(signed.map_err(|error| match error {
                         SignError::Stopped => SnapshotFailure::Stopped,
+                        SignError::Leader(reason) => SnapshotFailure::NoCheckpoints { reason },
                         _ => SnapshotFailure::Unsettled,
                     })?);
                 }
