@@ -18,10 +18,10 @@ use ledger_core::relationship::{Relation, Relationship, Resource, Subject};
 use ledger_core::transaction::{Action, Actor, Condition, IdempotencyKey, Operation, Transaction};
 use ledger_verify::state::StateKey;
 
-const NOW_MS: u64 = 1_800_000_000_000;
+pub const NOW_MS: u64 = 1_800_000_000_000;
 const PAGE_KEY: [u8; 32] = [7; 32];
 const SCOPE: &[u8] = b"acme/orders, prefix door:";
-const VAULT: VaultId = VaultId([9; 16]);
+pub const VAULT: VaultId = VaultId([9; 16]);
 
 /// A snapshot: reading all of it must not panic, and its ends must tell what the whole tells.
 pub fn snapshot(bytes: &[u8]) -> bool {
@@ -173,7 +173,7 @@ fn ada() -> Subject {
 }
 
 /// A short history, one command of each kind.
-fn history() -> Vec<Proposal> {
+pub fn history() -> Vec<Proposal> {
     let namespace = NamespaceName::new("acme").expect("a valid name");
     let vault: VaultRef = "acme/orders".parse().expect("a valid name");
     let key = |text: &str| EntityKey::new(text).expect("a valid key");
