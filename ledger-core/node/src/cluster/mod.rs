@@ -190,9 +190,9 @@ impl Cluster {
     /// Nobody answers there, or nobody of this cluster's authority; or this ledger runs alone.
     pub async fn find(&self, peer_address: &str) -> Result<MemberRecord, FindError> {
         let calls = self.0.leader_calls.calls.as_ref().ok_or(FindError::Alone)?;
-        let members = self.status().members;
-        let this = members.into_iter().find(|member| member.record.identity.node_id == self.0.node_id);
-        let asker = this.ok_or(FindError::NoMember)?.record;
+        let mut records = self.status().members.into_iter().filter_map(|member| member.record);
+        let asker =
+            records.find(|record| record.identity.node_id == self.0.node_id).ok_or(FindError::NoMember)?;
         let malformed = || FindError::Malformed { peer_address: peer_address.to_owned() };
         let body = messages::encode(&NodeInfoRequest { asker }).map_err(|_| malformed())?;
         let answer = calls.call_address(peer_address, PeerMethod::NodeInfo, body, FIND_TIMEOUT).await?;
