@@ -82,6 +82,7 @@ pub fn damage(test: &str, stride: usize, content: &[u8], look: impl Fn(&[u8]) ->
             return reached.tally;
         }
         assert!(reached.working, "it died outside of the damage: {output:?}");
+        eprintln!("the process was aborted at flip {}", reached.flip);
         reached.tally.add(Outcome::Aborted);
         reached.flip += 1;
         std::fs::write(&progress, reached.to_text()).expect("the file can be written");
