@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::applied_state::{AppliedLedger, HalfApplied};
 use crate::counters::{CounterCells, add};
 use crate::failure::{FailedPart, FailureCell, PanicReport, shared};
+use crate::log_writer::LogWriter;
 
 /// The flush thread's controls. Clones share it.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ struct Shared {
     rounds: watch::Sender<u64>,
     durable: Mutex<Option<AppliedState>>,
     durable_next_index: AtomicU64,
+    /// Held while a batch is on its way to the store: it belongs to the state that is there then.
+    flushing: Mutex<()>,
     ended: AtomicBool,
 }
 
@@ -42,6 +45,8 @@ struct Orders {
 pub(crate) struct FlusherParts {
     pub store: Arc<dyn StateStore>,
     pub ledger: Arc<AppliedLedger>,
+    /// Learns how far the state goes before the store does.
+    pub log_writer: LogWriter,
     pub interval: Duration,
     pub counters: Arc<CounterCells>,
     pub failure: FailureCell,
@@ -57,6 +62,7 @@ impl Flusher {
             rounds: watch::Sender::new(0),
             durable: Mutex::new(durable),
             durable_next_index: AtomicU64::new(next_index),
+            flushing: Mutex::new(()),
             ended: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
@@ -91,6 +97,23 @@ impl Flusher {
         }
     }
 
+    /// Runs `replace`, which puts another content into the store, while nothing is flushed. What it answers is
+    /// durable afterwards.
+    pub fn replaced<T, E>(&self, replace: impl FnOnce() -> Result<(AppliedState, T), E>) -> Result<T, E> {
+        let flushing = lock(&self.shared.flushing);
+        let (durable, answer) = replace()?;
+        self.set_durable(durable);
+        drop(flushing);
+        self.shared.rounds.send_modify(|rounds| *rounds += 1);
+        Ok(answer)
+    }
+
+    fn set_durable(&self, durable: AppliedState) {
+        let next_index = durable.last_applied.index + 1;
+        *lock(&self.shared.durable) = Some(durable);
+        self.shared.durable_next_index.store(next_index, Ordering::SeqCst);
+    }
+
     /// Counts rounds; changes after every flush.
     pub fn rounds(&self) -> watch::Receiver<u64> {
         self.shared.rounds.subscribe()
@@ -112,8 +135,8 @@ impl Flusher {
             let stop = self.wait_for_orders(parts.interval);
             match self.flush(parts) {
                 Ok(()) => {}
-                // Whoever panicked reports it.
-                Err(FlushError::HalfApplied) => return,
+                // Whoever panicked reports it, and so does the log writer.
+                Err(FlushError::HalfApplied | FlushError::LogEnded) => return,
                 Err(FlushError::Store(error)) => {
                     parts.failure.report(FailedPart::StateStore, shared(error));
                     return;
@@ -142,21 +165,24 @@ impl Flusher {
     }
 
     fn flush(&self, parts: &FlusherParts) -> Result<(), FlushError> {
+        let _flushing = lock(&self.shared.flushing);
         let job = parts.ledger.write()?.start_flush();
         let Some(job) = job else { return Ok(()) };
         let batch = job.batch();
+        if parts.log_writer.write_applied(batch.applied.last_applied).is_err() {
+            return Err(FlushError::LogEnded);
+        }
         parts.store.commit(&batch)?;
         parts.ledger.write()?.finish_flush();
         add(&parts.counters.flushes, 1);
-        let next_index = batch.applied.last_applied.index + 1;
-        *lock(&self.shared.durable) = Some(batch.applied);
-        self.shared.durable_next_index.store(next_index, Ordering::SeqCst);
+        self.set_durable(batch.applied);
         Ok(())
     }
 }
 
 enum FlushError {
     HalfApplied,
+    LogEnded,
     Store(StoreError),
 }
 

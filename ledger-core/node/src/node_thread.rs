@@ -87,18 +87,20 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 struct StorageThreads {
     log_writer: LogWriter,
     flusher: Flusher,
-    threads: Vec<JoinHandle<()>>,
+    log_thread: Option<JoinHandle<()>>,
+    flush_thread: Option<JoinHandle<()>>,
 }
 
 impl StorageThreads {
     /// Flushes what is applied, commits what waits for the log, and waits for both threads.
     fn finish(self) {
+        // A panic was reported by the thread itself.
+        let join = |thread: Option<JoinHandle<()>>| thread.map(JoinHandle::join);
         self.flusher.finish();
+        // The last flush still tells the log how far it goes.
+        let _ = join(self.flush_thread);
         self.log_writer.finish();
-        for thread in self.threads {
-            // A panic was reported by the thread itself.
-            let _ = thread.join();
-        }
+        let _ = join(self.log_thread);
     }
 }
 
@@ -108,7 +110,12 @@ async fn run(
     stopped: mpsc::Receiver<()>,
 ) {
     let mut storage =
-        StorageThreads { log_writer: LogWriter::new(), flusher: Flusher::new(None), threads: Vec::new() };
+        StorageThreads {
+            log_writer: LogWriter::new(),
+            flusher: Flusher::new(None),
+            log_thread: None,
+            flush_thread: None,
+        };
     match open(&parts, &mut storage).await {
         Ok(handles) => {
             let tasks = spawn_tasks(&parts, &handles);
@@ -206,14 +213,15 @@ fn check_identity(directory: &DataDirectory, state: &LedgerState) -> Result<(), 
     }
 }
 
-/// The state is written after the log, and the log is purged after the state: stores that say otherwise are not of
-/// one time, and what lies between them is lost.
+/// The state is written after the log knows how far it goes, and the log is purged after the state: stores that say
+/// otherwise are not of one time, and what lies between them is lost. A log that ends before the state although it
+/// knows of all of it has lost nothing: the entries came with a snapshot, and a crash kept the log from being purged.
 fn check_same_time(log: &LogSnapshot, state: Option<&AppliedState>) -> Result<(), OpenError> {
     let purged = log.purged.map(|id| id.index);
     let log_last = log.last.map(|id| id.index).max(purged);
     let applied = state.map(|state| state.last_applied.index);
     match (applied, purged) {
-        (Some(applied), _) if log_last < Some(applied) => {
+        (Some(applied), _) if log_last < Some(applied) && log.committed.map(|id| id.index) < Some(applied) => {
             Err(OpenError::LogOlderThanState { log_last, applied })
         }
         (_, Some(purged)) if applied < Some(purged) => Err(OpenError::StateOlderThanLog { purged, applied }),
@@ -245,15 +253,16 @@ async fn start_consensus(
         failure: parts.failure.clone(),
         on_durable,
     };
-    storage.threads.push(storage.log_writer.start(log_parts).map_err(OpenError::Thread)?);
+    storage.log_thread = Some(storage.log_writer.start(log_parts).map_err(OpenError::Thread)?);
     let flusher_parts = FlusherParts {
         store: Arc::clone(&parts.stores.state),
         ledger: Arc::clone(ledger),
+        log_writer: storage.log_writer.clone(),
         interval: parts.options.flush_interval,
         counters: Arc::clone(&parts.counters),
         failure: parts.failure.clone(),
     };
-    storage.threads.push(storage.flusher.start(flusher_parts).map_err(OpenError::Thread)?);
+    storage.flush_thread = Some(storage.flusher.start(flusher_parts).map_err(OpenError::Thread)?);
     Consensus::start(consensus_parts, log).await.map_err(|error| start_error(&parts.failure, &error))
 }
 

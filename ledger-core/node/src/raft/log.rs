@@ -42,6 +42,7 @@ impl Log {
         );
         index.vote = snapshot.vote.and_then(record::engine_vote);
         index.committed = snapshot.committed.map(record::engine_log_id);
+        writer.set_committed(snapshot.committed);
         Ok(Self { index: Arc::new(Mutex::new(index)), store, writer })
     }
 
