@@ -50,6 +50,7 @@
 
 mod applied_state;
 mod batcher;
+mod blocking_work;
 mod checkpoint_signer;
 mod clock;
 mod cluster;

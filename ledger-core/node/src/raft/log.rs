@@ -18,6 +18,7 @@ use openraft::{LogState, OptionalSend};
 
 use super::log_index::LogIndex;
 use super::record::{self, EngineVote};
+use super::retention::LogAmount;
 use super::{EngineLogId, Entry, LeaderId, LedgerRaft};
 use crate::log_writer::{Completion, LogWriter, Urgency};
 
@@ -44,6 +45,16 @@ impl Log {
         index.committed = snapshot.committed.map(record::engine_log_id);
         writer.set_committed(snapshot.committed);
         Ok(Self { index: Arc::new(Mutex::new(index)), store, writer })
+    }
+
+    /// Index of the last entry that was purged.
+    pub fn purged_index(&self) -> Option<u64> {
+        self.lock().purged().map(|id| id.index)
+    }
+
+    /// The first index of the longest part of the log, up to its end, that is within so many entries and bytes.
+    pub fn first_within(&self, amount: LogAmount) -> u64 {
+        self.lock().first_within(amount.entries, amount.bytes)
     }
 
     /// What the writer's thread calls after each commit.

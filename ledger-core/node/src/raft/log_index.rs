@@ -8,6 +8,10 @@ use crate::log_writer::ChangeNumber;
 
 /// Most bytes of durable entries that stay in memory (32 MiB); older ones are read from the store.
 const HELD_BYTES_MAX: usize = 32 * 1_048_576;
+/// What an entry takes in the store beside its payload, roughly.
+const STORED_OVERHEAD_BYTES: usize = 64;
+/// What an entry that was there when the log was opened counts in [`LogIndex::first_within`].
+const UNKNOWN_ENTRY_BYTES: u64 = 1_024;
 /// An entry's share of the index beside its payload, which is held encoded and decoded.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
 
@@ -16,6 +20,8 @@ const ENTRY_OVERHEAD_BYTES: usize = 256;
 pub(crate) struct LogIndex {
     held: VecDeque<Held>,
     held_bytes: usize,
+    /// Bytes of the newest entries, up to the last, as they are in the log: of all that came since the log was opened.
+    sizes: VecDeque<u32>,
     durable: ChangeNumber,
     last: Option<EngineLogId>,
     purged: Option<EngineLogId>,
@@ -85,6 +91,7 @@ impl LogIndex {
             };
             let bytes = ENTRY_OVERHEAD_BYTES + 2 * payload;
             self.last = Some(entry.log_id);
+            self.sizes.push_back(u32::try_from(payload + STORED_OVERHEAD_BYTES).unwrap_or(u32::MAX));
             self.held_bytes += bytes;
             self.held.push_back(Held { entry, bytes, change });
         }
@@ -99,6 +106,9 @@ impl LogIndex {
         while self.held.back().is_some_and(|held| held.entry.log_id.index >= end) {
             self.held_bytes -= self.held.pop_back().map_or(0, |held| held.bytes);
         }
+        let dropped = self.last.map_or(0, |last| last.index + 1).saturating_sub(end);
+        let left = self.sizes.len().saturating_sub(usize::try_from(dropped).unwrap_or(usize::MAX));
+        self.sizes.truncate(left);
         self.last = last.max(self.purged);
     }
 
@@ -109,6 +119,24 @@ impl LogIndex {
         }
         self.purged = self.purged.max(Some(purged));
         self.last = self.last.max(self.purged);
+        let left = self.last.map_or(0, |last| last.index).saturating_sub(purged.index);
+        while self.sizes.len() as u64 > left {
+            self.sizes.pop_front();
+        }
+    }
+
+    /// The first index of the longest part of the log, up to its end, that is within so many entries and bytes.
+    pub fn first_within(&self, entries_max: u64, bytes_max: u64) -> u64 {
+        let mut first = self.last.map_or(0, |last| last.index + 1);
+        let oldest = self.purged.map_or(0, |purged| purged.index + 1);
+        let (mut entries, mut bytes) = (entries_max, bytes_max);
+        for size in self.sizes.iter().rev() {
+            let Some(left) = bytes.checked_sub(u64::from(*size)).filter(|_| entries > 0) else { return first };
+            bytes = left;
+            entries -= 1;
+            first = first.saturating_sub(1);
+        }
+        first.saturating_sub(entries.min(bytes / UNKNOWN_ENTRY_BYTES)).max(oldest)
     }
 
     /// Everything up to this change is durable: its entries may leave memory.

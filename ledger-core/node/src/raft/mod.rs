@@ -11,6 +11,8 @@ mod members;
 mod network;
 mod proposal_data;
 mod record;
+mod retention;
+mod snapshots;
 mod state_machine;
 mod wire;
 #[cfg(test)]
@@ -19,6 +21,7 @@ mod storage_suite;
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
 pub(crate) use members::{Heartbeats, MemberProgress, Members};
 pub(crate) use record::sole_voter;
+pub(crate) use retention::{LogRetention, RetentionBounds};
 
 use ledger_core::command::Outcome;
 use openraft::impls::leader_id_std;
@@ -56,4 +59,4 @@ type EngineLogId = openraft::LogId<Clid>;
 type Entry = openraft::Entry<Clid, openraft::EntryPayload<ProposalData, NodeId, Member>>;
 type StoredMembershipOf = openraft::StoredMembership<Clid, NodeId, Member>;
 type SnapshotMeta = openraft::SnapshotMeta<Clid, NodeId, Member>;
-type Snapshot = openraft::Snapshot<Clid, NodeId, Member, state_machine::DurablePosition>;
+type Snapshot = openraft::Snapshot<Clid, NodeId, Member, state_machine::SnapshotContent>;

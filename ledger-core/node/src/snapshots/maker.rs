@@ -4,7 +4,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ use crate::flusher::Flusher;
 
 /// After each frame the writer rests so many times as long as the frame took: about a third of one processor.
 const REST_FACTOR: u32 = 2;
+/// While a follower waits for the snapshot the writer rests a fourth of the time that a frame took.
+const REST_DIVISOR_IN_A_HURRY: u32 = 4;
 /// Longest rest after a frame, whatever it took.
 const REST_MAX: Duration = Duration::from_millis(100);
 /// Vaults that are deleted while their tips are signed make the snapshot begin anew; so often at most.
@@ -120,8 +122,26 @@ struct Inner {
     newest: Mutex<Option<NewestSnapshot>>,
     work: Mutex<SnapshotWork>,
     held_back: AtomicBool,
+    /// Followers that wait.
+    hurry: AtomicUsize,
     stopping: Mutex<bool>,
     stopped: Condvar,
+}
+
+/// Somebody cannot go on without a snapshot; ends when it is dropped.
+struct Hurry<'m>(&'m AtomicUsize);
+
+impl<'m> Hurry<'m> {
+    fn new(count: &'m AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl SnapshotMaker {
@@ -143,6 +163,7 @@ impl SnapshotMaker {
             newest: Mutex::new(newest),
             work: Mutex::default(),
             held_back: AtomicBool::new(false),
+            hurry: AtomicUsize::new(0),
             stopping: Mutex::new(false),
             stopped: Condvar::new(),
         })))
@@ -191,6 +212,41 @@ impl SnapshotMaker {
         };
         std::thread::Builder::new().name("ledger-snapshot".to_owned()).spawn(body)?;
         answer.await.unwrap_or(Err(SnapshotFailure::Stopped))
+    }
+
+    /// As [`create`](Self::create), for a follower that cannot go on without it; one that is under way is hurried too.
+    pub async fn create_for_follower(&self) -> Result<StoredSnapshot, SnapshotFailure> {
+        let _hurry = Hurry::new(&self.0.hurry);
+        self.create().await
+    }
+
+    /// Takes a file of the folder in as a snapshot: one that a peer sent and that is installed.
+    pub fn adopt(&self, file: &Path, index: u64) -> io::Result<()> {
+        self.0.folder.adopt(file, index)?;
+        if let Some(Ok(summary)) = self.0.folder.find(index).map(|stored| stored.summary) {
+            let created_at_ms = summary.header.created_at_ms;
+            *lock(&self.0.newest) = Some(NewestSnapshot { index, created_at_ms });
+        }
+        let removed = self.0.folder.prune(self.0.parts.keep, index)?;
+        add(&self.0.parts.counters.snapshots_pruned, removed as u64);
+        Ok(())
+    }
+
+    /// Whether a snapshot is of the history that is applied here: a directory may have been put back to an earlier
+    /// time while its snapshots were not.
+    pub fn is_of_this_history(&self, header: &Header) -> bool {
+        let Ok(state) = self.0.parts.ledger.read() else { return false };
+        let fits = |entry: &snapshot::VaultEntry| {
+            let Ok(tip) = BlockHeader::decode(&entry.header) else { return false };
+            match state.log_root_at(entry.id, tip.height + 1) {
+                Ok(root) => root == entry.log_root,
+                // It was deleted since.
+                Err(error) => matches!(error, ReadError::VaultNotFound),
+            }
+        };
+        state.ledger_id() == Some(header.ledger_id)
+            && state.last_applied().is_some_and(|applied| applied.index >= header.applied.index)
+            && header.vaults.iter().filter(|entry| !entry.fenced).all(fits)
     }
 
     /// Writes snapshots at the interval, for ever.
@@ -381,7 +437,12 @@ impl Pace<'_> {
         if inner.held_back.load(Ordering::SeqCst) {
             return ControlFlow::Break(());
         }
-        let until = Instant::now() + self.frame_began.elapsed().saturating_mul(REST_FACTOR).min(REST_MAX);
+        let took = self.frame_began.elapsed();
+        let rest = match inner.hurry.load(Ordering::SeqCst) {
+            0 => took.saturating_mul(REST_FACTOR),
+            _ => took / REST_DIVISOR_IN_A_HURRY,
+        };
+        let until = Instant::now() + rest.min(REST_MAX);
         let mut stopping = lock(&inner.stopping);
         loop {
             if *stopping {
