@@ -6,18 +6,18 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ledger_core::ports::{AppliedState, StateStore, StoreError};
-use tokio::sync::watch;
+use ledger_core::ports::{AppliedState, StateBatch, StateStore, StoreError};
+use tokio::sync::{Notify, watch};
 
 use crate::applied_state::{AppliedLedger, HalfApplied};
 use crate::counters::{CounterCells, add};
 use crate::failure::{FailedPart, FailureCell, PanicReport, shared};
 use crate::log_writer::LogWriter;
+use crate::worker::{Threads, Worker};
 
-/// The flush thread's controls. Clones share it.
+/// The flush worker's controls. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Flusher {
     shared: Arc<Shared>,
@@ -26,12 +26,13 @@ pub(crate) struct Flusher {
 struct Shared {
     orders: Mutex<Orders>,
     wake: Condvar,
+    wake_task: Notify,
     /// Flushes that are done; carries no data, only wakes.
     rounds: watch::Sender<u64>,
     durable: Mutex<Option<AppliedState>>,
     durable_next_index: AtomicU64,
     /// Held while a batch is on its way to the store: it belongs to the state that is there then.
-    flushing: Mutex<()>,
+    flushing: Arc<tokio::sync::Mutex<()>>,
     ended: AtomicBool,
 }
 
@@ -41,7 +42,21 @@ struct Orders {
     stop: bool,
 }
 
-/// What the thread works with.
+/// What the worker does after a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    GoOn,
+    End,
+}
+
+impl Orders {
+    fn take(&mut self) -> Order {
+        self.wanted = false;
+        if self.stop { Order::End } else { Order::GoOn }
+    }
+}
+
+/// What the worker works with.
 pub(crate) struct FlusherParts {
     pub store: Arc<dyn StateStore>,
     pub ledger: Arc<AppliedLedger>,
@@ -53,29 +68,47 @@ pub(crate) struct FlusherParts {
 }
 
 impl Flusher {
-    /// Controls without the thread; `durable` is what the store holds already.
+    /// Controls without the worker; `durable` is what the store holds already.
     pub fn new(durable: Option<AppliedState>) -> Self {
         let next_index = durable.as_ref().map_or(0, |applied| applied.last_applied.index + 1);
         let shared = Shared {
             orders: Mutex::new(Orders::default()),
             wake: Condvar::new(),
+            wake_task: Notify::new(),
             rounds: watch::Sender::new(0),
             durable: Mutex::new(durable),
             durable_next_index: AtomicU64::new(next_index),
-            flushing: Mutex::new(()),
+            flushing: Arc::default(),
             ended: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Starts the thread: it flushes at every interval, when asked to, and once more before it ends.
-    pub fn start(&self, parts: FlusherParts) -> io::Result<JoinHandle<()>> {
+    /// Starts the worker: it flushes at every interval, when asked to, and once more before it ends.
+    pub fn start(&self, parts: FlusherParts, threads: Threads) -> io::Result<Worker> {
         let flusher = self.clone();
-        std::thread::Builder::new().name("ledger-flush".to_owned()).spawn(move || {
-            let _report = PanicReport(parts.failure.clone());
-            let _end = EndAtDrop(flusher.clone());
-            flusher.run(&parts);
-        })
+        match threads {
+            Threads::Own => Worker::thread("ledger-flush", move || {
+                let _report = PanicReport(parts.failure.clone());
+                let _end = EndAtDrop(flusher.clone());
+                loop {
+                    let order = flusher.wait_for_orders(parts.interval);
+                    if !flusher.round(&parts, flusher.flush(&parts), order) {
+                        break;
+                    }
+                }
+            }),
+            Threads::Inline { .. } => Ok(Worker::task(async move {
+                let _report = PanicReport(parts.failure.clone());
+                let _end = EndAtDrop(flusher.clone());
+                loop {
+                    let order = flusher.orders(parts.interval).await;
+                    if !flusher.round(&parts, flusher.flush_inline(&parts).await, order) {
+                        break;
+                    }
+                }
+            })),
+        }
     }
 
     /// What is durable in the state store.
@@ -94,18 +127,14 @@ impl Flusher {
         if !orders.wanted {
             orders.wanted = true;
             self.shared.wake.notify_one();
+            self.shared.wake_task.notify_one();
         }
     }
 
-    /// Runs `replace`, which puts another content into the store, while nothing is flushed. What it answers is
-    /// durable afterwards.
-    pub fn replaced<T, E>(&self, replace: impl FnOnce() -> Result<(AppliedState, T), E>) -> Result<T, E> {
-        let flushing = lock(&self.shared.flushing);
-        let (durable, answer) = replace()?;
-        self.set_durable(durable);
-        drop(flushing);
-        self.shared.rounds.send_modify(|rounds| *rounds += 1);
-        Ok(answer)
+    /// Waits until nothing is flushed; nothing is until the turn is over.
+    pub async fn pause(&self) -> FlushPause {
+        let turn = Arc::clone(&self.shared.flushing).lock_owned().await;
+        FlushPause { flusher: self.clone(), _turn: turn }
     }
 
     fn set_durable(&self, durable: AppliedState) {
@@ -119,38 +148,35 @@ impl Flusher {
         self.shared.rounds.subscribe()
     }
 
-    /// Whether the thread has ended, in order or by a failure.
+    /// Whether the worker has ended, in order or by a failure.
     pub fn has_ended(&self) -> bool {
         self.shared.ended.load(Ordering::SeqCst)
     }
 
-    /// Lets the thread flush once more and end.
+    /// Lets the worker flush once more and end.
     pub fn finish(&self) {
         lock(&self.shared.orders).stop = true;
         self.shared.wake.notify_one();
+        self.shared.wake_task.notify_one();
     }
 
-    fn run(&self, parts: &FlusherParts) {
-        loop {
-            let stop = self.wait_for_orders(parts.interval);
-            match self.flush(parts) {
-                Ok(()) => {}
-                // Whoever panicked reports it, and so does the log writer.
-                Err(FlushError::HalfApplied | FlushError::LogEnded) => return,
-                Err(FlushError::Store(error)) => {
-                    parts.failure.report(FailedPart::StateStore, shared(error));
-                    return;
-                }
-            }
-            self.shared.rounds.send_modify(|rounds| *rounds += 1);
-            if stop {
-                return;
+    /// Ends a round; returns whether to go on.
+    fn round(&self, parts: &FlusherParts, flushed: Result<(), FlushError>, order: Order) -> bool {
+        match flushed {
+            Ok(()) => {}
+            // Whoever panicked reports it, and so does the log writer.
+            Err(FlushError::HalfApplied | FlushError::LogEnded) => return false,
+            Err(FlushError::Store(error)) => {
+                parts.failure.report(FailedPart::StateStore, shared(error));
+                return false;
             }
         }
+        self.shared.rounds.send_modify(|rounds| *rounds += 1);
+        order == Order::GoOn
     }
 
-    /// Waits for an order or the interval; returns whether to end.
-    fn wait_for_orders(&self, interval: Duration) -> bool {
+    /// Waits for an order or the interval.
+    fn wait_for_orders(&self, interval: Duration) -> Order {
         let deadline = Instant::now() + interval;
         let mut orders = lock(&self.shared.orders);
         while !orders.wanted && !orders.stop {
@@ -160,23 +186,71 @@ impl Flusher {
             }
             orders = self.shared.wake.wait_timeout(orders, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        orders.wanted = false;
-        orders.stop
+        orders.take()
+    }
+
+    /// As [`wait_for_orders`](Self::wait_for_orders), on the runtime's clock.
+    async fn orders(&self, interval: Duration) -> Order {
+        let deadline = tokio::time::Instant::now() + interval;
+        loop {
+            let woken = self.shared.wake_task.notified();
+            {
+                let mut orders = lock(&self.shared.orders);
+                if orders.wanted || orders.stop {
+                    return orders.take();
+                }
+            }
+            if tokio::time::timeout_at(deadline, woken).await.is_err() {
+                return lock(&self.shared.orders).take();
+            }
+        }
     }
 
     fn flush(&self, parts: &FlusherParts) -> Result<(), FlushError> {
-        let _flushing = lock(&self.shared.flushing);
-        let job = parts.ledger.write()?.start_flush();
-        let Some(job) = job else { return Ok(()) };
-        let batch = job.batch();
-        if parts.log_writer.write_applied(batch.applied.last_applied).is_err() {
+        let _turn = self.shared.flushing.blocking_lock();
+        let Some(batch) = Self::batch(parts)? else { return Ok(()) };
+        let (sender, durable) = std::sync::mpsc::sync_channel(1);
+        let completion = Box::new(move |result: Result<(), _>| drop(sender.send(result.is_ok())));
+        let enqueued = parts.log_writer.enqueue_applied(batch.applied.last_applied, completion);
+        if enqueued.is_err() || durable.recv() != Ok(true) {
             return Err(FlushError::LogEnded);
         }
+        self.commit(parts, batch)
+    }
+
+    /// As [`flush`](Self::flush), in a task.
+    async fn flush_inline(&self, parts: &FlusherParts) -> Result<(), FlushError> {
+        let _turn = self.shared.flushing.lock().await;
+        let Some(batch) = Self::batch(parts)? else { return Ok(()) };
+        parts.log_writer.write_applied(batch.applied.last_applied).await.map_err(|_| FlushError::LogEnded)?;
+        self.commit(parts, batch)
+    }
+
+    fn batch(parts: &FlusherParts) -> Result<Option<StateBatch>, FlushError> {
+        let job = parts.ledger.write()?.start_flush();
+        Ok(job.map(|job| job.batch()))
+    }
+
+    fn commit(&self, parts: &FlusherParts, batch: StateBatch) -> Result<(), FlushError> {
         parts.store.commit(&batch)?;
         parts.ledger.write()?.finish_flush();
         add(&parts.counters.flushes, 1);
         self.set_durable(batch.applied);
         Ok(())
+    }
+}
+
+/// While this lives nothing is flushed.
+pub(crate) struct FlushPause {
+    flusher: Flusher,
+    _turn: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl FlushPause {
+    /// Another content is in the store now, durably.
+    pub fn end(self, durable: AppliedState) {
+        self.flusher.set_durable(durable);
+        self.flusher.shared.rounds.send_modify(|rounds| *rounds += 1);
     }
 }
 

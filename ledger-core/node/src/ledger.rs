@@ -11,7 +11,6 @@ use ledger_core::ports::{LogStore, StateStore};
 use ledger_core::transaction::{Actor, Transaction};
 use ledger_verify::note::{SigningKey, VerifierKey};
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
 use crate::batcher::{Write, WriteTarget};
 use crate::cluster::{AloneHandler, Cluster, NodeHandler, forward_command};
@@ -23,12 +22,16 @@ use crate::historical_proofs::HistoricalProofs;
 use crate::node_thread::{self, NodeHandles, NodeParts, NodeThread};
 use crate::options::Options;
 use crate::peers::PeerHandler;
+use crate::randomness::Randomness;
 use crate::snapshots::{SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot};
 use crate::verified_lists::KeptLists;
+use crate::worker::Threads;
 
 /// Administrative commands on their way at once; more are refused with a retry time.
 const ADMIN_COMMANDS_MAX: usize = 64;
 const ADMIN_RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long a node that stops tries to hand the lead over.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The storage of one node.
 #[derive(Clone)]
@@ -82,6 +85,7 @@ pub(crate) struct Shared {
     pub counters: Arc<CounterCells>,
     pub failure: FailureCell,
     pub options: Options,
+    randomness: Randomness,
     node_id: u64,
     ledger_id: LedgerId,
     verifier_key: VerifierKey,
@@ -118,12 +122,17 @@ impl Ledger {
         let (node_id, ledger_id) = (directory.node_id(), directory.ledger_id());
         let verifier_key = directory.signing_key().verifier_key();
         let signing_key = directory.signing_key().clone();
+        let randomness = match options.threads {
+            Threads::Own => Randomness::system(),
+            Threads::Inline { seed } => Randomness::seeded(seed),
+        };
         let parts = NodeParts {
             directory,
             stores,
             options: options.clone(),
             counters: Arc::clone(&counters),
             failure: failure.clone(),
+            randomness: randomness.clone(),
         };
         let (handles, thread) = node_thread::start(parts).await?;
         let admin = Semaphore::new(ADMIN_COMMANDS_MAX);
@@ -135,6 +144,7 @@ impl Ledger {
             counters,
             failure,
             options,
+            randomness,
             node_id,
             ledger_id,
             verifier_key,
@@ -208,7 +218,7 @@ impl Ledger {
 
     /// Creates a vault with its genesis block.
     pub async fn create_vault(&self, vault: VaultRef) -> Result<VaultInfo, AdminError> {
-        let id = VaultId(Uuid::now_v7().into_bytes());
+        let id = self.mint_vault_id()?;
         self.vault_command(Command::CreateVault { vault, id }).await
     }
 
@@ -218,7 +228,7 @@ impl Ledger {
         vault: VaultRef,
         retention: Retention,
     ) -> Result<VaultInfo, AdminError> {
-        let id = VaultId(Uuid::now_v7().into_bytes());
+        let id = self.mint_vault_id()?;
         self.vault_command(Command::CreateVaultRetaining { vault, id, retention }).await
     }
 
@@ -323,9 +333,15 @@ impl Ledger {
         self.shared.failure.wait().await
     }
 
-    /// Takes no more writes, finishes those that wait, flushes, and releases the data directory. The state
-    /// store stays open for as long as a clone of this handle lives: drop them before opening it again.
+    /// Hands the lead over, takes no more writes, finishes those that wait, flushes, and releases the data directory.
+    /// The state store stays open for as long as a clone of this handle lives: drop them before opening it again.
     pub async fn shutdown(&self) -> Result<(), ShutdownError> {
+        let cluster = &self.shared.handles.cluster;
+        let leads_others = cluster.consensus.status().is_leader && cluster.consensus.members().voters.len() > 1;
+        if leads_others && self.shared.failure.get().is_none() {
+            // Without a successor the others elect one a little later.
+            let _ = tokio::time::timeout(HAND_OVER_TIMEOUT, cluster.steward.transfer(None)).await;
+        }
         // The thread may have ended before, or stop already: both are what is asked for.
         let _ = self.shared.thread.stop.try_send(());
         let mut ended = self.shared.thread.ended.clone();
@@ -362,8 +378,20 @@ impl Ledger {
             cluster_id: options.cluster_id,
             member: options.member.clone(),
             queue: self.shared.handles.queue.clone(),
+            ledger: Arc::clone(&self.shared.handles.ledger),
+            signer: self.shared.handles.signer.clone(),
+            checkpoints: self.shared.handles.checkpoints.clone(),
             log_key: Arc::new(move || key.to_secret_text().to_string()),
         })
+    }
+
+    /// A UUIDv7 that no other vault has.
+    fn mint_vault_id(&self) -> Result<VaultId, AdminError> {
+        let random = self.shared.randomness.bytes();
+        let random = random.map_err(|error| AdminError::Unavailable { reason: error.to_string() })?;
+        let now_ms = self.shared.options.clock.now_ms();
+        let id = uuid::Builder::from_unix_timestamp_millis(now_ms, &random).into_uuid();
+        Ok(VaultId(id.into_bytes()))
     }
 
     fn directory(&self) -> RwLockReadGuard<'_, LedgerState> {

@@ -69,15 +69,17 @@ mod node_thread;
 mod options;
 pub mod peers;
 mod raft;
+mod randomness;
 mod read_barrier;
 mod reads;
 mod snapshots;
 mod verified_lists;
 mod watch;
+mod worker;
 
 pub use cluster::{
     Cluster, ClusterOptions, ClusterStatus, LeaseReads, MemberRole, MemberStatus, MembershipChange, MembershipError,
-    SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
+    LOG_KEEP_BYTES_DEFAULT, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use counters::Counters;
@@ -99,4 +101,5 @@ pub use snapshots::{
     restore_snapshot,
 };
 pub use verified_lists::{LIST_PAGE_BYTES_MAX, VerifiedListHead, VerifiedListPage, VerifiedListQuery};
+pub use worker::Threads;
 pub use watch::{BlockWatch, Inclusion, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};

@@ -1,4 +1,4 @@
-//! Group commit: one thread makes every change to the log durable, as many as wait in one transaction.
+//! Group commit: one worker makes every change to the log durable, as many as wait in one transaction.
 //!
 //! Vote, records, truncations, purges and signing marks are one ordered stream. If a record of a later
 //! term could be durable before the vote of that term, a restart would let an old leader overwrite what
@@ -7,12 +7,16 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use ledger_core::ports::{LogChange, LogId, LogStore, StoreError};
 
 use crate::counters::CounterCells;
 use crate::failure::{FailedPart, FailureCell, PanicReport};
+use crate::worker::{Threads, Worker};
 
 /// Most payload bytes in one commit (64 MiB); what waits beyond goes into the next one.
 const COMMIT_BYTES_MAX: usize = 64 * 1_048_576;
@@ -24,7 +28,7 @@ pub(crate) type Completion = Box<dyn FnOnce(Result<(), Arc<StoreError>>) + Send>
 pub(crate) type ChangeNumber = u64;
 
 /// Called after every commit, before its completions, with the last change that is durable.
-pub(crate) type OnDurable = Box<dyn Fn(ChangeNumber) + Send>;
+pub(crate) type OnDurable = Box<dyn Fn(ChangeNumber) + Send + Sync>;
 
 /// Whether a change must be made durable for its own sake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,7 @@ pub(crate) struct LogWriter {
 struct Shared {
     stream: Mutex<Stream>,
     wake: Condvar,
+    wake_task: Notify,
 }
 
 #[derive(Default)]
@@ -53,6 +58,8 @@ struct Stream {
     committed: Option<LogId>,
     last_number: ChangeNumber,
     urgent: usize,
+    /// Since when something urgent waits for a commit, or for the end of one.
+    busy_since: Option<Instant>,
     phase: Phase,
 }
 
@@ -84,19 +91,27 @@ pub(crate) struct LogWriterParts {
 impl LogWriter {
     /// A writer without its thread: changes wait until [`start`](Self::start).
     pub fn new() -> Self {
-        let shared = Shared { stream: Mutex::new(Stream::default()), wake: Condvar::new() };
+        let stream = Mutex::new(Stream::default());
+        let shared = Shared { stream, wake: Condvar::new(), wake_task: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Starts the thread.
-    pub fn start(&self, parts: LogWriterParts) -> io::Result<JoinHandle<()>> {
+    /// Starts the worker.
+    pub fn start(&self, parts: LogWriterParts, threads: Threads) -> io::Result<Worker> {
         let writer = self.clone();
-        std::thread::Builder::new().name("ledger-log".to_owned()).spawn(move || {
-            let _report = PanicReport(parts.failure.clone());
-            // After a panic too nobody waits for a writer that is gone.
-            let _end = EndAtDrop(writer.clone());
-            writer.run(&parts);
-        })
+        match threads {
+            Threads::Own => Worker::thread("ledger-log", move || {
+                let _report = PanicReport(parts.failure.clone());
+                // After a panic too nobody waits for a writer that is gone.
+                let _end = EndAtDrop(writer.clone());
+                writer.run(&parts);
+            }),
+            Threads::Inline { .. } => Ok(Worker::task(async move {
+                let _report = PanicReport(parts.failure.clone());
+                let _end = EndAtDrop(writer.clone());
+                writer.run_inline(&parts).await;
+            })),
+        }
     }
 
     /// Tells the writer, before it starts, how far the stored log is committed.
@@ -148,8 +163,9 @@ impl LogWriter {
         stream.waiting.push_back(Change { number, changes, urgency, completion });
         if urgency == Urgency::Now {
             stream.urgent += 1;
+            stream.busy_since.get_or_insert_with(Instant::now);
             drop(stream);
-            self.shared.wake.notify_one();
+            self.wake();
         }
         Ok(number)
     }
@@ -162,11 +178,11 @@ impl LogWriter {
         durable.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Poisoned)))
     }
 
-    /// [`enqueue_applied`](Self::enqueue_applied), and waits on a thread that may.
-    pub fn write_applied(&self, applied: LogId) -> Result<(), Arc<StoreError>> {
-        let (sender, durable) = std::sync::mpsc::sync_channel(1);
+    /// [`enqueue_applied`](Self::enqueue_applied), and waits until it is durable.
+    pub async fn write_applied(&self, applied: LogId) -> Result<(), Arc<StoreError>> {
+        let (sender, durable) = tokio::sync::oneshot::channel();
         self.enqueue_applied(applied, Box::new(move |result| drop(sender.send(result))))?;
-        durable.recv().unwrap_or_else(|_| Err(Arc::new(StoreError::Poisoned)))
+        durable.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Poisoned)))
     }
 
     /// Lets the thread commit what waits, riders included, and end.
@@ -176,40 +192,72 @@ impl LogWriter {
             stream.phase = Phase::Draining;
         }
         drop(stream);
+        self.wake();
+    }
+
+    /// How long the oldest urgent change has been waiting for its commit; `None` = none waits.
+    pub fn oldest_wait(&self) -> Option<Duration> {
+        self.lock().busy_since.map(|since| since.elapsed())
+    }
+
+    fn wake(&self) {
         self.shared.wake.notify_one();
+        self.shared.wake_task.notify_one();
     }
 
     fn run(&self, parts: &LogWriterParts) {
-        while let Some(batch) = self.next_batch() {
-            let (changes, completions, last) = flatten(batch);
-            match parts.store.commit(&changes) {
-                Ok(()) => {
-                    parts.counters.count_log_batch(&changes);
-                    (parts.on_durable)(last);
-                    completions.into_iter().for_each(|completion| completion(Ok(())));
+        let mut stream = self.lock();
+        loop {
+            match stream.next() {
+                Next::Batch(batch) => {
+                    drop(stream);
+                    if !self.commit(parts, batch) {
+                        return;
+                    }
+                    stream = self.lock();
                 }
-                Err(error) => {
-                    let error = Arc::new(error);
-                    parts.failure.report(FailedPart::LogStore, error.clone());
-                    completions.into_iter().for_each(|completion| completion(Err(error.clone())));
-                    return self.end(Some(&error));
+                Next::End => return,
+                Next::Wait => {
+                    stream = self.shared.wake.wait(stream).unwrap_or_else(PoisonError::into_inner);
                 }
             }
         }
     }
 
-    /// Waits for work; `None` = everything is done and the thread should end.
-    fn next_batch(&self) -> Option<Vec<Change>> {
-        let mut stream = self.lock();
+    async fn run_inline(&self, parts: &LogWriterParts) {
         loop {
-            let draining = !matches!(stream.phase, Phase::Running);
-            if stream.urgent > 0 || (draining && !stream.waiting.is_empty()) {
-                return Some(stream.take_batch());
+            let woken = self.shared.wake_task.notified();
+            let next = self.lock().next();
+            match next {
+                Next::Batch(batch) => {
+                    if !self.commit(parts, batch) {
+                        return;
+                    }
+                }
+                Next::End => return,
+                Next::Wait => woken.await,
             }
-            if draining {
-                return None;
+        }
+    }
+
+    /// Makes a batch durable and tells those who wait for it; `false` = the store failed, and the stream has ended.
+    fn commit(&self, parts: &LogWriterParts, batch: Vec<Change>) -> bool {
+        let (changes, completions, last) = flatten(batch);
+        match parts.store.commit(&changes) {
+            Ok(()) => {
+                parts.counters.count_log_batch(&changes);
+                self.lock().settle();
+                (parts.on_durable)(last);
+                completions.into_iter().for_each(|completion| completion(Ok(())));
+                true
             }
-            stream = self.shared.wake.wait(stream).unwrap_or_else(PoisonError::into_inner);
+            Err(error) => {
+                let error = Arc::new(error);
+                parts.failure.report(FailedPart::LogStore, error.clone());
+                completions.into_iter().for_each(|completion| completion(Err(error.clone())));
+                self.end(Some(&error));
+                false
+            }
         }
     }
 
@@ -240,7 +288,30 @@ impl Drop for EndAtDrop {
     }
 }
 
+/// What the worker does next.
+enum Next {
+    Batch(Vec<Change>),
+    Wait,
+    End,
+}
+
 impl Stream {
+    fn next(&mut self) -> Next {
+        let draining = !matches!(self.phase, Phase::Running);
+        if self.urgent > 0 || (draining && !self.waiting.is_empty()) {
+            Next::Batch(self.take_batch())
+        } else if draining {
+            Next::End
+        } else {
+            Next::Wait
+        }
+    }
+
+    /// A batch is durable: whoever waits now waits since now.
+    fn settle(&mut self) {
+        self.busy_since = (self.urgent > 0).then(Instant::now);
+    }
+
     fn take_batch(&mut self) -> Vec<Change> {
         let mut batch = Vec::with_capacity(self.waiting.len());
         let mut bytes = 0;

@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ledger_core::ledger_state::LedgerState;
@@ -18,10 +17,10 @@ use crate::batcher::{Batcher, WriteQueue};
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
 use crate::counters::CounterCells;
 use crate::cluster::{
-    ClusterOptions, ClusterParts, Duties, FoundError, LeaderCalls, PeerClocks, Steward, StewardParts, Timing,
-    check_identity, check_mark, found,
+    ClusterOptions, ClusterParts, Comparison, Duties, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks, Steward,
+    StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
 };
-use crate::directory::DataDirectory;
+use crate::directory::{DataDirectory, random_bytes};
 use crate::errors::OpenError;
 use crate::failure::{FailedPart, FailureCell, Fault, PanicReport};
 use crate::flusher::{Flusher, FlusherParts};
@@ -29,10 +28,12 @@ use crate::garbage_collection::GarbageCollector;
 use crate::ledger::Stores;
 use crate::log_writer::{LogWriter, LogWriterParts};
 use crate::options::{Bootstrap, Options};
-use crate::peers::{ClusterId, PeerCalls};
-use crate::raft::{Consensus, ConsensusError, ConsensusParts};
+use crate::peers::{ClusterId, MemberRecord, PeerCalls};
+use crate::raft::{self, Consensus, ConsensusError, ConsensusParts};
+use crate::randomness::Randomness;
 use crate::read_barrier::{Electorate, ReadBarrier};
 use crate::snapshots::{SnapshotMaker, SnapshotMakerParts};
+use crate::worker::{Threads, Worker};
 
 /// What callers hold of a running node.
 pub(crate) struct NodeHandles {
@@ -45,6 +46,8 @@ pub(crate) struct NodeHandles {
     pub snapshots: SnapshotMaker,
     pub collector: Arc<GarbageCollector>,
     pub log_store: Arc<dyn LogStore>,
+    pub checkpoints: LeaderCheckpoints,
+    log_writer: LogWriter,
     pub cluster: Arc<ClusterParts>,
     /// Tasks that only a member has.
     member: Option<MemberTasks>,
@@ -56,6 +59,7 @@ struct MemberTasks {
     marks: Vec<SignedMark>,
     ledger_id: LedgerId,
     cluster_id: ClusterId,
+    record: MemberRecord,
     leader: watch::Sender<Option<u64>>,
     ready: watch::Sender<bool>,
 }
@@ -67,6 +71,7 @@ pub(crate) struct NodeParts {
     pub options: Options,
     pub counters: Arc<CounterCells>,
     pub failure: FailureCell,
+    pub randomness: Randomness,
 }
 
 /// The way back to the thread.
@@ -77,48 +82,58 @@ pub(crate) struct NodeThread {
     pub ended: watch::Receiver<()>,
 }
 
-/// Starts the thread and waits until the node has recovered and leads.
+/// Starts the node and waits until it is open.
 pub(crate) async fn start(parts: NodeParts) -> Result<(NodeHandles, NodeThread), OpenError> {
     let (stop, stopped) = mpsc::channel(1);
     let (alive, ended) = watch::channel(());
     let (opened, outcome) = oneshot::channel();
-    let body = move || {
-        let _alive = alive;
-        let _report = PanicReport(parts.failure.clone());
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(opened.send(Err(OpenError::Thread(error)))),
-        };
-        runtime.block_on(run(parts, opened, stopped));
-    };
-    spawn("ledger-raft", body).map_err(OpenError::Thread)?;
+    match parts.options.threads {
+        Threads::Own => {
+            let seed = u64::from_le_bytes(random_bytes()?);
+            let body = move || {
+                let _alive = alive;
+                let _report = PanicReport(parts.failure.clone());
+                let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(opened.send(Err(OpenError::Thread(error)))),
+                };
+                runtime.block_on(raft::with_randomness(seed, run(parts, opened, stopped)));
+            };
+            Worker::thread("ledger-raft", body).map(drop).map_err(OpenError::Thread)?;
+        }
+        Threads::Inline { seed } => {
+            drop(Worker::task(async move {
+                let _alive = alive;
+                let _report = PanicReport(parts.failure.clone());
+                raft::with_randomness(seed, run(parts, opened, stopped)).await;
+            }));
+        }
+    }
     let ended_early = || OpenError::Thread(io::Error::other("it ended while the ledger opened"));
     let handles = outcome.await.map_err(|_| ended_early())??;
     Ok((handles, NodeThread { stop, ended }))
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body)
-}
-
-/// The storage threads, to be stopped last.
+/// The storage workers, to be stopped last.
 struct StorageThreads {
     log_writer: LogWriter,
     flusher: Flusher,
-    log_thread: Option<JoinHandle<()>>,
-    flush_thread: Option<JoinHandle<()>>,
+    log_worker: Option<Worker>,
+    flush_worker: Option<Worker>,
 }
 
 impl StorageThreads {
-    /// Flushes what is applied, commits what waits for the log, and waits for both threads.
-    fn finish(self) {
-        // A panic was reported by the thread itself.
-        let join = |thread: Option<JoinHandle<()>>| thread.map(JoinHandle::join);
+    /// Flushes what is applied, commits what waits for the log, and waits for both workers.
+    async fn finish(self) {
         self.flusher.finish();
         // The last flush still tells the log how far it goes.
-        let _ = join(self.flush_thread);
+        if let Some(worker) = self.flush_worker {
+            worker.join().await;
+        }
         self.log_writer.finish();
-        let _ = join(self.log_thread);
+        if let Some(worker) = self.log_worker {
+            worker.join().await;
+        }
     }
 }
 
@@ -131,8 +146,8 @@ async fn run(
         StorageThreads {
             log_writer: LogWriter::new(),
             flusher: Flusher::new(None),
-            log_thread: None,
-            flush_thread: None,
+            log_worker: None,
+            flush_worker: None,
         };
     match open(&parts, &mut storage).await {
         Ok(handles) => {
@@ -143,10 +158,10 @@ async fn run(
             } else {
                 parted.consensus.shutdown().await;
             }
-            storage.finish();
+            storage.finish().await;
         }
         Err(error) => {
-            storage.finish();
+            storage.finish().await;
             drop(opened.send(Err(error)));
         }
     }
@@ -174,11 +189,20 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
     let electorate =
         if parts.options.cluster.is_some() { Electorate::Quorum } else { Electorate::ThisNodeAlone };
     let barrier = ReadBarrier::new(Arc::clone(&parts.counters), electorate);
+    let queue = WriteQueue::new(&parts.options, Arc::clone(&parts.counters));
+    let (cluster, member) = membership(parts, &consensus, &barrier, &queue, stored_log.signed);
+    let checkpoints = LeaderCheckpoints {
+        leader: cluster.leader_calls.clone(),
+        ready: cluster.ready.clone(),
+        ledger: Arc::clone(&ledger),
+        key: directory.signing_key().verifier_key(),
+    };
     let signer = CheckpointSigner::new(SignerParts {
         key: directory.signing_key().clone(),
         ledger: Arc::clone(&ledger),
         log_writer: storage.log_writer.clone(),
         counters: Arc::clone(&parts.counters),
+        leader: parts.options.cluster.is_some().then(|| checkpoints.clone()),
     });
     let snapshots = SnapshotMaker::open(
         directory.path(),
@@ -200,16 +224,15 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
             return Err(OpenError::Snapshots(error));
         }
     };
-    let queue = WriteQueue::new(&parts.options, Arc::clone(&parts.counters));
     let collector = GarbageCollector {
         consensus: consensus.clone(),
         ledger: Arc::clone(&ledger),
         queue: queue.clone(),
         clock: Arc::clone(&parts.options.clock),
         interval: parts.options.gc_interval,
+        randomness: parts.randomness.clone(),
         counters: Arc::clone(&parts.counters),
     };
-    let (cluster, member) = membership(parts, &consensus, &barrier, &queue, stored_log.signed);
     Ok(NodeHandles {
         ledger,
         consensus,
@@ -218,6 +241,8 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         log_store: Arc::clone(&parts.stores.log),
         barrier,
         signer,
+        checkpoints,
+        log_writer: storage.log_writer.clone(),
         cluster: Arc::new(cluster),
         member,
         flusher: storage.flusher.clone(),
@@ -258,6 +283,7 @@ fn membership(
         marks,
         ledger_id: parts.directory.ledger_id(),
         cluster_id: options.cluster_id,
+        record: options.member.clone(),
         leader,
         ready,
     });
@@ -311,6 +337,8 @@ async fn start_consensus(
         failure: parts.failure.clone(),
         calls: parts.options.cluster.as_ref().map(peer_calls),
         timing: parts.options.cluster.as_ref().map_or_else(Timing::default, |cluster| cluster.timing),
+        lease: parts.options.cluster.as_ref().and_then(ClusterOptions::lease),
+        log_keep_bytes: parts.options.cluster.as_ref().map(|cluster| cluster.log_keep_bytes),
         clocks: Arc::new(PeerClocks::new(Arc::clone(&parts.options.clock))),
     };
     let (log, on_durable) = Consensus::open_log(&consensus_parts).map_err(OpenError::LogStore)?;
@@ -320,7 +348,8 @@ async fn start_consensus(
         failure: parts.failure.clone(),
         on_durable,
     };
-    storage.log_thread = Some(storage.log_writer.start(log_parts).map_err(OpenError::Thread)?);
+    let threads = parts.options.threads;
+    storage.log_worker = Some(storage.log_writer.start(log_parts, threads).map_err(OpenError::Thread)?);
     let flusher_parts = FlusherParts {
         store: Arc::clone(&parts.stores.state),
         ledger: Arc::clone(ledger),
@@ -329,7 +358,7 @@ async fn start_consensus(
         counters: Arc::clone(&parts.counters),
         failure: parts.failure.clone(),
     };
-    storage.flush_thread = Some(storage.flusher.start(flusher_parts).map_err(OpenError::Thread)?);
+    storage.flush_worker = Some(storage.flusher.start(flusher_parts, threads).map_err(OpenError::Thread)?);
     Consensus::start(consensus_parts, log).await.map_err(|error| start_error(&parts.failure, &error))
 }
 
@@ -381,7 +410,7 @@ async fn recover(
     }
     consensus.wait_until_recovered().await.map_err(refused)?;
     let ledger_id = parts.directory.ledger_id();
-    found(consensus, ledger, ledger_id, None).await.map_err(|error| match error {
+    found(consensus, ledger, &parts.randomness, (ledger_id, None)).await.map_err(|error| match error {
         FoundError::Consensus(error) => refused(error),
         FoundError::Open(error) => error,
     })?;
@@ -428,20 +457,35 @@ fn spawn_member_tasks(parts: &NodeParts, handles: &NodeHandles, member: MemberTa
         cluster_id: member.cluster_id,
         marks: member.marks,
         failure: parts.failure.clone(),
+        randomness: parts.randomness.clone(),
         ready: member.ready,
+        member: member.record,
+        cluster: Arc::clone(&handles.cluster),
     };
     forever.spawn(duties.run());
     forever.spawn(handles.consensus.clone().follow_leader(member.leader));
     forever.spawn(handles.cluster.steward.clone().run());
+    let comparison = Comparison {
+        leader: handles.cluster.leader_calls.clone(),
+        ledger: Arc::clone(&handles.ledger),
+        counters: Arc::clone(&parts.counters),
+    };
+    forever.spawn(comparison.run());
+    let steward = handles.cluster.steward.clone();
+    forever.spawn(watch_the_disk(handles.consensus.clone(), handles.log_writer.clone(), steward));
 }
 
 /// After each flush the log may be purged as far as the state store is durable.
 async fn release_log(flusher: Flusher, consensus: Consensus) {
     let mut rounds = flusher.rounds();
+    let mut released = None;
     while rounds.changed().await.is_ok() {
-        let behind = flusher.durable_index() > consensus.status().purged_index;
-        if behind && consensus.release_log().await.is_err() {
-            break;
+        let durable = flusher.durable_index();
+        if durable > released {
+            released = durable;
+            if consensus.release_log().await.is_err() {
+                break;
+            }
         }
     }
     // The engine has stopped: whoever watches it ends the node.

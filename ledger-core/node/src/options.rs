@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 use crate::cluster::{ClusterOptions, VOTERS_MAX};
 use crate::peers::MemberRecord;
+use crate::worker::Threads;
 
 /// How a new ledger comes into being.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Options {
     pub bootstrap: Bootstrap,
     /// What makes this node a member of a cluster. `None` = the ledger runs alone, without a way to peers.
     pub cluster: Option<ClusterOptions>,
+    /// Where the node's workers run. Default: on threads of their own.
+    pub threads: Threads,
     /// The clock. Default: the operating system's.
     pub clock: Arc<dyn Clock>,
 }
@@ -139,6 +142,7 @@ impl Default for Options {
             snapshot_keep: 3,
             bootstrap: Bootstrap::Single,
             cluster: None,
+            threads: Threads::Own,
             clock: Arc::new(SystemClock),
         }
     }

@@ -266,6 +266,7 @@ impl Ledger {
             SignError::VaultNotFound => ReadFailure::VaultNotFound { vault: vault.clone() },
             SignError::VaultDiverged => ReadFailure::Unavailable { reason: error.to_string() },
             SignError::Overloaded => ReadFailure::Overloaded { retry_after: SIGNER_RETRY_AFTER },
+            SignError::Leader(_) => ReadFailure::Unavailable { reason: error.to_string() },
             SignError::State(error) => ReadFailure::Unavailable { reason: error.to_string() },
             SignError::Stopped => ReadFailure::Stopped,
         })

@@ -11,13 +11,13 @@ use ledger_core::ports::SignedMark;
 use ledger_verify::header::HEADER_VERSION;
 use tokio::sync::watch;
 
-use super::LeaderCalls;
+use super::{ClusterParts, LeaderCalls, membership};
 use crate::applied_state::AppliedLedger;
-use crate::directory::random_bytes;
 use crate::errors::OpenError;
 use crate::failure::{FailedPart, FailureCell, shared};
-use crate::peers::ClusterId;
+use crate::peers::{ClusterId, MemberRecord};
 use crate::raft::{Consensus, ConsensusError};
+use crate::randomness::Randomness;
 use crate::read_barrier::{Electorate, ReadBarrier, read_index};
 
 /// How often a member looks whether anything is left to do; at once when the lead changes.
@@ -34,7 +34,11 @@ pub(crate) struct Duties {
     /// What this node has signed before it was opened and may not have applied again yet.
     pub marks: Vec<SignedMark>,
     pub failure: FailureCell,
+    pub randomness: Randomness,
     pub ready: watch::Sender<bool>,
+    /// This node as its peers shall know it.
+    pub member: MemberRecord,
+    pub cluster: Arc<ClusterParts>,
 }
 
 /// A duty was not done.
@@ -83,13 +87,32 @@ impl Duties {
         let index = read_index(&self.leader, 0).await?;
         self.ledger.wait_applied(index).await;
         if leads {
-            found(&self.consensus, &self.ledger, self.ledger_id, Some(self.cluster_id)).await?;
+            let identity = (self.ledger_id, Some(self.cluster_id));
+            found(&self.consensus, &self.ledger, &self.randomness, identity).await?;
         }
         let state = self.ledger.read().map_err(|_| ConsensusError::Stopped)?;
         check_identity(&state, self.ledger_id, Some(self.cluster_id))?;
         self.marks.iter().try_for_each(|mark| check_mark(&state, mark))?;
+        drop(state);
         self.marks.clear();
+        self.publish_addresses();
         Ok(())
+    }
+
+    /// A member that is reached elsewhere than before tells the others. They find it again without that when it leads.
+    fn publish_addresses(&self) {
+        let members = self.consensus.members();
+        let known = members.records.get(&self.leader.node_id);
+        if known.is_none_or(|known| known.as_ref() == Some(&self.member)) {
+            return;
+        }
+        let (cluster, member) = (Arc::clone(&self.cluster), self.member.clone());
+        tokio::spawn(async move {
+            match membership::publish(&cluster, member).await {
+                Ok(()) => tracing::info!("the addresses of this node are known to its cluster"),
+                Err(error) => tracing::warn!(%error, "the new addresses of this node are not known to its cluster"),
+            }
+        });
     }
 
     /// Reads need no quorum while this node is the only voter, and everything that led there is applied here.
@@ -111,15 +134,15 @@ impl Duties {
 pub(crate) async fn found(
     consensus: &Consensus,
     ledger: &AppliedLedger,
-    ledger_id: LedgerId,
-    cluster_id: Option<ClusterId>,
+    randomness: &Randomness,
+    (ledger_id, cluster_id): (LedgerId, Option<ClusterId>),
 ) -> Result<(), FoundError> {
     let (has_identity, header_version, named) = {
         let state = ledger.read().map_err(|_| ConsensusError::Stopped)?;
         (state.ledger_id().is_some(), state.header_version(), state.cluster_id())
     };
     if !has_identity {
-        let page_key = random_bytes().map_err(OpenError::Directory)?;
+        let page_key = randomness.bytes().map_err(OpenError::Directory)?;
         match consensus.propose(Command::Initialise { ledger_id, page_key }).await? {
             Some(Outcome::Initialised(_)) => {}
             _ => return Err(OpenError::Consensus { reason: "the ledger took no identity".to_owned() }.into()),

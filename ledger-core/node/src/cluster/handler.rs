@@ -7,10 +7,13 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ClusterParts, forwarding, membership};
+use super::{ClusterParts, LeaderCheckpoints, checkpoints, comparison, forwarding, membership};
+use crate::applied_state::AppliedLedger;
 use crate::batcher::WriteQueue;
+use crate::checkpoint_signer::CheckpointSigner;
 use crate::peers::messages::{
-    self, JoinAnswer, JoinRequest, MembershipRequest, NodeInfoAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
+    self, CheckpointRequest, JoinAnswer, JoinRequest, MembershipRequest, NodeInfoAnswer, ProposeRequest,
+    ReadIndexAnswer, ReadIndexRequest, TipsRequest,
 };
 use crate::peers::{
     ClusterId, MemberRecord, PeerFuture, PeerHandler, PeerIdentity, PeerMethod, PeerRefusal, PeerRequest,
@@ -23,6 +26,9 @@ pub(crate) struct NodeHandler {
     pub cluster_id: ClusterId,
     pub member: MemberRecord,
     pub queue: WriteQueue,
+    pub ledger: Arc<AppliedLedger>,
+    pub signer: CheckpointSigner,
+    pub checkpoints: LeaderCheckpoints,
     /// The ledger's signing key as text, for members that join. Never in a log.
     pub log_key: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -81,6 +87,14 @@ impl NodeHandler {
             PeerMethod::Propose => {
                 let asked: ProposeRequest = decode(&request.body)?;
                 encode(&forwarding::answer(&self.cluster.consensus, &self.queue, asked).await?)
+            }
+            PeerMethod::Checkpoint => {
+                let asked: CheckpointRequest = decode(&request.body)?;
+                encode(&checkpoints::answer(&self.checkpoints, &self.signer, asked).await?)
+            }
+            PeerMethod::Tips => {
+                let asked: TipsRequest = decode(&request.body)?;
+                encode(&comparison::answer(&self.cluster.consensus, &self.ledger, &asked)?)
             }
             PeerMethod::Membership => {
                 let asked: MembershipRequest = decode(&request.body)?;

@@ -145,6 +145,18 @@ pub(super) async fn add(parts: &ClusterParts, member: MemberRecord) -> Result<Me
     }
 }
 
+/// Replaces the record of a member: it votes or not, as before.
+pub(super) async fn publish(parts: &ClusterParts, member: MemberRecord) -> Result<(), MembershipError> {
+    check_record(&member)?;
+    if parts.consensus.status().is_leader {
+        return parts.steward.take_in(member).await.map(drop);
+    }
+    match ask(parts, MembershipRequest::Add(member)).await? {
+        MembershipAnswer::Changed(_) => Ok(()),
+        other => Err(unexpected(other)),
+    }
+}
+
 pub(super) async fn remove(parts: &ClusterParts, node_id: u64) -> Result<MembershipChange, MembershipError> {
     let leads = parts.consensus.status().is_leader;
     if leads && node_id != parts.node_id {

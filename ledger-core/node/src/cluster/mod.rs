@@ -1,6 +1,8 @@
 //! The cluster that a node belongs to: who is in it, who leads, and how both change.
 
+mod checkpoints;
 mod clocks;
+mod comparison;
 mod duties;
 mod forwarding;
 mod handler;
@@ -8,13 +10,17 @@ mod leader_calls;
 mod membership;
 mod status;
 mod steward;
+mod watchdog;
 
+pub(crate) use checkpoints::LeaderCheckpoints;
 pub(crate) use clocks::{CLOCK_AHEAD_MAX_MS, PeerClocks};
+pub(crate) use comparison::Comparison;
 pub(crate) use duties::{Duties, FoundError, check_identity, check_mark, found};
 pub(crate) use forwarding::{forward_command, forward_writes};
 pub(crate) use handler::{AloneHandler, NodeHandler};
 pub(crate) use leader_calls::LeaderCalls;
 pub(crate) use steward::{Steward, StewardParts};
+pub(crate) use watchdog::run as watch_the_disk;
 
 pub use membership::{MembershipChange, MembershipError};
 pub use status::{ClusterStatus, MemberRole, MemberStatus};
@@ -32,6 +38,8 @@ use crate::raft::Consensus;
 pub const VOTERS_MAX_DEFAULT: usize = 5;
 /// Most voters that a cluster may be told to have.
 pub const VOTERS_MAX: usize = 7;
+/// How much of the log a member keeps for others, unless it is told otherwise (256 MiB).
+pub const LOG_KEEP_BYTES_DEFAULT: u64 = 256 * 1_048_576;
 /// A voter that is silent for so long is replaced, unless it is told otherwise.
 pub const SILENT_AFTER_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -53,6 +61,9 @@ pub struct ClusterOptions {
     pub lease_reads: Option<LeaseReads>,
     /// Heartbeats and elections.
     pub timing: Timing,
+    /// How much of the log each member keeps for others that are behind, in bytes of payload, beside what is not
+    /// in its state store yet. One that is further behind gets a snapshot. Default 256 MiB.
+    pub log_keep_bytes: u64,
 }
 
 /// Reads by lease: the leader answers by itself for as long as no other node can have been elected. That holds only
@@ -100,7 +111,15 @@ impl ClusterOptions {
             silent_after: Some(SILENT_AFTER_DEFAULT),
             lease_reads: None,
             timing: Timing::default(),
+            log_keep_bytes: LOG_KEEP_BYTES_DEFAULT,
         }
+    }
+}
+
+impl ClusterOptions {
+    /// How old a quorum's last answer may be for a read by lease.
+    pub(crate) fn lease(&self) -> Option<Duration> {
+        self.lease_reads.map(|lease| self.timing.election_max.saturating_sub(lease.clock_drift_max))
     }
 }
 

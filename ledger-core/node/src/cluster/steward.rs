@@ -188,6 +188,14 @@ impl Steward {
         }
     }
 
+    /// Hands the lead to the voter with most of the log, without waiting for it to have all: this node can do no more.
+    pub async fn hand_over_at_once(&self) {
+        if let Ok(to) = self.successor(None) {
+            // A node that stops leads no more either.
+            let _ = self.0.parts.consensus.hand_over(to).await;
+        }
+    }
+
     /// The voter that is asked for, or the one with most of the log.
     fn successor(&self, to: Option<u64>) -> Result<u64, MembershipError> {
         let consensus = &self.0.parts.consensus;

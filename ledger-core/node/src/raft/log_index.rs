@@ -8,23 +8,23 @@ use crate::log_writer::ChangeNumber;
 
 /// Most bytes of durable entries that stay in memory (32 MiB); older ones are read from the store.
 const HELD_BYTES_MAX: usize = 32 * 1_048_576;
-/// What an entry takes in the store beside its payload, roughly.
-const STORED_OVERHEAD_BYTES: usize = 64;
-/// What an entry that was there when the log was opened counts in [`LogIndex::first_within`].
-const UNKNOWN_ENTRY_BYTES: u64 = 1_024;
 /// An entry's share of the index beside its payload, which is held encoded and decoded.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
+/// How finely it is known how much of the log comes after an entry (1 MiB).
+const MILESTONE_BYTES: u64 = 1_048_576;
 
 /// Entries by index without holes, and the log's bounds.
 #[derive(Default)]
 pub(crate) struct LogIndex {
     held: VecDeque<Held>,
     held_bytes: usize,
-    /// Bytes of the newest entries, up to the last, as they are in the log: of all that came since the log was opened.
-    sizes: VecDeque<u32>,
     durable: ChangeNumber,
     last: Option<EngineLogId>,
     purged: Option<EngineLogId>,
+    /// Payload bytes that were appended since the log was opened, those that were truncated again included.
+    appended_bytes: u64,
+    /// Entries, and how much was appended up to and with them.
+    milestones: VecDeque<(u64, u64)>,
     /// The newest vote, durable or about to be.
     pub vote: Option<EngineVote>,
     /// How far the log is known to be committed.
@@ -90,8 +90,12 @@ impl LogIndex {
                 _ => 0,
             };
             let bytes = ENTRY_OVERHEAD_BYTES + 2 * payload;
+            self.appended_bytes += payload as u64;
+            let since = self.milestones.back().map_or(0, |(_, appended)| *appended);
+            if self.appended_bytes - since >= MILESTONE_BYTES {
+                self.milestones.push_back((entry.log_id.index, self.appended_bytes));
+            }
             self.last = Some(entry.log_id);
-            self.sizes.push_back(u32::try_from(payload + STORED_OVERHEAD_BYTES).unwrap_or(u32::MAX));
             self.held_bytes += bytes;
             self.held.push_back(Held { entry, bytes, change });
         }
@@ -106,10 +110,17 @@ impl LogIndex {
         while self.held.back().is_some_and(|held| held.entry.log_id.index >= end) {
             self.held_bytes -= self.held.pop_back().map_or(0, |held| held.bytes);
         }
-        let dropped = self.last.map_or(0, |last| last.index + 1).saturating_sub(end);
-        let left = self.sizes.len().saturating_sub(usize::try_from(dropped).unwrap_or(usize::MAX));
-        self.sizes.truncate(left);
+        while self.milestones.back().is_some_and(|(index, _)| *index >= end) {
+            self.milestones.pop_back();
+        }
         self.last = last.max(self.purged);
+    }
+
+    /// The newest entry that at least `keep_bytes` of the log come after; `None` = the log is not known to be that long.
+    pub fn end_of_surplus(&self, keep_bytes: u64) -> Option<u64> {
+        let limit = self.appended_bytes.checked_sub(keep_bytes)?;
+        let surplus = self.milestones.iter().take_while(|(_, appended)| *appended <= limit);
+        surplus.last().map(|(index, _)| *index)
     }
 
     /// Drops entries up to and with `purged`.
@@ -117,26 +128,21 @@ impl LogIndex {
         while self.held.front().is_some_and(|held| held.entry.log_id.index <= purged.index) {
             self.held_bytes -= self.held.pop_front().map_or(0, |held| held.bytes);
         }
+        while self.milestones.front().is_some_and(|(index, _)| *index <= purged.index) {
+            self.milestones.pop_front();
+        }
         self.purged = self.purged.max(Some(purged));
         self.last = self.last.max(self.purged);
-        let left = self.last.map_or(0, |last| last.index).saturating_sub(purged.index);
-        while self.sizes.len() as u64 > left {
-            self.sizes.pop_front();
-        }
     }
 
-    /// The first index of the longest part of the log, up to its end, that is within so many entries and bytes.
+    /// The first index of about the longest part of the log, up to its end, that is within so many entries and bytes.
+    /// What was there when the log was opened counts by entries alone.
     pub fn first_within(&self, entries_max: u64, bytes_max: u64) -> u64 {
-        let mut first = self.last.map_or(0, |last| last.index + 1);
-        let oldest = self.purged.map_or(0, |purged| purged.index + 1);
-        let (mut entries, mut bytes) = (entries_max, bytes_max);
-        for size in self.sizes.iter().rev() {
-            let Some(left) = bytes.checked_sub(u64::from(*size)).filter(|_| entries > 0) else { return first };
-            bytes = left;
-            entries -= 1;
-            first = first.saturating_sub(1);
-        }
-        first.saturating_sub(entries.min(bytes / UNKNOWN_ENTRY_BYTES)).max(oldest)
+        let next = self.last.map_or(0, |last| last.index + 1);
+        let after = |appended: u64| self.appended_bytes.saturating_sub(appended);
+        let too_much = self.milestones.iter().rev().find(|(_, appended)| after(*appended) > bytes_max);
+        let within_bytes = too_much.map_or(0, |(index, _)| index + 1);
+        next.saturating_sub(entries_max).max(within_bytes)
     }
 
     /// Everything up to this change is durable: its entries may leave memory.
@@ -169,5 +175,35 @@ impl LogIndex {
             held.push(candidate.entry.clone());
         }
         ReadPlan { stored, held }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_core::command::{Command, Proposal};
+    use openraft::EntryPayload;
+
+    use super::*;
+    use crate::raft::{Clid, proposal_data::ProposalData};
+
+    fn entry(index: u64, bytes: usize) -> Entry {
+        let vault = "a/b".parse().unwrap();
+        // Only its size matters: a page of zeroes stands for any payload of that size.
+        let proposal = Proposal { time_ms: 0, command: Command::DeleteVault { vault } };
+        let mut data = ProposalData::encode(proposal).unwrap();
+        data.pad_for_test(bytes);
+        Entry { log_id: EngineLogId::new(Clid::new(1), index), payload: EntryPayload::Normal(data) }
+    }
+
+    #[test]
+    fn what_is_kept_of_the_log_is_counted_from_its_end() {
+        let mut index = LogIndex::default();
+        let mebibyte = 1_048_576;
+        index.append((1..=10).map(|at| entry(at, mebibyte)).collect(), 1);
+        assert_eq!(index.end_of_surplus(3 * mebibyte as u64), Some(7));
+        assert_eq!(index.end_of_surplus(20 * mebibyte as u64), None);
+        index.purge(EngineLogId::new(Clid::new(1), 5));
+        assert_eq!(index.end_of_surplus(6 * mebibyte as u64), None, "it is purged already");
+        assert_eq!(index.end_of_surplus(3 * mebibyte as u64), Some(7));
     }
 }

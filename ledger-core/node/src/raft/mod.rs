@@ -19,7 +19,7 @@ mod wire;
 mod storage_suite;
 
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
-pub(crate) use members::{Heartbeats, MemberProgress, Members};
+pub(crate) use members::{Heartbeats, Members};
 pub(crate) use record::sole_voter;
 pub(crate) use retention::{LogRetention, RetentionBounds};
 
@@ -40,6 +40,15 @@ pub(crate) struct Member {
     pub record: Option<MemberRecord>,
 }
 
+/// Tokio, with random numbers that follow from a seed: see [`with_randomness`].
+pub(crate) type NodeRuntime = openraft_rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
+
+/// Runs something that starts the engine, whose random numbers (election timeouts) then follow from the seed.
+/// The engine can be started nowhere else.
+pub(crate) async fn with_randomness<T>(seed: u64, work: impl Future<Output = T>) -> T {
+    NodeRuntime::scope(seed, work).await
+}
+
 openraft::declare_raft_types!(
     /// The engine's types for a ledger. Standard leader ids: at most one leader a term, so that term and
     /// index in a block header mean what they mean in the Raft paper.
@@ -49,7 +58,7 @@ openraft::declare_raft_types!(
         NodeId = NodeId,
         Node = Member,
         LeaderId = leader_id_std::LeaderId<u64, NodeId>,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+        AsyncRuntime = NodeRuntime,
 );
 
 type LeaderId = leader_id_std::LeaderId<u64, NodeId>;

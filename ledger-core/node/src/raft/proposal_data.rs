@@ -26,6 +26,12 @@ impl ProposalData {
         Ok(Self { encoded, decoded })
     }
 
+    /// Bytes of a size, which do not decode.
+    #[cfg(test)]
+    pub fn pad_for_test(&mut self, bytes: usize) {
+        self.encoded = Bytes::from(vec![0; bytes]);
+    }
+
     pub fn encoded(&self) -> &Bytes {
         &self.encoded
     }

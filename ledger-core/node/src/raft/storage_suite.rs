@@ -5,7 +5,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use futures::{Stream, StreamExt};
 use ledger_core::memory::{MemoryLogDisk, MemoryLogStore};
@@ -14,10 +13,11 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, OptionalSend, StorageError};
 
 use super::log::Log;
-use super::{Clid, EngineLogId, LedgerRaft, Member, NodeId, SnapshotMeta, StoredMembershipOf};
+use super::{Clid, EngineLogId, LedgerRaft, Member, NodeId, SnapshotMeta, StoredMembershipOf, with_randomness};
 use crate::counters::CounterCells;
 use crate::failure::FailureCell;
 use crate::log_writer::{LogWriter, LogWriterParts};
+use crate::worker::{Threads, Worker};
 
 type PlainSnapshot = openraft::Snapshot<Clid, NodeId, Member, SnapshotMeta>;
 
@@ -89,13 +89,13 @@ impl RaftSnapshotBuilder<LedgerRaft> for BuiltFrom {
 /// Ends the writer's thread with the test.
 struct WriterThread {
     writer: LogWriter,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Worker>,
 }
 
 impl Drop for WriterThread {
     fn drop(&mut self) {
         self.writer.finish();
-        if let Some(thread) = self.thread.take() {
+        if let Some(Worker::Thread(thread)) = self.thread.take() {
             let _ = thread.join();
         }
     }
@@ -115,7 +115,7 @@ impl StoreBuilder<LedgerRaft, Log, Positions, WriterThread> for OnMemoryDisk {
             failure: FailureCell::default(),
             on_durable: log.on_durable(),
         };
-        let thread = writer.start(parts).map_err(|error| StorageError::write(error_of(&error)))?;
+        let thread = writer.start(parts, Threads::Own).map_err(|error| StorageError::write(error_of(&error)))?;
         Ok((WriterThread { writer, thread: Some(thread) }, log, Positions::default()))
     }
 }
@@ -128,6 +128,6 @@ fn error_of(error: &(impl std::error::Error + 'static)) -> openraft::impls::Boxe
 #[test]
 fn the_log_keeps_every_promise_that_the_engine_relies_on() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let outcome = runtime.map(|runtime| runtime.block_on(Suite::test_all(OnMemoryDisk)));
+    let outcome = runtime.map(|runtime| runtime.block_on(with_randomness(1, Suite::test_all(OnMemoryDisk))));
     assert!(matches!(outcome, Ok(Ok(()))), "{outcome:?}");
 }

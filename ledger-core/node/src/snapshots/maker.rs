@@ -64,6 +64,12 @@ pub enum SnapshotFailure {
     /// Vaults came and went faster than their tips could be signed.
     #[error("vaults were deleted while the snapshot began: try again")]
     Unsettled,
+    /// Only the leader signs the tips of a snapshot, and it gave none.
+    #[error("the leader has not signed the tips of the snapshot ({reason}): try again")]
+    NoCheckpoints {
+        /// Why.
+        reason: String,
+    },
     /// The node stops, or has failed.
     #[error("the node stops: there is no snapshot of this call")]
     Stopped,
@@ -341,9 +347,10 @@ impl SnapshotMaker {
             if let Some(tips) = self.tips(&header)? {
                 let mut notes = Vec::with_capacity(tips.len());
                 for tips in tips.chunks(SIGNED_AT_ONCE) {
-                    let signed = waits.block_on(self.0.parts.signer.sign_tips(tips));
+                    let signed = waits.block_on(self.0.parts.signer.signed_tips(tips));
                     notes.extend(signed.map_err(|error| match error {
                         SignError::Stopped => SnapshotFailure::Stopped,
+                        SignError::Leader(reason) => SnapshotFailure::NoCheckpoints { reason },
                         _ => SnapshotFailure::Unsettled,
                     })?);
                 }

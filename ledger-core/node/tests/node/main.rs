@@ -1,6 +1,11 @@
 //! Claims about a node, each through the public façade.
 
 mod checkpoints;
+mod cluster;
+mod cluster_identity;
+mod cluster_membership;
+mod cluster_serving;
+mod cluster_setting;
 mod data_directory;
 mod embedded;
 mod expiry;
@@ -10,6 +15,7 @@ mod format_fixture;
 mod history;
 mod lists;
 mod observed_stores;
+mod peer_network;
 mod reads;
 mod restart;
 mod setting;

@@ -59,17 +59,19 @@ pub(crate) enum ForwardedFailure {
     NotLeader { leader: Option<u64> },
 }
 
-/// Asks the leader for a signed checkpoint over at least so many blocks.
+/// Asks the leader for signed checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct CheckpointRequest {
-    /// Vault and least number of blocks.
-    pub wanted: Vec<(VaultId, u64)>,
+pub(crate) enum CheckpointRequest {
+    /// Over at least so many blocks: for reads.
+    Newest(Vec<(VaultId, u64)>),
+    /// Over exactly these sizes with these roots: for a snapshot.
+    Exact(Vec<(VaultId, u64, Hash)>),
 }
 
+/// A signed note for each vault that was asked for, in order; or why there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CheckpointAnswer {
-    /// Size and signed note for each vault that was asked for, in order; or why there is none.
-    pub notes: Vec<Result<(u64, String), String>>,
+    pub notes: Vec<Result<String, String>>,
 }
 
 /// The newest block of a vault on the asking node.
