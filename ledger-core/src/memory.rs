@@ -11,8 +11,9 @@ use bytes::Bytes;
 
 use crate::names::VaultId;
 use crate::ports::{
-    AppliedState, BatchRefused, InstallOrder, LogChange, LogExtent, LogId, LogRecord, LogSnapshot, LogStore, RowChange,
-    ScanRange, SignedMark, StateBatch, StateInstall, StateStore, StateView, StoreError, StoredVote, Table,
+    AppliedState, BatchRefused, InstallOrder, LogChange, LogExtent, LogId, LogRecord, LogSnapshot, LogStore,
+    RowChange, ScanRange, SignedMark, StateBatch, StateInstall, StateStore, StateView, StoreError,
+    StoredVote, Table,
 };
 
 /// What stays of a [`MemoryLogStore`] when it is dropped; clones share the content.

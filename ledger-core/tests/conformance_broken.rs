@@ -6,8 +6,8 @@ use bytes::Bytes;
 use ledger_core::conformance;
 use ledger_core::memory::{MemoryLogDisk, MemoryLogStore, MemoryStateDisk, MemoryStateStore};
 use ledger_core::ports::{
-    AppliedState, InstallOrder, LogChange, LogRecord, LogSnapshot, LogStore, RowChange, ScanRange, StateBatch,
-    StateInstall, StateStore, StateView, StoreError, Table,
+    AppliedState, InstallOrder, LogChange, LogRecord, LogSnapshot, LogStore, RowChange, ScanRange,
+    StateBatch, StateInstall, StateStore, StateView, StoreError, Table,
 };
 
 /// Fails unless `suite` panics.

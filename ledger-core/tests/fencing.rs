@@ -16,7 +16,8 @@ use ledger_core::ledger_state::{
 use ledger_core::memory::MemoryStateStore;
 use ledger_core::names::{LedgerId, VaultId};
 use ledger_core::ports::{
-    AppliedState, LogId, RowChange, ScanRange, StateBatch, StateInstall, StateStore, StateView, StoreError, Table,
+    AppliedState, LogId, RowChange, ScanRange, StateBatch, StateInstall, StateStore, StateView, StoreError,
+    Table,
 };
 use ledger_core::relationship::{Relation, Relationship, Resource, Subject};
 use ledger_core::transaction::{Action, Actor, IdempotencyKey, Operation, Transaction};

@@ -252,7 +252,11 @@ impl CheckpointSigner {
         let most = |waiters: &Vec<Waiter>| waiters.iter().map(|waiter| waiter.size_min).max().unwrap_or(0);
         let wanted: Vec<(VaultId, u64)> = {
             let desk = self.lock();
-            desk.waiting.iter().map(|(vault, waiters)| (*vault, most(waiters))).take(FETCHED_AT_ONCE).collect()
+            desk.waiting
+                .iter()
+                .map(|(vault, waiters)| (*vault, most(waiters)))
+                .take(FETCHED_AT_ONCE)
+                .collect()
         };
         if wanted.is_empty() {
             return;

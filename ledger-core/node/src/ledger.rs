@@ -337,7 +337,8 @@ impl Ledger {
     /// The state store stays open for as long as a clone of this handle lives: drop them before opening it again.
     pub async fn shutdown(&self) -> Result<(), ShutdownError> {
         let cluster = &self.shared.handles.cluster;
-        let leads_others = cluster.consensus.status().is_leader && cluster.consensus.members().voters.len() > 1;
+        let leads_others =
+            cluster.consensus.status().is_leader && cluster.consensus.members().voters.len() > 1;
         if leads_others && self.shared.failure.get().is_none() {
             // Without a successor the others elect one a little later.
             let _ = tokio::time::timeout(HAND_OVER_TIMEOUT, cluster.steward.transfer(None)).await;
@@ -378,6 +379,7 @@ impl Ledger {
             cluster_id: options.cluster_id,
             member: options.member.clone(),
             queue: self.shared.handles.queue.clone(),
+            snapshots: self.shared.handles.receiver.clone(),
             ledger: Arc::clone(&self.shared.handles.ledger),
             signer: self.shared.handles.signer.clone(),
             checkpoints: self.shared.handles.checkpoints.clone(),

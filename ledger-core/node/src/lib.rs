@@ -77,11 +77,11 @@ mod verified_lists;
 mod watch;
 mod worker;
 
-pub use cluster::{
-    Cluster, ClusterOptions, ClusterStatus, LeaseReads, MemberRole, MemberStatus, MembershipChange, MembershipError,
-    LOG_KEEP_BYTES_DEFAULT, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
-};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use cluster::{
+    Cluster, ClusterOptions, ClusterStatus, LOG_KEEP_BYTES_DEFAULT, LeaseReads, MemberRole, MemberStatus,
+    MembershipChange, MembershipError, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
+};
 pub use counters::Counters;
 pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT, import_key};
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
@@ -101,5 +101,5 @@ pub use snapshots::{
     restore_snapshot,
 };
 pub use verified_lists::{LIST_PAGE_BYTES_MAX, VerifiedListHead, VerifiedListPage, VerifiedListQuery};
-pub use worker::Threads;
 pub use watch::{BlockWatch, Inclusion, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};
+pub use worker::Threads;

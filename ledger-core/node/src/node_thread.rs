@@ -14,12 +14,13 @@ use tokio::task::JoinSet;
 
 use crate::applied_state::AppliedLedger;
 use crate::batcher::{Batcher, WriteQueue};
+use crate::blocking_work::BlockingWork;
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
-use crate::counters::CounterCells;
 use crate::cluster::{
-    ClusterOptions, ClusterParts, Comparison, Duties, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks, Steward,
-    StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
+    ClusterOptions, ClusterParts, Comparison, Duties, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks,
+    Steward, StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
 };
+use crate::counters::CounterCells;
 use crate::directory::{DataDirectory, random_bytes};
 use crate::errors::OpenError;
 use crate::failure::{FailedPart, FailureCell, Fault, PanicReport};
@@ -29,10 +30,10 @@ use crate::ledger::Stores;
 use crate::log_writer::{LogWriter, LogWriterParts};
 use crate::options::{Bootstrap, Options};
 use crate::peers::{ClusterId, MemberRecord, PeerCalls};
-use crate::raft::{self, Consensus, ConsensusError, ConsensusParts};
+use crate::raft::{self, Consensus, ConsensusError, ConsensusParts, LogRetention, RetentionBounds};
 use crate::randomness::Randomness;
 use crate::read_barrier::{Electorate, ReadBarrier};
-use crate::snapshots::{SnapshotMaker, SnapshotMakerParts};
+use crate::snapshots::{Installer, SnapshotDesk, SnapshotMaker, SnapshotMakerParts, SnapshotReceiver};
 use crate::worker::{Threads, Worker};
 
 /// What callers hold of a running node.
@@ -44,6 +45,7 @@ pub(crate) struct NodeHandles {
     pub signer: CheckpointSigner,
     pub flusher: Flusher,
     pub snapshots: SnapshotMaker,
+    pub receiver: SnapshotReceiver,
     pub collector: Arc<GarbageCollector>,
     pub log_store: Arc<dyn LogStore>,
     pub checkpoints: LeaderCheckpoints,
@@ -142,13 +144,12 @@ async fn run(
     opened: oneshot::Sender<Result<NodeHandles, OpenError>>,
     stopped: mpsc::Receiver<()>,
 ) {
-    let mut storage =
-        StorageThreads {
-            log_writer: LogWriter::new(),
-            flusher: Flusher::new(None),
-            log_worker: None,
-            flush_worker: None,
-        };
+    let mut storage = StorageThreads {
+        log_writer: LogWriter::new(),
+        flusher: Flusher::new(None),
+        log_worker: None,
+        flush_worker: None,
+    };
     match open(&parts, &mut storage).await {
         Ok(handles) => {
             let tasks = spawn_tasks(&parts, &handles);
@@ -179,7 +180,18 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
     check_same_time(&stored_log, durable.as_ref())?;
     storage.flusher = Flusher::new(durable);
     let ledger = Arc::new(AppliedLedger::new(state));
-    let consensus = start_consensus(parts, storage, &ledger).await?;
+    let desk = SnapshotDesk::default();
+    let blocking = BlockingWork(parts.options.threads);
+    let installer = Arc::new(Installer {
+        store: Arc::clone(&parts.stores.state),
+        ledger: Arc::clone(&ledger),
+        flusher: storage.flusher.clone(),
+        log_writer: storage.log_writer.clone(),
+        ledger_id: directory.ledger_id(),
+        key: directory.signing_key().verifier_key(),
+        blocking,
+    });
+    let consensus = start_consensus(parts, storage, &ledger, (desk.clone(), Arc::clone(&installer))).await?;
     let recovered = recover(parts, &consensus, &ledger, &stored_log.signed);
     if let Err(error) = guarded(&parts.failure, &consensus, recovered).await {
         consensus.shutdown().await;
@@ -215,10 +227,16 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
             counters: Arc::clone(&parts.counters),
             every: parts.options.snapshot_every,
             keep: parts.options.snapshot_keep,
+            threads: parts.options.threads,
         },
     );
-    let snapshots = match snapshots {
-        Ok(snapshots) => snapshots,
+    let received = snapshots.and_then(|maker| {
+        desk.set_maker(maker.clone());
+        let (taker, counters) = (Arc::new(consensus.clone()), Arc::clone(&parts.counters));
+        Ok((maker.clone(), SnapshotReceiver::open(maker, installer, taker, counters, blocking)?))
+    });
+    let (snapshots, receiver) = match received {
+        Ok(both) => both,
         Err(error) => {
             consensus.shutdown().await;
             return Err(OpenError::Snapshots(error));
@@ -247,6 +265,7 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         member,
         flusher: storage.flusher.clone(),
         snapshots,
+        receiver,
     })
 }
 
@@ -311,7 +330,9 @@ fn check_same_time(log: &LogSnapshot, state: Option<&AppliedState>) -> Result<()
     let log_last = log.last.map(|id| id.index).max(purged);
     let applied = state.map(|state| state.last_applied.index);
     match (applied, purged) {
-        (Some(applied), _) if log_last < Some(applied) && log.committed.map(|id| id.index) < Some(applied) => {
+        (Some(applied), _)
+            if log_last < Some(applied) && log.committed.map(|id| id.index) < Some(applied) =>
+        {
             Err(OpenError::LogOlderThanState { log_last, applied })
         }
         (_, Some(purged)) if applied < Some(purged) => Err(OpenError::StateOlderThanLog { purged, applied }),
@@ -323,7 +344,10 @@ async fn start_consensus(
     parts: &NodeParts,
     storage: &mut StorageThreads,
     ledger: &Arc<AppliedLedger>,
+    (desk, installer): (SnapshotDesk, Arc<Installer>),
 ) -> Result<Consensus, OpenError> {
+    let keep_bytes = parts.options.cluster.as_ref().map(|cluster| cluster.log_keep_bytes);
+    let bounds = keep_bytes.map_or(RetentionBounds::ALONE, RetentionBounds::of_member);
     let consensus_parts = ConsensusParts {
         node_id: parts.directory.node_id(),
         log_store: Arc::clone(&parts.stores.log),
@@ -338,7 +362,9 @@ async fn start_consensus(
         calls: parts.options.cluster.as_ref().map(peer_calls),
         timing: parts.options.cluster.as_ref().map_or_else(Timing::default, |cluster| cluster.timing),
         lease: parts.options.cluster.as_ref().and_then(ClusterOptions::lease),
-        log_keep_bytes: parts.options.cluster.as_ref().map(|cluster| cluster.log_keep_bytes),
+        retention: Arc::new(LogRetention::new(bounds)),
+        desk,
+        installer,
         clocks: Arc::new(PeerClocks::new(Arc::clone(&parts.options.clock))),
     };
     let (log, on_durable) = Consensus::open_log(&consensus_parts).map_err(OpenError::LogStore)?;
@@ -447,7 +473,12 @@ fn spawn_tasks(parts: &NodeParts, handles: &NodeHandles) -> Tasks {
     Tasks { forever, batcher: tokio::spawn(batcher.run()) }
 }
 
-fn spawn_member_tasks(parts: &NodeParts, handles: &NodeHandles, member: MemberTasks, forever: &mut JoinSet<()>) {
+fn spawn_member_tasks(
+    parts: &NodeParts,
+    handles: &NodeHandles,
+    member: MemberTasks,
+    forever: &mut JoinSet<()>,
+) {
     let duties = Duties {
         consensus: handles.consensus.clone(),
         leader: handles.cluster.leader_calls.clone(),
@@ -481,9 +512,10 @@ async fn release_log(flusher: Flusher, consensus: Consensus) {
     let mut released = None;
     while rounds.changed().await.is_ok() {
         let durable = flusher.durable_index();
-        if durable > released {
+        // What is held for a member is looked at again, also when nothing is written.
+        if let Some(index) = durable.filter(|_| durable > released || consensus.holds_log()) {
             released = durable;
-            if consensus.release_log().await.is_err() {
+            if consensus.release_log(index).await.is_err() {
                 break;
             }
         }
@@ -499,6 +531,7 @@ struct Handles {
     barrier: ReadBarrier,
     signer: CheckpointSigner,
     snapshots: SnapshotMaker,
+    receiver: SnapshotReceiver,
 }
 
 impl Handles {
@@ -509,6 +542,7 @@ impl Handles {
             barrier: handles.barrier.clone(),
             signer: handles.signer.clone(),
             snapshots: handles.snapshots.clone(),
+            receiver: handles.receiver.clone(),
         }
     }
 
@@ -533,6 +567,7 @@ impl Handles {
         tasks.batcher.abort();
         self.barrier.close();
         // Before the signer and the storage threads, which it waits for.
+        self.receiver.stop().await;
         self.snapshots.stop().await;
         self.signer.close();
         tasks.forever.shutdown().await;

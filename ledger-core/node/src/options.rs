@@ -121,7 +121,9 @@ impl ClusterOptions {
             within("silent_after", silent_after, timing.election_max * 2, hour)?;
         }
         match self.lease_reads {
-            Some(lease) => within("clock_drift_max", lease.clock_drift_max, Duration::ZERO, timing.election_max),
+            Some(lease) => {
+                within("clock_drift_max", lease.clock_drift_max, Duration::ZERO, timing.election_max)
+            }
             None => Ok(()),
         }
     }

@@ -397,7 +397,10 @@ fn new_content() -> Vec<RowChange> {
 fn as_rows(changes: &[RowChange]) -> Vec<(Table, Rows)> {
     let of = |table| {
         let of_table = changes.iter().filter(|row| row.table == table);
-        (table, of_table.map(|row| (row.key.clone(), row.value.clone().unwrap_or_default().to_vec())).collect())
+        (
+            table,
+            of_table.map(|row| (row.key.clone(), row.value.clone().unwrap_or_default().to_vec())).collect(),
+        )
     };
     Table::ALL.into_iter().map(of).collect()
 }
@@ -493,7 +496,8 @@ fn reads_meet_one_content(store: &impl StateStore) {
                 let view = store.view().expect("a store has a view");
                 let mark = view.applied().map_or(0, |applied| applied.last_applied.index);
                 for (_, found) in everything_in(view.as_ref()) {
-                    let of_the_mark = found.iter().all(|(_, value)| *value == (mark - 20).to_string().into_bytes());
+                    let of_the_mark =
+                        found.iter().all(|(_, value)| *value == (mark - 20).to_string().into_bytes());
                     assert!(of_the_mark, "a view has the rows of its mark");
                 }
                 seen += 1;

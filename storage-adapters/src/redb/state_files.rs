@@ -5,8 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ::redb::backends::FileBackend;
 use ::redb::StorageBackend;
+use ::redb::backends::FileBackend;
 use ledger_core::ports::StoreError;
 
 /// Where a state store has its files: every effect that replacing its content has on a disk goes through here and

@@ -173,8 +173,9 @@ impl StateInstall for RedbStateInstall {
         }
         let published = self
             .files
-            .create(READY)
-            // The new files' names are made durable with the decision.
+            // The new files have their names, durably, before there can be a decision.
+            .sync()
+            .and_then(|()| self.files.create(READY))
             .and_then(|_| self.files.sync())
             .and_then(|()| take_places(self.files.as_ref()));
         if let Err(source) = published {

@@ -365,7 +365,11 @@ fn drop_vault(
     Ok(())
 }
 
-pub(super) fn put_meta(meta: &mut RowTableWriter<'_>, key: &'static [u8], value: &[u8]) -> Result<(), Failure> {
+pub(super) fn put_meta(
+    meta: &mut RowTableWriter<'_>,
+    key: &'static [u8],
+    value: &[u8],
+) -> Result<(), Failure> {
     let mut framed = Vec::new();
     row::seal(&mut framed, RowTable::STATE_META, key, value);
     meta.insert(key, framed.as_slice())?;

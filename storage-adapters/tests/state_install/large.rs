@@ -53,7 +53,10 @@ fn a_hundred_thousand_rows_are_installed_while_readers_read() {
                 assert_eq!((rows, foreign), (ROWS, 0), "one content, whole");
                 let key = row(Table::Blocks, 77, 0).key;
                 let block = store.get(Table::Blocks, &key).expect("a store can be read");
-                assert!(block.is_some_and(|block| block.len() == VALUE_BYTES), "a row is there at every moment");
+                assert!(
+                    block.is_some_and(|block| block.len() == VALUE_BYTES),
+                    "a row is there at every moment"
+                );
                 scans += 1;
             }
             scans

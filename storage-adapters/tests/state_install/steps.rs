@@ -114,13 +114,10 @@ pub fn steps(seed: u64) -> Vec<Step> {
     let mut next = |index, rows| batch(index, &mut dice, rows);
     vec![
         Step::Commit(next(1, 30)),
-        Step::Commit(next(2, 10)),
         Step::Install(next(5, 40)),
         Step::Commit(next(6, 10)),
-        Step::GiveUp(next(7, 20)),
-        Step::Commit(next(8, 10)),
         Step::Install(next(12, 0)),
+        Step::GiveUp(next(15, 20)),
         Step::Install(next(20, 25)),
-        Step::Commit(next(21, 5)),
     ]
 }

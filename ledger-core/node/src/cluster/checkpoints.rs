@@ -73,7 +73,8 @@ impl LeaderCheckpoints {
         let body = messages::encode(&request).map_err(|error| failed(error.to_string()))?;
         let answer = self.leader.ask(PeerMethod::Checkpoint, body, ASK_TIMEOUT).await;
         let answer = answer.map_err(|error| failed(error.to_string()))?;
-        let answer: CheckpointAnswer = messages::decode(&answer).map_err(|error| failed(error.to_string()))?;
+        let answer: CheckpointAnswer =
+            messages::decode(&answer).map_err(|error| failed(error.to_string()))?;
         if answer.notes.len() == count {
             Ok(answer.notes.into_iter().map(|note| note.map_err(SignError::Leader)).collect())
         } else {

@@ -112,7 +112,9 @@ pub(super) fn answer(
         return Err(PeerRefusal::NotLeader { leader: status.leader });
     }
     if asked.tips.len() > TIPS_AT_ONCE {
-        return Err(PeerRefusal::Malformed { reason: format!("it compares more than {TIPS_AT_ONCE} vaults") });
+        return Err(PeerRefusal::Malformed {
+            reason: format!("it compares more than {TIPS_AT_ONCE} vaults"),
+        });
     }
     let state = ledger.read().map_err(|_| PeerRefusal::NotReady { reason: "it stops".to_owned() })?;
     let at = |tip: &VaultTip| {

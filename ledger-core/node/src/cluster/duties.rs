@@ -110,7 +110,9 @@ impl Duties {
         tokio::spawn(async move {
             match membership::publish(&cluster, member).await {
                 Ok(()) => tracing::info!("the addresses of this node are known to its cluster"),
-                Err(error) => tracing::warn!(%error, "the new addresses of this node are not known to its cluster"),
+                Err(error) => {
+                    tracing::warn!(%error, "the new addresses of this node are not known to its cluster")
+                }
             }
         });
     }
@@ -190,7 +192,9 @@ pub(crate) fn check_identity(
         return Err(OpenError::KeyOfAnotherLedger { key: ledger_id, data });
     }
     match (state.cluster_id().map(ClusterId), cluster_id) {
-        (Some(data), Some(directory)) if data != directory => Err(OpenError::OtherCluster { data, directory }),
+        (Some(data), Some(directory)) if data != directory => {
+            Err(OpenError::OtherCluster { data, directory })
+        }
         _ => Ok(()),
     }
 }

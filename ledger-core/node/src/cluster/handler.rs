@@ -19,6 +19,7 @@ use crate::peers::{
     ClusterId, MemberRecord, PeerFuture, PeerHandler, PeerIdentity, PeerMethod, PeerRefusal, PeerRequest,
 };
 use crate::raft::{Consensus, ConsensusError, Members};
+use crate::snapshots::SnapshotReceiver;
 
 /// Answers in the name of an open ledger.
 pub(crate) struct NodeHandler {
@@ -26,6 +27,7 @@ pub(crate) struct NodeHandler {
     pub cluster_id: ClusterId,
     pub member: MemberRecord,
     pub queue: WriteQueue,
+    pub snapshots: SnapshotReceiver,
     pub ledger: Arc<AppliedLedger>,
     pub signer: CheckpointSigner,
     pub checkpoints: LeaderCheckpoints,
@@ -63,6 +65,11 @@ impl NodeHandler {
                 self.check_cluster(&request)?;
                 self.check_leader(&request)?;
                 self.cluster.consensus.answer(request.method, &request.body).await
+            }
+            PeerMethod::SnapshotOffer | PeerMethod::SnapshotChunk | PeerMethod::SnapshotInstall => {
+                self.check_cluster(&request)?;
+                self.check_leader(&request)?;
+                self.snapshots.handle(request.method, request.body).await
             }
             PeerMethod::ReadIndex
             | PeerMethod::Propose
@@ -167,7 +174,9 @@ impl NodeHandler {
         }
         let (vote, last_log) = Consensus::vote_in(request.method, &request.body)?;
         if vote.node != request.from.node_id {
-            return Err(PeerRefusal::Identity { reason: format!("it asks for votes for node {}", vote.node) });
+            return Err(PeerRefusal::Identity {
+                reason: format!("it asks for votes for node {}", vote.node),
+            });
         }
         if last_log > members.log_index { Ok(()) } else { Err(removed(&request.from)) }
     }
@@ -228,7 +237,10 @@ enum Known {
 }
 
 fn removed(from: &PeerIdentity) -> PeerRefusal {
-    let reason = format!("node {} ({}) is no member of this cluster: it was removed, or never added", from.node_id, from.name);
+    let reason = format!(
+        "node {} ({}) is no member of this cluster: it was removed, or never added",
+        from.node_id, from.name
+    );
     PeerRefusal::Identity { reason }
 }
 

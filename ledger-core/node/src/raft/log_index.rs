@@ -139,10 +139,11 @@ impl LogIndex {
     /// What was there when the log was opened counts by entries alone.
     pub fn first_within(&self, entries_max: u64, bytes_max: u64) -> u64 {
         let next = self.last.map_or(0, |last| last.index + 1);
-        let after = |appended: u64| self.appended_bytes.saturating_sub(appended);
-        let too_much = self.milestones.iter().rev().find(|(_, appended)| after(*appended) > bytes_max);
-        let within_bytes = too_much.map_or(0, |(index, _)| index + 1);
-        next.saturating_sub(entries_max).max(within_bytes)
+        if bytes_max == 0 {
+            return next;
+        }
+        let surplus = self.end_of_surplus(bytes_max).map_or(0, |last| last + 1);
+        next.saturating_sub(entries_max).max(surplus)
     }
 
     /// Everything up to this change is durable: its entries may leave memory.

@@ -14,9 +14,9 @@ mod record;
 mod retention;
 mod snapshots;
 mod state_machine;
-mod wire;
 #[cfg(test)]
 mod storage_suite;
+mod wire;
 
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
 pub(crate) use members::{Heartbeats, Members};
@@ -41,7 +41,8 @@ pub(crate) struct Member {
 }
 
 /// Tokio, with random numbers that follow from a seed: see [`with_randomness`].
-pub(crate) type NodeRuntime = openraft_rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
+pub(crate) type NodeRuntime =
+    openraft_rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
 
 /// Runs something that starts the engine, whose random numbers (election timeouts) then follow from the seed.
 /// The engine can be started nowhere else.

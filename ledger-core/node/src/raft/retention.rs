@@ -11,10 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::NodeId;
 
-/// Entries that are kept for members that are away for a short time.
+/// Entries that are kept for members that are away for a short time; their bytes are an option of the cluster.
 pub(crate) const LOG_KEPT_ENTRIES_MAX: u64 = 100_000;
-/// Their bytes (64 MiB), whichever is reached first.
-pub(crate) const LOG_KEPT_BYTES_MAX: u64 = 64 << 20;
 /// Entries that are held behind a snapshot that a member is being sent.
 pub(crate) const LOG_HELD_ENTRIES_MAX: u64 = 2_000_000;
 /// Their bytes (1 GiB), whichever is reached first.
@@ -34,11 +32,16 @@ pub(crate) struct RetentionBounds {
     pub held: LogAmount,
 }
 
-impl Default for RetentionBounds {
-    fn default() -> Self {
+impl RetentionBounds {
+    /// Of a ledger that runs alone: nobody needs the log.
+    pub const ALONE: Self =
+        Self { kept: LogAmount { entries: 0, bytes: 0 }, held: LogAmount { entries: 0, bytes: 0 } };
+
+    /// Of a member.
+    pub fn of_member(keep_bytes: u64) -> Self {
         Self {
-            kept: LogAmount { entries: LOG_KEPT_ENTRIES_MAX, bytes: LOG_KEPT_BYTES_MAX },
-            held: LogAmount { entries: LOG_HELD_ENTRIES_MAX, bytes: LOG_HELD_BYTES_MAX },
+            kept: LogAmount { entries: LOG_KEPT_ENTRIES_MAX, bytes: keep_bytes },
+            held: LogAmount { entries: LOG_HELD_ENTRIES_MAX, bytes: keep_bytes.max(LOG_HELD_BYTES_MAX) },
         }
     }
 }
@@ -48,8 +51,6 @@ impl Default for RetentionBounds {
 pub(crate) struct RetentionView {
     /// Index of the last entry that is durable in the state store.
     pub durable: u64,
-    /// Whether there are other members.
-    pub has_peers: bool,
     /// The last entry that each member is known to have, while this node leads.
     pub matched: BTreeMap<NodeId, Option<u64>>,
     /// The first index of the part of the log that is within the bounds.
@@ -58,7 +59,7 @@ pub(crate) struct RetentionView {
 }
 
 /// What is held, and how far the log is given up in any case.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LogRetention {
     pub bounds: RetentionBounds,
     /// Last entry of the snapshot that a member is sent or was sent.
@@ -69,12 +70,17 @@ pub(crate) struct LogRetention {
 
 impl LogRetention {
     pub fn new(bounds: RetentionBounds) -> Self {
-        Self { bounds, ..Self::default() }
+        Self { bounds, held: Mutex::default(), cut_next: AtomicU64::new(0) }
     }
 
     /// A member is sent a snapshot that ends with an entry: what comes after it is held for that member.
     pub fn hold(&self, member: NodeId, last: u64) {
         self.held().insert(member, last);
+    }
+
+    /// Whether anything is held for a member.
+    pub fn is_held(&self) -> bool {
+        !self.held().is_empty()
     }
 
     /// Whether a member that needs this entry gets a snapshot instead.
@@ -84,10 +90,6 @@ impl LogRetention {
 
     /// The last entry to purge; `None` = none.
     pub fn purge_target(&self, view: &RetentionView) -> Option<u64> {
-        if !view.has_peers {
-            self.held().clear();
-            return Some(view.durable);
-        }
         let kept = view.kept_from.checked_sub(1).map(|last| last.min(view.durable));
         let hard = view.held_from.checked_sub(1).map(|last| last.min(view.durable));
         self.cut_next.store(hard.map_or(0, |hard| hard + 1), Ordering::SeqCst);
@@ -115,20 +117,24 @@ impl LogRetention {
 mod tests {
     use super::*;
 
-    fn view(durable: u64, kept_from: u64, held_from: u64, matched: &[(NodeId, Option<u64>)]) -> RetentionView {
-        RetentionView { durable, has_peers: true, matched: matched.iter().copied().collect(), kept_from, held_from }
+    fn view(
+        durable: u64,
+        kept_from: u64,
+        held_from: u64,
+        matched: &[(NodeId, Option<u64>)],
+    ) -> RetentionView {
+        RetentionView { durable, matched: matched.iter().copied().collect(), kept_from, held_from }
     }
 
     #[test]
     fn a_ledger_that_runs_alone_keeps_nothing_that_is_durable() {
-        let retention = LogRetention::default();
-        let alone = RetentionView { has_peers: false, ..view(500, 400, 0, &[]) };
-        assert_eq!(retention.purge_target(&alone), Some(500));
+        let retention = LogRetention::new(RetentionBounds::of_member(1 << 20));
+        assert_eq!(retention.purge_target(&view(500, 510, 510, &[])), Some(500));
     }
 
     #[test]
     fn members_that_are_behind_do_not_hold_the_log_and_a_sent_snapshot_does() {
-        let retention = LogRetention::default();
+        let retention = LogRetention::new(RetentionBounds::of_member(1 << 20));
         let dead = [(2, Some(10)), (3, None)];
         assert_eq!(retention.purge_target(&view(500, 400, 0, &dead)), Some(399));
         retention.hold(2, 350);
@@ -141,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_is_held_is_bounded_and_who_needs_more_is_cut_off() {
-        let retention = LogRetention::default();
+        let retention = LogRetention::new(RetentionBounds::of_member(1 << 20));
         retention.hold(2, 350);
         assert_eq!(retention.purge_target(&view(9_000, 8_900, 350, &[(2, Some(10))])), Some(350));
         assert!(retention.is_cut_off(349) && !retention.is_cut_off(350));
@@ -151,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_member_that_left_and_a_leader_that_follows_hold_nothing() {
-        let retention = LogRetention::default();
+        let retention = LogRetention::new(RetentionBounds::of_member(1 << 20));
         retention.hold(2, 350);
         assert_eq!(retention.purge_target(&view(500, 400, 0, &[(3, Some(10))])), Some(399));
         retention.hold(2, 350);
@@ -160,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_is_not_durable_is_never_purged() {
-        let retention = LogRetention::default();
+        let retention = LogRetention::new(RetentionBounds::of_member(1 << 20));
         assert_eq!(retention.purge_target(&view(100, 400, 200, &[(2, Some(10))])), Some(100));
         assert_eq!(retention.purge_target(&view(100, 0, 0, &[(2, Some(10))])), None);
     }

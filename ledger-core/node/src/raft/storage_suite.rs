@@ -13,7 +13,9 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, OptionalSend, StorageError};
 
 use super::log::Log;
-use super::{Clid, EngineLogId, LedgerRaft, Member, NodeId, SnapshotMeta, StoredMembershipOf, with_randomness};
+use super::{
+    Clid, EngineLogId, LedgerRaft, Member, NodeId, SnapshotMeta, StoredMembershipOf, with_randomness,
+};
 use crate::counters::CounterCells;
 use crate::failure::FailureCell;
 use crate::log_writer::{LogWriter, LogWriterParts};
@@ -115,7 +117,8 @@ impl StoreBuilder<LedgerRaft, Log, Positions, WriterThread> for OnMemoryDisk {
             failure: FailureCell::default(),
             on_durable: log.on_durable(),
         };
-        let thread = writer.start(parts, Threads::Own).map_err(|error| StorageError::write(error_of(&error)))?;
+        let thread =
+            writer.start(parts, Threads::Own).map_err(|error| StorageError::write(error_of(&error)))?;
         Ok((WriterThread { writer, thread: Some(thread) }, log, Positions::default()))
     }
 }

@@ -56,7 +56,8 @@ impl SnapshotDesk {
         loop {
             match maker.create_for_follower().await {
                 Ok(stored) if stored.index >= at_least => {
-                    let snapshot = open(&stored).map_err(|error| SnapshotFailure::Folder(std::io::Error::other(error)))?;
+                    let snapshot = open(&stored)
+                        .map_err(|error| SnapshotFailure::Folder(std::io::Error::other(error)))?;
                     if !self.refused().contains(&snapshot.id) {
                         return Ok(Arc::new(snapshot));
                     }

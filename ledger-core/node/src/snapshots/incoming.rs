@@ -163,7 +163,8 @@ fn decode(bytes: &[u8]) -> Option<(Offered, u64)> {
 mod tests {
     use super::*;
 
-    const OFFERED: Offered = Offered { id: [7; 32], bytes: 40 << 20, last: LogId { term: 3, node: 0, index: 9 } };
+    const OFFERED: Offered =
+        Offered { id: [7; 32], bytes: 40 << 20, last: LogId { term: 3, node: 0, index: 9 } };
 
     #[test]
     fn what_was_durable_is_there_after_a_restart_and_the_rest_is_not() {

@@ -15,6 +15,7 @@ use ledger_verify::note::VerifierKey;
 
 use super::incoming::Offered;
 use crate::applied_state::{AppliedLedger, HalfApplied};
+use crate::blocking_work::BlockingWork;
 use crate::flusher::Flusher;
 use crate::log_writer::LogWriter;
 
@@ -57,10 +58,9 @@ impl InstallError {
     /// Whether the file itself is at fault: the same one would fail again.
     pub fn is_of_the_file(&self) -> bool {
         match self {
-            Self::Snapshot(error) => !matches!(
-                error,
-                SnapshotError::Io(_) | SnapshotError::Sink(_) | SnapshotError::Cancelled
-            ),
+            Self::Snapshot(error) => {
+                !matches!(error, SnapshotError::Io(_) | SnapshotError::Sink(_) | SnapshotError::Cancelled)
+            }
             Self::NotThatOffered { .. }
             | Self::OtherLedger { .. }
             | Self::MoreThanAnnounced
@@ -80,6 +80,7 @@ pub(crate) struct Installer {
     pub ledger_id: LedgerId,
     /// The key of the ledger's checkpoints.
     pub key: VerifierKey,
+    pub blocking: BlockingWork,
 }
 
 /// A snapshot that was verified, stored beside the present content, and loaded.
@@ -112,8 +113,7 @@ impl Installer {
         if summary.file_bytes != offered.bytes || summary.sha256 != offered.id {
             return Err(InstallError::NotThatOffered { what: "its length or its SHA-256 differs" });
         }
-        let same_end =
-            header.applied.term == offered.last.term && header.applied.index == offered.last.index;
+        let same_end = header.applied.term == offered.last.term && header.applied.index == offered.last.index;
         if !same_end {
             return Err(InstallError::NotThatOffered { what: "it ends at another log entry" });
         }
@@ -149,24 +149,25 @@ impl Installer {
         Ok(PreparedSnapshot { header: verified.header, install, state })
     }
 
-    /// Puts a snapshot in the place of what is applied: log first, then store and state at once. Waits for disks.
-    pub fn publish(&self, prepared: PreparedSnapshot) -> Result<(), InstallError> {
+    /// Puts a snapshot in the place of what is applied: log first, then store and state at once.
+    pub async fn publish(&self, prepared: PreparedSnapshot) -> Result<(), InstallError> {
         let PreparedSnapshot { header, install, state } = prepared;
         let last = header.applied;
-        let applied = self.ledger.read()?.last_applied();
+        let applied = self.applied()?;
         if let Some(applied) = applied.filter(|applied| applied.index >= last.index) {
             return Err(InstallError::Older { applied: applied.index, last: last.index });
         }
         // A restart finds a state that is ahead of the log's entries, and a log that knows why.
-        self.log_writer.write_applied(last).map_err(InstallError::Log)?;
-        let before = self.flusher.replaced(|| {
-            let before = self.ledger.replace(state, || -> Result<(), InstallError> { Ok(install.publish()?) })?;
-            let durable =
-                AppliedState { last_applied: last, membership: Bytes::copy_from_slice(&header.membership) };
-            Ok::<_, InstallError>((durable, before))
-        })?;
-        // Outside all locks: it has as many nodes as the ledger had keys.
-        drop(before);
+        self.log_writer.write_applied(last).await.map_err(InstallError::Log)?;
+        let pause = self.flusher.pause().await;
+        let ledger = Arc::clone(&self.ledger);
+        let replace = move || {
+            let before = ledger.replace(state, || -> Result<(), InstallError> { Ok(install.publish()?) });
+            // Outside all locks: it has as many nodes as the ledger had keys.
+            before.map(drop)
+        };
+        self.blocking.long("ledger-install", replace).await??;
+        pause.end(AppliedState { last_applied: last, membership: Bytes::from(header.membership) });
         Ok(())
     }
 

@@ -12,8 +12,8 @@ mod sender;
 
 pub(crate) use desk::SnapshotDesk;
 pub use folder::{SnapshotFolder, StoredSnapshot};
+pub(crate) use install::{InstallError, Installer, PreparedSnapshot};
 pub use maker::{SnapshotFailure, SnapshotWork};
-pub(crate) use install::{Installer, PreparedSnapshot};
 pub(crate) use maker::{SnapshotMaker, SnapshotMakerParts};
 pub(crate) use receiver::{SnapshotReceiver, SnapshotTaker};
 pub use restore::{RestoreError, restore_snapshot};

@@ -18,7 +18,7 @@ use super::folder::SnapshotFolder;
 use super::incoming::{Incoming, Offered};
 use super::install::{InstallError, Installer, PreparedSnapshot};
 use super::maker::SnapshotMaker;
-use crate::blocking_work;
+use crate::blocking_work::BlockingWork;
 use crate::counters::{CounterCells, add};
 use crate::peers::messages::{
     self, SnapshotChunk, SnapshotChunkAnswer, SnapshotInstall, SnapshotInstallAnswer, SnapshotOffer,
@@ -52,6 +52,7 @@ struct Inner {
     maker: SnapshotMaker,
     taker: Arc<dyn SnapshotTaker>,
     counters: Arc<CounterCells>,
+    blocking: BlockingWork,
     stage: Mutex<Stage>,
     /// Changes with the stage, for those who wait for an install.
     changed: watch::Sender<u64>,
@@ -78,6 +79,7 @@ impl SnapshotReceiver {
         installer: Arc<Installer>,
         taker: Arc<dyn SnapshotTaker>,
         counters: Arc<CounterCells>,
+        blocking: BlockingWork,
     ) -> std::io::Result<Self> {
         let folder = maker.folder().clone();
         let stage = Incoming::resume(folder.path())?.map_or(Stage::Idle, Stage::Receiving);
@@ -87,6 +89,7 @@ impl SnapshotReceiver {
             maker,
             taker,
             counters,
+            blocking,
             stage: Mutex::new(stage),
             changed: watch::Sender::new(0),
             stopping: AtomicBool::new(false),
@@ -149,7 +152,7 @@ impl SnapshotReceiver {
             _ => {}
         }
         let folder = self.0.folder.clone();
-        let begun = blocking_work::short(move || begin(&folder, offered)).await;
+        let begun = self.0.blocking.short(move || begin(&folder, offered)).await;
         match begun.map_err(|error| not_ready(&error))? {
             Ok(incoming) => {
                 tracing::info!(bytes = offered.bytes, last = offered.last.index, "receiving a snapshot");
@@ -189,7 +192,7 @@ impl SnapshotReceiver {
             return Ok(SnapshotChunkAnswer::SendFrom(have));
         }
         // The lock is held meanwhile, so that a second sender waits.
-        let written = blocking_work::short(move || write(incoming, &chunk)).await;
+        let written = self.0.blocking.short(move || write(incoming, &chunk)).await;
         let (incoming, written) = written.map_err(|error| not_ready(&error))?;
         let have = incoming.have;
         *stage = Stage::Receiving(incoming);
@@ -272,18 +275,19 @@ impl SnapshotReceiver {
         let receiver = self.clone();
         let prepare = move || {
             let stops = || receiver.0.stopping.load(Ordering::SeqCst);
-            let mut watch =
-                |_: &_| if stops() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            let mut watch = |_: &_| if stops() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
             receiver.0.installer.prepare(file, &offered, &mut watch)
         };
-        let prepared = blocking_work::long("ledger-install", prepare).await?;
-        let prepared = prepared.map_err(|_| InstallError::Stopped)??;
+        let prepared = self.0.blocking.long("ledger-install", prepare).await?;
+        let prepared = prepared?;
         self.0.taker.take(vote, prepared).await.map_err(|_| InstallError::Stopped)
     }
 
     /// The file that was installed is a snapshot of this node now.
     fn keep_file(&self, offered: &Offered) {
-        if let Err(error) = self.0.maker.adopt(&self.0.folder.path().join(super::incoming::PART), offered.last.index) {
+        if let Err(error) =
+            self.0.maker.adopt(&self.0.folder.path().join(super::incoming::PART), offered.last.index)
+        {
             tracing::warn!(%error, "the received snapshot cannot be kept");
         }
         // With the file goes what was noted about it.
@@ -302,9 +306,15 @@ impl Stage {
     fn outcome(&self, id: &Hash) -> Option<SnapshotInstallAnswer> {
         match self {
             Self::Working(offered) if offered.id == *id => None,
-            Self::Installed(offered, vote) if offered.id == *id => Some(SnapshotInstallAnswer::Installed(*vote)),
-            Self::Refused(offered, why) if offered.id == *id => Some(SnapshotInstallAnswer::Refused(why.clone())),
-            Self::Outvoted(offered, vote) if offered.id == *id => Some(SnapshotInstallAnswer::HigherVote(*vote)),
+            Self::Installed(offered, vote) if offered.id == *id => {
+                Some(SnapshotInstallAnswer::Installed(*vote))
+            }
+            Self::Refused(offered, why) if offered.id == *id => {
+                Some(SnapshotInstallAnswer::Refused(why.clone()))
+            }
+            Self::Outvoted(offered, vote) if offered.id == *id => {
+                Some(SnapshotInstallAnswer::HigherVote(*vote))
+            }
             Self::Receiving(incoming) if incoming.offered.id == *id => {
                 Some(SnapshotInstallAnswer::SendFrom(incoming.have))
             }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::receiver::CHUNK_BYTES_MAX;
-use crate::blocking_work;
+use crate::blocking_work::BlockingWork;
 use crate::counters::{CounterCells, add};
 use crate::peers::messages::{
     self, MessageError, SnapshotChunk, SnapshotChunkAnswer, SnapshotInstall, SnapshotInstallAnswer,
@@ -80,9 +80,9 @@ pub(crate) async fn send(
     peer: &impl SnapshotPeer,
     vote: WireVote,
     snapshot: &SnapshotToSend,
-    counters: &CounterCells,
+    (counters, blocking): (&CounterCells, BlockingWork),
 ) -> Result<WireVote, SendError> {
-    let mut transfer = Transfer { peer, vote, snapshot, counters, failures: 0, steps_back: 0 };
+    let mut transfer = Transfer { peer, vote, snapshot, counters, blocking, failures: 0, steps_back: 0 };
     loop {
         match transfer.attempt().await {
             Ok(vote) => return Ok(vote),
@@ -117,6 +117,7 @@ struct Transfer<'t, P> {
     vote: WireVote,
     snapshot: &'t SnapshotToSend,
     counters: &'t CounterCells,
+    blocking: BlockingWork,
     /// Requests that failed since the last one that was answered.
     failures: u32,
     steps_back: u32,
@@ -167,7 +168,8 @@ impl<P: SnapshotPeer> Transfer<'_, P> {
 
     fn again<T>(&mut self) -> Result<T, SendError> {
         let address = String::new();
-        let refusal = PeerRefusal::NotReady { reason: "it does not receive this snapshot any more".to_owned() };
+        let refusal =
+            PeerRefusal::NotReady { reason: "it does not receive this snapshot any more".to_owned() };
         Err(SendError::Peer(PeerError::Refused { address, refusal }))
     }
 
@@ -180,7 +182,7 @@ impl<P: SnapshotPeer> Transfer<'_, P> {
             file.read_exact_at(&mut data, offset)?;
             Ok(SnapshotChunk { id, offset, sha256: sha256(&[&data]), data: data.into() })
         };
-        let chunk = blocking_work::short(read).await.map_err(io::Error::other)??;
+        let chunk = self.blocking.short(read).await.map_err(io::Error::from)??;
         let body = messages::encode_with_room(&chunk, length + CHUNK_OVERHEAD_BYTES)?;
         let answer = self.send(PeerMethod::SnapshotChunk, body, CHUNK_TIMEOUT).await?;
         add(&self.counters.snapshot_chunks_sent, 1);

@@ -70,7 +70,8 @@ async fn a_stranger_may_neither_write_nor_read_nor_change_members() {
     let stranger = cluster.add_home();
     let from = cluster.nodes[stranger].member.identity.clone();
     let to = &cluster.nodes[leader];
-    for method in [PeerMethod::ReadIndex, PeerMethod::Propose, PeerMethod::Checkpoint, PeerMethod::Membership] {
+    for method in [PeerMethod::ReadIndex, PeerMethod::Propose, PeerMethod::Checkpoint, PeerMethod::Membership]
+    {
         let refused = cluster.network.ask(to.address(), request(&from, to.id(), method)).await.unwrap_err();
         let PeerRefusal::Identity { reason } = &refused else { panic!("{method:?}: {refused}") };
         assert!(reason.contains("no member"), "{reason}");

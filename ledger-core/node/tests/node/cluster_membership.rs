@@ -51,7 +51,8 @@ async fn reads_stay_linearizable_while_a_lone_voter_becomes_one_of_several() {
     cluster.write(0, put("key", "0")).await;
     until("a lone voter asks nobody", || {
         let before = rounds(&cluster);
-        futures::executor::block_on(cluster.nodes[0].ledger().tip(&vault(), Consistency::Linearizable)).is_ok()
+        futures::executor::block_on(cluster.nodes[0].ledger().tip(&vault(), Consistency::Linearizable))
+            .is_ok()
             && rounds(&cluster) == before
     })
     .await;
@@ -138,7 +139,8 @@ async fn the_lead_is_handed_over_at_once_and_no_write_is_lost() {
         let to = (leader + 1) % 3;
         let asked = (leader + 2) % 3;
         let began = Instant::now();
-        let next = cluster.nodes[asked].ledger().cluster().transfer(Some(cluster.nodes[to].id())).await.unwrap();
+        let next =
+            cluster.nodes[asked].ledger().cluster().transfer(Some(cluster.nodes[to].id())).await.unwrap();
         assert_eq!(next, cluster.nodes[to].id());
         // No election timeout has passed: those begin at 450 ms here.
         assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());

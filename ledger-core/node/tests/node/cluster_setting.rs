@@ -60,8 +60,7 @@ pub fn quick() -> Timing {
 impl TestCluster {
     /// So many homes of one ledger; nothing runs yet.
     pub fn homes(count: usize) -> Self {
-        let mut cluster =
-            Self { network: PeerNetwork::default(), nodes: Vec::new(), tune: |_| {} };
+        let mut cluster = Self { network: PeerNetwork::default(), nodes: Vec::new(), tune: |_| {} };
         for _ in 0..count {
             cluster.add_home();
         }
@@ -73,8 +72,7 @@ impl TestCluster {
         let mut cluster = Self::homes(count);
         let members: Vec<MemberRecord> = cluster.nodes.iter().map(|node| node.member.clone()).collect();
         for index in 0..count {
-            let bootstrap =
-                if index == 0 { Bootstrap::Members(members.clone()) } else { Bootstrap::Joined };
+            let bootstrap = if index == 0 { Bootstrap::Members(members.clone()) } else { Bootstrap::Joined };
             cluster.start(index, bootstrap).await;
         }
         cluster.leader().await;
@@ -145,7 +143,10 @@ impl TestCluster {
             let leads = nodes.iter().find(|(_, ledger)| ledger.node_info().is_leader && ledger.ready());
             if let Some((leader, _)) = leads {
                 let id = self.nodes[*leader].id();
-                if nodes.iter().all(|(_, ledger)| ledger.cluster().status().leader == Some(id) && ledger.ready()) {
+                if nodes
+                    .iter()
+                    .all(|(_, ledger)| ledger.cluster().status().leader == Some(id) && ledger.ready())
+                {
                     return *leader;
                 }
             }
@@ -182,7 +183,8 @@ impl TestCluster {
     pub async fn converge(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let applied: Vec<u64> = self.running().map(|(_, ledger)| ledger.node_info().last_applied).collect();
+            let applied: Vec<u64> =
+                self.running().map(|(_, ledger)| ledger.node_info().last_applied).collect();
             let last = self.running().map(|(_, ledger)| ledger.node_info().last_log_index).max();
             if applied.iter().all(|index| Some(*index) == last) {
                 break;
@@ -192,7 +194,9 @@ impl TestCluster {
         }
         let tips: Vec<_> = self
             .running()
-            .map(|(_, ledger)| ledger.vault(&vault()).map(|info| (info.height, info.block_hash, info.state_root)))
+            .map(|(_, ledger)| {
+                ledger.vault(&vault()).map(|info| (info.height, info.block_hash, info.state_root))
+            })
             .collect();
         assert!(tips.windows(2).all(|pair| pair[0] == pair[1]), "the replicas differ: {tips:?}");
     }
