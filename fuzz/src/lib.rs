@@ -36,7 +36,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "header", run: verified::header, seeds: "ledger-core/verify/fuzz/seeds/header" },
     Target {
         name: "transaction",
@@ -51,6 +51,7 @@ pub const TARGETS: [Target; 13] = [
     },
     Target { name: "list_json", run: verified::list_json, seeds: "ledger-core/verify/fuzz/seeds/list_json" },
     Target { name: "snapshot", run: core_rows::snapshot, seeds: "fuzz/seeds/snapshot" },
+    Target { name: "increment", run: core_rows::increment, seeds: "fuzz/seeds/increment" },
     Target { name: "proposal", run: core_rows::proposal, seeds: "fuzz/seeds/proposal" },
     Target { name: "page_token", run: core_rows::page_token, seeds: "fuzz/seeds/page_token" },
     Target { name: "state_rows", run: core_rows::state_rows, seeds: "fuzz/seeds/state_rows" },

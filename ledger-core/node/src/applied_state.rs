@@ -1,8 +1,9 @@
 //! The state that a node has applied, shared between the one task that applies and many readers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use ledger_core::access_token::AccessTokens;
 use ledger_core::ledger_state::LedgerState;
 use tokio::sync::watch;
 
@@ -18,16 +19,15 @@ pub(crate) struct AppliedLedger {
     next_index: watch::Sender<u64>,
     /// How often the whole state was replaced.
     replacements: AtomicU64,
+    /// The access tokens of the state.
+    tokens: watch::Sender<Arc<AccessTokens>>,
 }
 
 impl AppliedLedger {
     pub fn new(state: LedgerState) -> Self {
-        let next_index = next_index(&state);
-        Self {
-            state: RwLock::new(state),
-            next_index: watch::Sender::new(next_index),
-            replacements: AtomicU64::new(0),
-        }
+        let next_index = watch::Sender::new(next_index(&state));
+        let tokens = watch::Sender::new(Arc::clone(state.tokens()));
+        Self { state: RwLock::new(state), next_index, tokens, replacements: AtomicU64::new(0) }
     }
 
     /// How often the whole state was replaced. What somebody took from the state at one number is not to be carried
@@ -45,10 +45,11 @@ impl AppliedLedger {
     ) -> Result<LedgerState, E> {
         let mut current = self.write()?;
         publish()?;
-        let next_index = next_index(&state);
+        let (next_index, tokens) = (next_index(&state), Arc::clone(state.tokens()));
         let before = std::mem::replace(&mut *current, state);
         self.replacements.fetch_add(1, Ordering::SeqCst);
         drop(current);
+        self.tokens.send_replace(tokens);
         self.next_index.send_replace(next_index);
         Ok(before)
     }
@@ -68,12 +69,26 @@ impl AppliedLedger {
 
     /// Tells those who wait that this entry is applied.
     pub fn set_applied(&self, index: u64) {
+        // Before the index: whoever waits for an entry finds the tokens as of that entry.
+        let tokens = Arc::clone(self.read_directory().tokens());
+        self.tokens.send_if_modified(|known| {
+            let is_other = !Arc::ptr_eq(known, &tokens);
+            if is_other {
+                *known = tokens;
+            }
+            is_other
+        });
         self.next_index.send_replace(index + 1);
     }
 
     /// Index of the newest applied entry.
     pub fn applied_index(&self) -> Option<u64> {
         self.next_index.borrow().checked_sub(1)
+    }
+
+    /// The access tokens; changes when they do.
+    pub fn tokens(&self) -> watch::Receiver<Arc<AccessTokens>> {
+        self.tokens.subscribe()
     }
 
     /// Changes after every applied entry.

@@ -228,6 +228,9 @@ impl CheckpointSigner {
     }
 
     async fn round(&self) {
+        if let Some(leader) = &self.0.parts.leader {
+            leader.settle().await;
+        }
         self.serve_exact().await;
         match self.0.parts.leader.as_ref().filter(|leader| !leader.leads()) {
             Some(leader) => self.fetch_round(leader).await,

@@ -210,7 +210,10 @@ impl Flusher {
         let _turn = self.shared.flushing.blocking_lock();
         let Some(batch) = Self::batch(parts)? else { return Ok(()) };
         let (sender, durable) = std::sync::mpsc::sync_channel(1);
-        let completion = Box::new(move |result: Result<(), _>| drop(sender.send(result.is_ok())));
+        let completion = Box::new(move |result: Result<(), _>| {
+            // The flush may have been given up.
+            let _ = sender.send(result.is_ok());
+        });
         let enqueued = parts.log_writer.enqueue_applied(batch.applied.last_applied, completion);
         if enqueued.is_err() || durable.recv() != Ok(true) {
             return Err(FlushError::LogEnded);

@@ -12,6 +12,7 @@ use ledger_core::transaction::{Actor, Transaction};
 use ledger_verify::note::{SigningKey, VerifierKey};
 use tokio::sync::Semaphore;
 
+use crate::backup::BACKUPS_AT_ONCE;
 use crate::batcher::{Write, WriteTarget};
 use crate::cluster::{AloneHandler, Cluster, NodeHandler, forward_command};
 use crate::counters::{CounterCells, Counters, add};
@@ -25,7 +26,6 @@ use crate::peers::PeerHandler;
 use crate::randomness::Randomness;
 use crate::snapshots::{SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot};
 use crate::verified_lists::KeptLists;
-use crate::worker::Threads;
 
 /// Administrative commands on their way at once; more are refused with a retry time.
 const ADMIN_COMMANDS_MAX: usize = 64;
@@ -94,6 +94,7 @@ pub(crate) struct Shared {
     admin: Semaphore,
     pub historical_proofs: HistoricalProofs,
     pub maintenance: Arc<Semaphore>,
+    pub backups: Arc<Semaphore>,
     pub thread: NodeThread,
 }
 
@@ -122,10 +123,8 @@ impl Ledger {
         let (node_id, ledger_id) = (directory.node_id(), directory.ledger_id());
         let verifier_key = directory.signing_key().verifier_key();
         let signing_key = directory.signing_key().clone();
-        let randomness = match options.threads {
-            Threads::Own => Randomness::system(),
-            Threads::Inline { seed } => Randomness::seeded(seed),
-        };
+        let seed = options.threads.seed_of(directory.node_id());
+        let randomness = seed.map_or_else(Randomness::system, Randomness::seeded);
         let parts = NodeParts {
             directory,
             stores,
@@ -139,6 +138,7 @@ impl Ledger {
         let lists = KeptLists::default();
         let historical_proofs = HistoricalProofs::new();
         let maintenance = Arc::new(Semaphore::new(1));
+        let backups = Arc::new(Semaphore::new(BACKUPS_AT_ONCE));
         let shared = Shared {
             handles,
             counters,
@@ -153,6 +153,7 @@ impl Ledger {
             admin,
             historical_proofs,
             maintenance,
+            backups,
             thread,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -414,7 +415,7 @@ impl Ledger {
         }
     }
 
-    async fn admin_command(&self, command: Command) -> Result<Option<Outcome>, AdminError> {
+    pub(crate) async fn admin_command(&self, command: Command) -> Result<Option<Outcome>, AdminError> {
         let Ok(_permit) = self.shared.admin.try_acquire() else {
             add(&self.shared.counters.overloads, 1);
             return Err(AdminError::Overloaded { retry_after: ADMIN_RETRY_AFTER });
@@ -431,6 +432,6 @@ impl Ledger {
 }
 
 /// Cannot happen while outcomes match their commands; an error is still better than a wrong answer.
-fn unexpected(outcome: Option<&Outcome>) -> AdminError {
+pub(crate) fn unexpected(outcome: Option<&Outcome>) -> AdminError {
     AdminError::Unavailable { reason: format!("the command was answered with {outcome:?}") }
 }

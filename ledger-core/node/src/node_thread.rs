@@ -34,7 +34,7 @@ use crate::raft::{self, Consensus, ConsensusError, ConsensusParts, LogRetention,
 use crate::randomness::Randomness;
 use crate::read_barrier::{Electorate, ReadBarrier};
 use crate::snapshots::{Installer, SnapshotDesk, SnapshotMaker, SnapshotMakerParts, SnapshotReceiver};
-use crate::worker::{Threads, Worker};
+use crate::worker::Worker;
 
 /// What callers hold of a running node.
 pub(crate) struct NodeHandles {
@@ -89,8 +89,8 @@ pub(crate) async fn start(parts: NodeParts) -> Result<(NodeHandles, NodeThread),
     let (stop, stopped) = mpsc::channel(1);
     let (alive, ended) = watch::channel(());
     let (opened, outcome) = oneshot::channel();
-    match parts.options.threads {
-        Threads::Own => {
+    match parts.options.threads.seed_of(parts.directory.node_id()) {
+        None => {
             let seed = u64::from_le_bytes(random_bytes()?);
             let body = move || {
                 let _alive = alive;
@@ -103,7 +103,7 @@ pub(crate) async fn start(parts: NodeParts) -> Result<(NodeHandles, NodeThread),
             };
             Worker::thread("ledger-raft", body).map(drop).map_err(OpenError::Thread)?;
         }
-        Threads::Inline { seed } => {
+        Some(seed) => {
             drop(Worker::task(async move {
                 let _alive = alive;
                 let _report = PanicReport(parts.failure.clone());

@@ -11,12 +11,22 @@ pub enum Threads {
     #[default]
     Own,
     /// Everything runs as tasks of the runtime that opens the ledger, which must have one thread, and stores are
-    /// called from those tasks. Time is that runtime's clock, and every random number follows from the seed: the same
-    /// seed with the same messages in the same order makes the same steps.
+    /// called from those tasks. Time is that runtime's clock, and every random number follows from the seed and the
+    /// node's number: the same ones with the same messages in the same order make the same steps.
     Inline {
         /// What random numbers follow from.
         seed: u64,
     },
+}
+
+impl Threads {
+    /// The seed of a node: nodes with one seed draw different numbers.
+    pub(crate) fn seed_of(self, node_id: u64) -> Option<u64> {
+        match self {
+            Self::Own => None,
+            Self::Inline { seed } => Some(seed ^ node_id.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        }
+    }
 }
 
 /// A worker that was started.

@@ -18,7 +18,7 @@ use service_kit::listener::ListenError;
 use service_kit::metrics::MetricsHandle;
 use service_kit::probes::Probes;
 use service_kit::ready_line::ReadyNode;
-use service_kit::tls::{Protocol, ServerTls};
+use service_kit::tls::{Followed, Protocol, ServerTls, TlsFiles};
 use service_kit::traces::Traces;
 use service_kit::{
     AuthState, Drain, DrainOutcome, Listener, ListenerLimits, Phase, Readiness, ReadyLine, ServingThreads,
@@ -107,15 +107,15 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
         });
     }
 
-    let tls =
-        settings.tls.as_ref().map(|files| files.load(Protocol::Http2)).transpose().map_err(start_error)?;
+    let follow = |files: TlsFiles| files.follow("listen", Protocol::Http2);
+    let tls = settings.tls.clone().map(follow).transpose().map_err(start_error)?;
     // Both ports before the data: a start that cannot serve must not recover first.
     let metrics_listener = bind("metrics", settings.metrics, Protocol::Http1, None, &settings, busy).await?;
     let listener = bind("listen", settings.listen, Protocol::Http2, tls.as_ref(), &settings, busy).await?;
     let threads = ServingThreads::start("ledger-grpc", serving_threads()).map_err(start_error)?;
     let listener = listener.spread_over(&threads);
     if let Some(tls) = &tls {
-        metrics.watch_certificate("listen", tls.not_after_s);
+        metrics.watch_certificate("listen", tls.certificate_end());
     }
     let metrics_url = reachable_url(&metrics_listener);
     let probes = Probes { readiness: readiness.clone(), metrics: metrics.clone() };
@@ -243,21 +243,25 @@ async fn bind(
     flag: &'static str,
     address: SocketAddr,
     protocol: Protocol,
-    tls: Option<&ServerTls>,
+    tls: Option<&Followed<ServerTls>>,
     settings: &LedgerSettings,
     busy: BusyPort,
 ) -> Result<Listener, ServeError> {
-    let config = || tls.map(|tls| Arc::clone(&tls.config));
     let refused = |source| ServeError::Listen { flag, source };
-    match Listener::bind(flag, address, protocol, config(), &settings.limits).await {
+    let listener = match Listener::bind(flag, address, protocol, None, &settings.limits).await {
         Err(ListenError::Bind { source, .. })
             if busy == BusyPort::TakeFree && source.kind() == io::ErrorKind::AddrInUse =>
         {
             let free = SocketAddr::new(address.ip(), 0);
-            Listener::bind(flag, free, protocol, config(), &settings.limits).await.map_err(refused)
+            Listener::bind(flag, free, protocol, None, &settings.limits).await
         }
-        bound => bound.map_err(refused),
-    }
+        bound => bound,
+    };
+    let listener = listener.map_err(refused)?;
+    Ok(match tls {
+        Some(tls) => listener.following(Arc::new(tls.clone())),
+        None => listener,
+    })
 }
 
 struct Opened {
@@ -266,7 +270,7 @@ struct Opened {
     ledger: Ledger,
 }
 
-/// Opens directory, tokens, stores and engine; waits for disks on a thread of its own.
+/// Opens directory, stores, engine and tokens; waits for disks on a thread of its own.
 async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
     let data = settings.data.clone();
     let options = RedbOptions {
@@ -282,14 +286,15 @@ async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
         let directory = directory.and_then(DataDirectory::copied_for_upgrade).map_err(start_error)?;
         // What runs elsewhere, such as clients that are told the path, has another working directory.
         let path = std::path::absolute(directory.path()).map_err(start_error)?;
-        let tokens = TokenRegistry::open(&path, clock::now_ms()).map_err(start_error)?;
         let stores = EmbeddedStores::open(&path, options).map_err(start_error)?;
-        Ok((directory, path, tokens, stores))
+        Ok((directory, path, stores))
     });
-    let (directory, path, tokens, stores) = opened.await.map_err(start_error)??;
+    let (directory, path, stores) = opened.await.map_err(start_error)??;
     let stores = Stores { log: stores.log, state: stores.state };
     let ledger = Ledger::open(directory, stores, settings.engine.clone()).await.map_err(start_error)?;
-    Ok(Opened { path, tokens: Arc::new(tokens), ledger })
+    let tokens = Arc::new(TokenRegistry::new(ledger.clone(), &path));
+    tokens.ensure_first(clock::now_ms()).await.map_err(start_error)?;
+    Ok(Opened { path, tokens, ledger })
 }
 
 /// A disk without room makes the server read-only before it makes it fail. It stays ready, and says so.

@@ -6,6 +6,7 @@ mod commands;
 mod compose;
 mod discovery;
 mod failure;
+mod moment;
 mod output;
 mod record;
 mod server_flags;

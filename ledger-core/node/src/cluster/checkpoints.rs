@@ -36,6 +36,14 @@ impl LeaderCheckpoints {
         self.leader.consensus.status().is_leader && *self.ready.borrow()
     }
 
+    /// A node that has just begun to lead signs as soon as it is ready.
+    pub async fn settle(&self) {
+        if self.leader.consensus.status().is_leader {
+            let mut ready = self.ready.clone();
+            let _ = tokio::time::timeout(APPLY_TIMEOUT, ready.wait_for(|ready| *ready)).await;
+        }
+    }
+
     /// The newest checkpoint of each vault, over at least as many blocks as are asked for, all of them applied here.
     pub async fn newest(
         &self,

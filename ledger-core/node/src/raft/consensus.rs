@@ -80,6 +80,9 @@ pub(crate) enum ConsensusError {
     /// The membership did not change.
     #[error("the membership cannot change now: {reason}")]
     Membership { reason: String },
+    /// Another change is under way, or the leader has just begun to lead: it works a little later.
+    #[error("another change of the membership is under way: {reason}")]
+    MembershipBusy { reason: String },
     /// The leader was asked, and does not know the outcome.
     #[error("the leader answers: {reason}")]
     Leader { reason: String },

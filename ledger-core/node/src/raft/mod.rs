@@ -20,7 +20,7 @@ mod wire;
 
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
 pub(crate) use members::{Heartbeats, Members};
-pub(crate) use record::sole_voter;
+pub(crate) use record::{member_count, sole_voter};
 pub(crate) use retention::{LogRetention, RetentionBounds};
 
 use ledger_core::command::Outcome;

@@ -63,6 +63,9 @@ impl fmt::Display for ProposalData {
             Command::SetRetention { .. } => "set retention",
             Command::Compact => "compact",
             Command::NameCluster { .. } => "name cluster",
+            Command::PutToken { .. } => "put token",
+            Command::RevokeToken { .. } => "revoke token",
+            Command::FirstTokens { .. } => "first tokens",
         };
         write!(f, "{kind}, {} bytes", self.encoded.len())
     }

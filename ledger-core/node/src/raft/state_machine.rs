@@ -50,11 +50,6 @@ pub(crate) struct StateMachine {
     pub installer: Arc<Installer>,
 }
 
-/// A snapshot of another node arrived.
-#[derive(Debug, thiserror::Error)]
-#[error("this release takes no snapshots from peers: restore this node from a snapshot file")]
-struct NoInstallation;
-
 /// Applying cannot go on because the flusher has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the overlay is full and the flusher has ended")]

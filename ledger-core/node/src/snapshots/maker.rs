@@ -192,6 +192,11 @@ impl SnapshotMaker {
         lock(&self.0.work).clone()
     }
 
+    /// Whether the node stops.
+    pub fn is_stopping(&self) -> bool {
+        *lock(&self.0.stopping)
+    }
+
     /// Breaks off what is being written and begins nothing until [`release`](Self::release).
     pub fn hold_back(&self) {
         self.0.held_back.store(true, Ordering::SeqCst);
@@ -348,7 +353,7 @@ impl SnapshotMaker {
     }
 
     /// A view of everything that is applied now, with the signed tips of its vaults.
-    async fn begin(&self) -> Result<(Box<dyn StateView>, Header), SnapshotFailure> {
+    pub(crate) async fn begin(&self) -> Result<(Box<dyn StateView>, Header), SnapshotFailure> {
         for _ in 0..ATTEMPTS_MAX {
             self.flush().await?;
             let view = self.0.parts.store.view().map_err(StateError::from)?;

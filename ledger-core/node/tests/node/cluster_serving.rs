@@ -50,10 +50,11 @@ async fn a_vault_that_differs_from_the_leaders_is_fenced_and_recovers() {
     cluster.create_vault(leader).await;
     cluster.write(leader, put("key", "value")).await;
     cluster.converge().await;
-    let follower = cluster.nodes[(leader + 1) % 3].ledger();
+    let node = &cluster.nodes[(leader + 1) % 3];
+    let follower = node.ledger();
     until("the replicas are compared", || follower.counters().tips_compared > 0).await;
     assert_eq!(follower.counters().vaults_diverged, 0);
-    cluster.network.forge_answers(PeerMethod::Tips);
+    cluster.network.forge_answers(PeerMethod::Tips, node.address());
     cluster.write(leader, put("key", "other")).await;
     until("the follower fences the vault", || follower.counters().vaults_diverged == 1).await;
     let refused = follower.get(&vault(), &key("key"), Consistency::Eventual).await.unwrap_err();

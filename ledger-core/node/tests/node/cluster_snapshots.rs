@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ledger_core::entity::EntityValue;
+use ledger_core::ledger_state::IntegrityDepth;
 use ledger_core::memory::MemoryLogStore;
 use ledger_core::ports::{LogChange, LogStore};
 use ledger_core::transaction::{Action, Operation, Transaction};
 use ledger_node::peers::PeerMethod;
-use ledger_node::{
-    Bootstrap, Consistency, IntegrityDepth, MembershipChange, OpenError, Options, WatchContent, WatchRequest,
-};
+use ledger_node::{Bootstrap, Consistency, MembershipChange, OpenError, Options, WatchContent, WatchRequest};
 
 use super::cluster_setting::{TestCluster, until};
 use super::peer_network::Fate;
@@ -129,7 +128,7 @@ async fn a_new_member_of_an_idle_cluster_whose_log_is_purged_catches_up_and_vote
     cluster.converge().await;
     let read =
         cluster.nodes[index].ledger().get(&vault(), &key("colour"), Consistency::Eventual).await.unwrap();
-    assert_eq!(read.value.map(|entity| entity.value.as_slice().to_vec()), Some(b"blue".to_vec()));
+    assert_eq!(read.value.map(|entity| entity.value.to_vec()), Some(b"blue".to_vec()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,8 +295,7 @@ async fn a_hundred_thousand_keys_are_installed_while_a_reader_reads() {
         while !ends.load(Ordering::SeqCst) {
             for name in ["key:000000", "key:050000", "key:099999"] {
                 let read = ledger.get(&vault(), &key(name), Consistency::Eventual).await.unwrap();
-                let value =
-                    read.value.map(|entity| entity.value.as_slice().to_vec()).expect("every key is there");
+                let value = read.value.map(|entity| entity.value.to_vec()).expect("every key is there");
                 // Once the new content was seen the old one never is.
                 assert!(value == b"round 2" || (value == b"round 1" && !newer), "{value:?} after {newer}");
                 newer |= value == b"round 2";

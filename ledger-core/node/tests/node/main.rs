@@ -1,8 +1,10 @@
 //! Claims about a node, each through the public façade.
 
+mod backups;
 mod checkpoints;
 mod cluster;
 mod cluster_identity;
+mod cluster_inline;
 mod cluster_membership;
 mod cluster_serving;
 mod cluster_setting;
@@ -13,8 +15,10 @@ mod expiry;
 mod failures;
 mod fencing;
 mod format_fixture;
+mod forming;
 mod history;
 mod lists;
+mod node_directory;
 mod observed_stores;
 mod peer_network;
 mod reads;

@@ -34,8 +34,8 @@ struct State {
     sent: u64,
     /// Answers to these are lost.
     unanswered: BTreeSet<u8>,
-    /// The last byte of answers to these is another one.
-    forged: BTreeSet<u8>,
+    /// The last byte of answers to these, for the node at this address, is another one.
+    forged: BTreeSet<(u8, String)>,
     hook: Option<Hook>,
 }
 
@@ -90,8 +90,8 @@ impl PeerNetwork {
         self.0.lock().unwrap().unanswered.insert(method as u8);
     }
 
-    pub fn forge_answers(&self, method: PeerMethod) {
-        self.0.lock().unwrap().forged.insert(method as u8);
+    pub fn forge_answers(&self, method: PeerMethod, to: &str) {
+        self.0.lock().unwrap().forged.insert((method as u8, to.to_owned()));
     }
 
     /// What a peer at `to` says to a request, whoever sends it.
@@ -111,8 +111,8 @@ impl PeerNetwork {
         state.handlers.get(to).cloned()
     }
 
-    fn carried(&self, method: PeerMethod, answer: Bytes) -> Bytes {
-        let is_forged = self.0.lock().unwrap().forged.contains(&(method as u8));
+    fn carried(&self, method: PeerMethod, to: &str, answer: Bytes) -> Bytes {
+        let is_forged = self.0.lock().unwrap().forged.contains(&(method as u8, to.to_owned()));
         let mut bytes = answer.to_vec();
         if let Some(last) = bytes.last_mut().filter(|_| is_forged) {
             *last ^= 1;
@@ -156,7 +156,7 @@ impl PeerTransport for Transport {
                 return Err(unreachable());
             }
             match answer {
-                Ok(Ok(answer)) => Ok(self.network.carried(method, answer)),
+                Ok(Ok(answer)) => Ok(self.network.carried(method, &self.address, answer)),
                 Ok(Err(refusal)) => Err(PeerError::Refused { address: address.to_owned(), refusal }),
                 Err(_) => Err(PeerError::Timeout { address: address.to_owned(), timeout }),
             }

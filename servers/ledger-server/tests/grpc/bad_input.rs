@@ -8,6 +8,7 @@ use ledger_proto::v1::condition::Kind;
 use ledger_proto::v1::list_relationships_request::By;
 use ledger_proto::v1::operation::Action;
 use ledger_proto::v1::verified_read_request::Subject;
+use prost::Message;
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 
@@ -416,6 +417,26 @@ async fn bad_administration(server: &TestServer, cases: &mut Cases) {
     }
 }
 
+/// What is wrong with the message; what is wrong with one call is that call's own refusal.
+async fn bad_streams(server: &TestServer, cases: &mut Cases) {
+    let token = std::fs::read_to_string(server.tokens.admin_token_file().unwrap()).unwrap();
+    let authorization = format!("Bearer {}", token.trim_end());
+    let channel = server.endpoint().connect().await.unwrap();
+    let get = v1::GetRequest { vault: main_vault(), key: "k".to_owned(), consistency: 0 };
+    let call = |id| v1::Call { id, call: Some(v1::call::Call::Get(get.clone())) };
+    let batches = [
+        (vec![call(1), v1::Call { id: 2, call: None }], "calls[1].call"),
+        (vec![call(1), call(2), call(1)], "calls[2].id"),
+        ((0..1_025).map(call).collect(), "calls"),
+    ];
+    for (calls, field) in batches {
+        let body = v1::CallBatch { calls }.encode_to_vec().into();
+        let path = "/strongroom.ledger.v1.CallService/Call";
+        let answer = raw_call(channel.clone(), path, Some(&authorization), body).await;
+        cases.field("Call", answer.map(Response::new), field);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bad_field_of_every_call_is_refused_by_name_and_changes_nothing() {
     let server = TestServer::start().await;
@@ -430,6 +451,7 @@ async fn every_bad_field_of_every_call_is_refused_by_name_and_changes_nothing() 
     bad_numbers(&server, &mut cases).await;
     bad_writes(&server, &mut cases).await;
     bad_administration(&server, &mut cases).await;
+    bad_streams(&server, &mut cases).await;
     assert_eq!(server.fingerprint(), before);
     let without_fields = ["GetNodeInfo", "ListTokens", "CreateSnapshot", "ListSnapshots", "ForceGc"];
     for path in ledger_methods() {

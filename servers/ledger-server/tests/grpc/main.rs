@@ -2,7 +2,10 @@
 
 mod access;
 mod bad_input;
+mod call_stream;
 mod calls;
+mod cluster;
+mod cluster_setting;
 mod disk;
 mod documentation;
 mod history;

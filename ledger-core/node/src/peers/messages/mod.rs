@@ -12,10 +12,9 @@ pub(crate) use consensus::{
 };
 pub(crate) use service::{
     CheckpointAnswer, CheckpointRequest, ForwardedFailure, ForwardedWrite, JoinAnswer, JoinRequest,
-    MembershipAnswer, MembershipRequest, NodeInfoAnswer, ProposeAnswer, ProposeRequest, ReadIndexAnswer,
-    ReadIndexRequest, TipsAnswer, TipsRequest, VaultTip,
+    MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
+    TipsAnswer, TipsRequest, VaultTip,
 };
-
 pub(crate) use snapshot::{
     SnapshotChunk, SnapshotChunkAnswer, SnapshotInstall, SnapshotInstallAnswer, SnapshotOffer,
     SnapshotOfferAnswer,

@@ -7,7 +7,7 @@ use ledger_verify::Hash;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{MembershipChange, MembershipError};
-use crate::peers::{ClusterId, MemberRecord, PeerIdentity};
+use crate::peers::{ClusterId, MemberRecord};
 
 /// Asks the leader how far a read must wait.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,16 +138,4 @@ impl std::fmt::Debug for JoinAnswer {
             .field("members", &self.members)
             .finish_non_exhaustive()
     }
-}
-
-/// Who answers, and whom it knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NodeInfoAnswer {
-    pub identity: PeerIdentity,
-    pub peer_address: String,
-    pub client_url: String,
-    pub cluster: Option<ClusterId>,
-    pub term: u64,
-    pub leader: Option<u64>,
-    pub members: Vec<MemberRecord>,
 }
