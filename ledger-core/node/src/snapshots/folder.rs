@@ -125,11 +125,6 @@ impl SnapshotFolder {
         sync(&self.path)
     }
 
-    /// Where the snapshots are.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn path_of(&self, index: u64) -> PathBuf {
         self.path.join(format!("{index:0width$}.{EXTENSION}", width = INDEX_DIGITS))
     }
