@@ -58,6 +58,7 @@ mod access_tokens;
 mod applied_state;
 pub mod backup;
 mod batcher;
+mod blocking_work;
 mod checkpoint_signer;
 mod clock;
 mod cluster;
