@@ -13,7 +13,7 @@ use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
 
 use super::log::Log;
-use super::network::PeerNetwork;
+use super::network::{MemberAddresses, PeerNetwork};
 use super::retention::LogRetention;
 use super::state_machine::StateMachine;
 use super::{LedgerRaft, Member, NodeId, ProposalData};
@@ -139,6 +139,7 @@ impl Consensus {
 
     /// Starts the engine on the current runtime, after it has applied what is known to be committed.
     pub async fn start(parts: ConsensusParts, log: StoredLog) -> Result<Self, ConsensusError> {
+        let addresses = MemberAddresses::default();
         let state_machine = StateMachine {
             ledger: Arc::clone(&parts.ledger),
             flusher: parts.flusher,
@@ -149,12 +150,14 @@ impl Consensus {
             log: log.0.clone(),
             desk: parts.desk.clone(),
             installer: Arc::clone(&parts.installer),
+            addresses: addresses.clone(),
         };
         let start = |error: String| ConsensusError::Start { reason: error };
         let config = settings(&parts.timing).validate().map_err(|error| start(error.to_string()))?;
         let network = PeerNetwork {
             calls: parts.calls,
             clocks: Arc::clone(&parts.clocks),
+            addresses,
             retention: Arc::clone(&parts.retention),
             desk: parts.desk,
             counters: parts.counters,

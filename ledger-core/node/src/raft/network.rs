@@ -1,7 +1,8 @@
 //! The engine's messages on their way to peers: encoded, sent with a timeout of their kind, errors named.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,10 +62,26 @@ pub(crate) struct PeerNetwork {
     /// `None` = this ledger runs alone.
     pub calls: Option<PeerCalls>,
     pub clocks: Arc<PeerClocks>,
+    pub addresses: MemberAddresses,
     pub retention: Arc<LogRetention>,
     pub desk: SnapshotDesk,
     pub counters: Arc<CounterCells>,
     pub blocking: BlockingWork,
+}
+
+/// Where members are by the newest applied membership: the engine keeps the address that it began to send to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MemberAddresses(Arc<RwLock<BTreeMap<NodeId, MemberRecord>>>);
+
+impl MemberAddresses {
+    pub fn replace(&self, membership: &openraft::Membership<NodeId, Member>) {
+        let records = membership.nodes().filter_map(|(id, node)| Some((*id, node.record.clone()?)));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = records.collect();
+    }
+
+    fn of(&self, node: NodeId) -> Option<MemberRecord> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    }
 }
 
 impl RaftNetworkFactory<LedgerRaft> for PeerNetwork {
@@ -96,7 +113,8 @@ impl PeerClient {
 
     async fn send(&self, method: PeerMethod, body: Bytes, timeout: Duration) -> Result<Bytes, NetworkError> {
         let calls = self.network.calls.as_ref().ok_or(NetworkError::Alone)?;
-        let member = self.member.as_ref().ok_or(NetworkError::NoAddress(self.target))?;
+        let applied = self.network.addresses.of(self.target);
+        let member = applied.as_ref().or(self.member.as_ref()).ok_or(NetworkError::NoAddress(self.target))?;
         Ok(calls.call(member, method, body, timeout).await?)
     }
 

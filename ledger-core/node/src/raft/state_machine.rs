@@ -13,6 +13,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
 use super::log::Log;
+use super::network::MemberAddresses;
 use super::{EngineLogId, Entry, LedgerRaft, Snapshot, SnapshotMeta, StoredMembershipOf, record};
 use crate::applied_state::AppliedLedger;
 use crate::counters::{CounterCells, add};
@@ -48,6 +49,7 @@ pub(crate) struct StateMachine {
     pub log: Log,
     pub desk: SnapshotDesk,
     pub installer: Arc<Installer>,
+    pub addresses: MemberAddresses,
 }
 
 /// Applying cannot go on because the flusher has ended.
@@ -80,6 +82,7 @@ impl StateMachine {
             EntryPayload::Membership(membership) => {
                 let encoded = record::encode_membership(Some(&entry.log_id), membership).map_err(shared)?;
                 state.apply_membership(at, encoded);
+                self.addresses.replace(membership);
                 None
             }
         };
