@@ -49,8 +49,6 @@ pub enum Mistake {
     None,
     /// A promise is given before it is stored, and then it is not.
     PromiseForgotten,
-    /// A coordinator takes its own promise back although it goes on.
-    CoordinatorForgets,
     /// Addresses that do not answer are taken off the list.
     SilentIgnored,
 }
@@ -496,7 +494,6 @@ impl World {
                 let coordinates = promise.members[0].identity == disk.me;
                 let forgotten = match mistake {
                     Mistake::PromiseForgotten => !coordinates,
-                    Mistake::CoordinatorForgets => coordinates,
                     _ => false,
                 };
                 disk.promise = (!forgotten).then_some(promise);
