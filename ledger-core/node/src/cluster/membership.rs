@@ -15,6 +15,11 @@ pub(crate) const ADD_WAIT: Duration = Duration::from_secs(30);
 /// How long a follower waits for the leader's answer: longer than the leader itself needs.
 const ASK_TIMEOUT: Duration = Duration::from_secs(40);
 
+/// Leaders that are asked to take a node out, when the lead moves meanwhile.
+const LEADERS_MAX: usize = 3;
+/// How long whoever takes the leader out waits for its successor.
+const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A change of the membership that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -163,9 +168,33 @@ pub(super) async fn publish(parts: &ClusterParts, member: MemberRecord) -> Resul
 
 pub(super) async fn remove(parts: &ClusterParts, node_id: u64) -> Result<MembershipChange, MembershipError> {
     in_a_cluster(parts)?;
+    for _ in 0..LEADERS_MAX {
+        let before = parts.consensus.status().leader;
+        match remove_once(parts, node_id).await {
+            Ok(Some(change)) => return Ok(change),
+            // The leader, who is to be taken out, has handed over: its successor is asked.
+            Ok(None) => {}
+            // That it has may become known before its answer comes.
+            Err(MembershipError::Unavailable { .. })
+                if before == Some(node_id) && *parts.leader.borrow() != before => {}
+            Err(error) => return Err(error),
+        }
+        let mut leader = parts.leader.clone();
+        let successor = leader.wait_for(|leader| leader.is_some_and(|id| id != node_id));
+        // Without one the next attempt says so.
+        let _ = tokio::time::timeout(SUCCESSOR_TIMEOUT, successor).await;
+    }
+    Err(MembershipError::NoLeader { leader: *parts.leader.borrow() })
+}
+
+/// `None` = the leader, who is to be taken out, has handed the lead over.
+async fn remove_once(
+    parts: &ClusterParts,
+    node_id: u64,
+) -> Result<Option<MembershipChange>, MembershipError> {
     let leads = parts.consensus.status().is_leader;
     if leads && node_id != parts.node_id {
-        return parts.steward.remove(node_id).await;
+        return parts.steward.remove(node_id).await.map(Some);
     }
     if leads {
         if parts.consensus.members().voters.len() <= 1 {
@@ -175,7 +204,8 @@ pub(super) async fn remove(parts: &ClusterParts, node_id: u64) -> Result<Members
         parts.steward.transfer(None).await?;
     }
     match ask(parts, MembershipRequest::Remove(node_id)).await? {
-        MembershipAnswer::Changed(change) => Ok(change),
+        MembershipAnswer::Changed(change) => Ok(Some(change)),
+        MembershipAnswer::Transferred { .. } => Ok(None),
         other => Err(unexpected(other)),
     }
 }

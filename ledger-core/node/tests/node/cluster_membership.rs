@@ -107,6 +107,19 @@ async fn a_leader_that_leaves_lets_its_successor_take_it_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn any_node_may_be_asked_to_take_the_leader_out() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    let (asked, id) = ((leader + 1) % 3, cluster.nodes[leader].id());
+    let change = cluster.nodes[asked].ledger().cluster().remove(id).await.unwrap();
+    assert!(matches!(change, MembershipChange::Removed { node_id, .. } if node_id == id), "{change:?}");
+    let next = cluster.leader_among(|index| index != leader).await;
+    assert_eq!(voters(&cluster, next).len(), 2);
+    cluster.write(next, put("key", "value")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_change_leaves_the_cluster_without_a_quorum() {
     let mut cluster = grown(3).await;
     let leader = cluster.leader().await;
