@@ -73,11 +73,8 @@ fn nothing_is_overwritten_and_what_cannot_work_is_refused() {
         assert_eq!(home.run(&arguments).code, 2, "{name:?}");
     }
     for address in ["node-b", "*.example.com", "not a name", "300.1.1.1"] {
-        let arguments = [
-            &["certs", "node", "node-c", "--ca", "certs", "--out", "certs", "--address"],
-            [address].as_slice(),
-        ];
-        assert_eq!(home.refusal(2, &arguments.concat())["code"], "USAGE", "{address:?}");
+        let arguments = ["certs", "node", "node-c", "--ca", "certs", "--out", "certs", "--address", address];
+        assert_eq!(home.refusal(2, &arguments)["code"], "USAGE", "{address:?}");
     }
     for days in ["0", "-1", "100000"] {
         assert_eq!(home.run(&["certs", "ca", "--out", "x", &format!("--days={days}")]).code, 2, "{days}");
