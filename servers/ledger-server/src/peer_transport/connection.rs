@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::body::Body;
 
+use super::limits::CALLS_PER_LINK_MAX;
 use super::{PeerLimits, Security, is_loopback};
 
 /// What is read of the peer's first words at once: its HTTP/2 settings have some dozen bytes.
@@ -100,6 +101,9 @@ fn http2_builder(limits: &PeerLimits) -> http2::Builder<TokioExecutor> {
         .max_frame_size(limits.listener.frame_bytes_max)
         .max_header_list_size(limits.listener.header_list_bytes_max)
         .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        // Calls that were given up: their late answers are no errors.
+        .max_concurrent_reset_streams(CALLS_PER_LINK_MAX)
+        .max_local_error_reset_streams(limits.listener.local_error_resets_max)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout)
         .keep_alive_while_idle(true);

@@ -80,6 +80,7 @@ async fn more_calls_than_may_wait_for_one_peer_are_refused_as_busy() {
     };
     let late = |outcome: &&Result<_, PeerError>| matches!(outcome, Err(PeerError::Timeout { .. }));
     assert_eq!(outcomes.iter().filter(busy).count(), CALLS - 1_024);
-    assert_eq!(outcomes.iter().filter(late).count(), 1_024);
+    let others: Vec<_> = outcomes.iter().filter(|outcome| !busy(outcome) && !late(outcome)).collect();
+    assert!(others.is_empty(), "{} others, such as {:?}", others.len(), others.first());
     assert!(a.ask(&b).await.is_ok(), "and the connection works on");
 }

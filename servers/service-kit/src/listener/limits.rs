@@ -74,6 +74,9 @@ impl ListenerLimits {
             connections_max: 256,
             streams_per_connection_max: 256,
             requests_per_connection_max: 256,
+            // Many calls end together when their time is up, some before they were looked at. Who sends them is known.
+            pending_accept_resets_max: 4_096,
+            local_error_resets_max: 65_536,
             keepalive_interval: Duration::from_secs(5),
             keepalive_timeout: Duration::from_secs(5),
             stream_window_bytes: 16 << 20,
