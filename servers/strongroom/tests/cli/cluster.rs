@@ -33,7 +33,7 @@ fn what_a_ledger_alone_cannot_do_is_refused_by_its_reason() {
     assert_eq!(home.run(&half).code, 2, "a number alone is not an identity");
     assert_eq!(home.refusal(3, &["ledger", "cluster", "remove", "nobody"])["code"], "UNKNOWN_NODE");
     assert_eq!(home.refusal(3, &["ledger", "cluster", "transfer", "nobody"])["code"], "UNKNOWN_NODE");
-    assert_eq!(home.refusal(1, &["ledger", "cluster", "leave"])["code"], "WOULD_LOSE_QUORUM");
+    assert_eq!(home.refusal(1, &["ledger", "cluster", "leave"])["code"], "NOT_IN_CLUSTER");
     let two = format!("{0},{0}", server.url());
     assert_eq!(home.refusal(2, &["ledger", "cluster", "leave", "--url", &two])["code"], "USAGE");
 }
