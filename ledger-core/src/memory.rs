@@ -11,8 +11,9 @@ use bytes::Bytes;
 
 use crate::names::VaultId;
 use crate::ports::{
-    AppliedState, LogChange, LogExtent, LogId, LogRecord, LogSnapshot, LogStore, ScanRange, SignedMark,
-    StateBatch, StateStore, StateView, StoreError, StoredVote, Table,
+    AppliedState, BatchRefused, InstallOrder, LogChange, LogExtent, LogId, LogRecord, LogSnapshot, LogStore,
+    RowChange, ScanRange, SignedMark, StateBatch, StateInstall, StateStore, StateView, StoreError,
+    StoredVote, Table,
 };
 
 /// What stays of a [`MemoryLogStore`] when it is dropped; clones share the content.
@@ -128,13 +129,15 @@ struct StateImage {
 #[derive(Debug, Default)]
 pub struct MemoryStateStore {
     disk: MemoryStateDisk,
-    gate: CommitGate,
+    gate: Arc<CommitGate>,
+    /// Held by the install that is under way.
+    installing: Arc<()>,
 }
 
 impl MemoryStateStore {
     /// Opens the state that `disk` holds.
     pub fn open(disk: &MemoryStateDisk) -> Self {
-        Self { disk: disk.clone(), gate: CommitGate::default() }
+        Self { disk: disk.clone(), ..Self::default() }
     }
 
     fn rows(&self, table: Table) -> Option<Arc<Rows>> {
@@ -175,6 +178,72 @@ impl StateStore for MemoryStateStore {
     fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
         let image = lock(&self.disk.0);
         Ok(Box::new(MemoryStateView { tables: image.tables.clone(), applied: image.applied.clone() }))
+    }
+
+    fn begin_install(&self) -> Result<Box<dyn StateInstall>, StoreError> {
+        // The lock keeps a second caller from counting before the first has its share.
+        let _image = lock(&self.disk.0);
+        if Arc::strong_count(&self.installing) > 1 {
+            return Err(refused(BEGIN_INSTALL, BatchRefused::InstallUnderWay));
+        }
+        Ok(Box::new(MemoryStateInstall {
+            disk: self.disk.clone(),
+            gate: Arc::clone(&self.gate),
+            _turn: Arc::clone(&self.installing),
+            order: InstallOrder::default(),
+            tables: BTreeMap::new(),
+            applied: None,
+        }))
+    }
+}
+
+const BEGIN_INSTALL: &str = "begin to replace the state";
+const INSTALL: &str = "replace the state";
+
+fn refused(action: &'static str, refused: BatchRefused) -> StoreError {
+    StoreError::Engine { action, source: Box::new(refused) }
+}
+
+/// A [`StateInstall`] of a [`MemoryStateStore`].
+struct MemoryStateInstall {
+    disk: MemoryStateDisk,
+    gate: Arc<CommitGate>,
+    _turn: Arc<()>,
+    order: InstallOrder,
+    tables: BTreeMap<Table, Arc<Rows>>,
+    applied: Option<AppliedState>,
+}
+
+impl StateInstall for MemoryStateInstall {
+    fn put(&mut self, rows: &[RowChange]) -> Result<(), StoreError> {
+        self.order.put(rows).map_err(|why| refused(INSTALL, why))?;
+        for row in rows {
+            if let Some(value) = &row.value {
+                let table = Arc::make_mut(self.tables.entry(row.table).or_default());
+                table.insert(row.key.clone(), value.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, applied: &AppliedState) -> Result<(), StoreError> {
+        self.order.seal().map_err(|why| refused(INSTALL, why))?;
+        self.applied = Some(applied.clone());
+        Ok(())
+    }
+
+    fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
+        self.order.check_sealed().map_err(|why| refused(INSTALL, why))?;
+        Ok(Box::new(MemoryStateView { tables: self.tables.clone(), applied: self.applied.clone() }))
+    }
+
+    fn publish(self: Box<Self>) -> Result<(), StoreError> {
+        self.order.check_sealed().map_err(|why| refused(INSTALL, why))?;
+        let Self { disk, gate, tables, applied, .. } = *self;
+        gate.commit(INSTALL, || {
+            *lock(&disk.0) = StateImage { tables, applied };
+            Ok(())
+        })
     }
 }
 

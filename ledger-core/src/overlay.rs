@@ -114,6 +114,11 @@ impl Overlay {
         Self { store, active: Layer::default(), frozen: None }
     }
 
+    /// Lets the layers stand in front of another store, which has the same rows.
+    pub(crate) fn move_to(&mut self, store: Arc<dyn StateStore>) {
+        self.store = store;
+    }
+
     /// Bytes of both layers.
     pub(crate) fn bytes(&self) -> usize {
         self.active.bytes + self.frozen.as_ref().map_or(0, |layer| layer.bytes)

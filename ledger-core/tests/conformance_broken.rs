@@ -6,8 +6,8 @@ use bytes::Bytes;
 use ledger_core::conformance;
 use ledger_core::memory::{MemoryLogDisk, MemoryLogStore, MemoryStateDisk, MemoryStateStore};
 use ledger_core::ports::{
-    AppliedState, LogChange, LogRecord, LogSnapshot, LogStore, ScanRange, StateBatch, StateStore, StateView,
-    StoreError, Table,
+    AppliedState, InstallOrder, LogChange, LogRecord, LogSnapshot, LogStore, RowChange, ScanRange,
+    StateBatch, StateInstall, StateStore, StateView, StoreError, Table,
 };
 
 /// Fails unless `suite` panics.
@@ -202,6 +202,8 @@ enum StateDefect {
     GoesOnAfterAnError,
     ViewsWhatCameLater,
     ViewsAnotherMark,
+    InstallsRowByRow,
+    InstallsTwiceAtOnce,
 }
 
 /// A view that reads the store as it is now.
@@ -390,6 +392,55 @@ impl StateStore for BrokenState {
             _ => self.inner.view(),
         }
     }
+
+    fn begin_install(&self) -> Result<Box<dyn StateInstall>, StoreError> {
+        let inner = MemoryStateStore::open(&self.disk).begin_install()?;
+        Ok(match self.defect {
+            StateDefect::InstallsRowByRow => {
+                let store = MemoryStateStore::open(&self.disk);
+                Box::new(InstallInPlace { store, rows: Vec::new(), sealed: None })
+            }
+            StateDefect::InstallsTwiceAtOnce => inner,
+            _ => self.inner.begin_install()?,
+        })
+    }
+}
+
+/// New content written over the old one: what only that has stays.
+struct InstallInPlace {
+    store: MemoryStateStore,
+    rows: Vec<RowChange>,
+    sealed: Option<AppliedState>,
+}
+
+impl StateInstall for InstallInPlace {
+    fn put(&mut self, rows: &[RowChange]) -> Result<(), StoreError> {
+        let mut order = InstallOrder::default();
+        let refused = |why| StoreError::Engine { action: "install", source: Box::new(why) };
+        order.put(&self.rows).and_then(|()| order.put(rows)).map_err(refused)?;
+        if self.sealed.is_some() {
+            return Err(StoreError::Poisoned);
+        }
+        self.rows.extend_from_slice(rows);
+        Ok(())
+    }
+
+    fn seal(&mut self, applied: &AppliedState) -> Result<(), StoreError> {
+        self.sealed = Some(applied.clone());
+        Ok(())
+    }
+
+    fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
+        let applied = self.sealed.clone().ok_or(StoreError::Poisoned)?;
+        let alone = MemoryStateStore::default();
+        alone.commit(&StateBatch { dropped_vaults: Vec::new(), rows: self.rows.clone(), applied })?;
+        alone.view()
+    }
+
+    fn publish(self: Box<Self>) -> Result<(), StoreError> {
+        let applied = self.sealed.clone().ok_or(StoreError::Poisoned)?;
+        self.store.commit(&StateBatch { dropped_vaults: Vec::new(), rows: self.rows.clone(), applied })
+    }
 }
 
 fn state_opener(defect: StateDefect) -> impl Fn() -> BrokenState {
@@ -401,7 +452,7 @@ fn state_opener(defect: StateDefect) -> impl Fn() -> BrokenState {
 fn the_state_suite_catches_each_defect_under_its_guarantee() {
     use StateDefect as D;
     use conformance::state_store as suite;
-    let catches: [(D, fn(D)); 16] = [
+    let catches: [(D, fn(D)); 18] = [
         (D::AppliesHalfABatch, |defect| suite::g1_atomic(state_opener(defect))),
         (D::ForgetsTheMarkAtRestart, |defect| suite::g2_durable(state_opener(defect))),
         (D::ForgetsBlocksAtRestart, |defect| suite::g2_durable(state_opener(defect))),
@@ -418,6 +469,8 @@ fn the_state_suite_catches_each_defect_under_its_guarantee() {
         (D::GoesOnAfterAnError, |defect| suite::g7_fail_stop(state_opener(defect))),
         (D::ViewsWhatCameLater, |defect| suite::g8_consistent_view(state_opener(defect))),
         (D::ViewsAnotherMark, |defect| suite::g8_consistent_view(state_opener(defect))),
+        (D::InstallsRowByRow, |defect| suite::g9_installed_whole(state_opener(defect))),
+        (D::InstallsTwiceAtOnce, |defect| suite::g9_installed_whole(state_opener(defect))),
     ];
     for (defect, run) in catches {
         caught(&format!("{defect:?}"), || run(defect));

@@ -16,7 +16,8 @@ use ledger_core::ledger_state::{
 use ledger_core::memory::MemoryStateStore;
 use ledger_core::names::{LedgerId, VaultId};
 use ledger_core::ports::{
-    AppliedState, LogId, RowChange, ScanRange, StateBatch, StateStore, StateView, StoreError, Table,
+    AppliedState, LogId, RowChange, ScanRange, StateBatch, StateInstall, StateStore, StateView, StoreError,
+    Table,
 };
 use ledger_core::relationship::{Relation, Relationship, Resource, Subject};
 use ledger_core::transaction::{Action, Actor, IdempotencyKey, Operation, Transaction};
@@ -77,6 +78,10 @@ impl StateStore for Disk {
 
     fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
         self.rows.view()
+    }
+
+    fn begin_install(&self) -> Result<Box<dyn StateInstall>, StoreError> {
+        self.rows.begin_install()
     }
 }
 

@@ -635,6 +635,12 @@ impl StateStore for OneCorruptRow {
     fn view(&self) -> Result<Box<dyn ledger_core::ports::StateView>, ledger_core::ports::StoreError> {
         self.store.view()
     }
+
+    fn begin_install(
+        &self,
+    ) -> Result<Box<dyn ledger_core::ports::StateInstall>, ledger_core::ports::StoreError> {
+        self.store.begin_install()
+    }
 }
 
 #[test]

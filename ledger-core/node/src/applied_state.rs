@@ -1,5 +1,6 @@
 //! The state that a node has applied, shared between the one task that applies and many readers.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ledger_core::access_token::AccessTokens;
@@ -16,6 +17,8 @@ pub(crate) struct AppliedLedger {
     state: RwLock<LedgerState>,
     /// Index after the newest applied entry; 0 = nothing applied.
     next_index: watch::Sender<u64>,
+    /// How often the whole state was replaced.
+    replacements: AtomicU64,
     /// The access tokens of the state.
     tokens: watch::Sender<Arc<AccessTokens>>,
 }
@@ -24,7 +27,31 @@ impl AppliedLedger {
     pub fn new(state: LedgerState) -> Self {
         let next_index = watch::Sender::new(next_index(&state));
         let tokens = watch::Sender::new(Arc::clone(state.tokens()));
-        Self { state: RwLock::new(state), next_index, tokens }
+        Self { state: RwLock::new(state), next_index, tokens, replacements: AtomicU64::new(0) }
+    }
+
+    /// How often the whole state was replaced. What somebody took from the state at one number is not to be carried
+    /// on at another; compare under the state's lock.
+    pub fn replacements(&self) -> u64 {
+        self.replacements.load(Ordering::SeqCst)
+    }
+
+    /// Puts another state in the place of this one, once `publish` has put its rows in the place of this one's. No
+    /// reader sees one without the other. Answers the state before; dropping it takes a while.
+    pub fn replace<E: From<HalfApplied>>(
+        &self,
+        state: LedgerState,
+        publish: impl FnOnce() -> Result<(), E>,
+    ) -> Result<LedgerState, E> {
+        let mut current = self.write()?;
+        publish()?;
+        let (next_index, tokens) = (next_index(&state), Arc::clone(state.tokens()));
+        let before = std::mem::replace(&mut *current, state);
+        self.replacements.fetch_add(1, Ordering::SeqCst);
+        drop(current);
+        self.tokens.send_replace(tokens);
+        self.next_index.send_replace(next_index);
+        Ok(before)
     }
 
     pub fn read(&self) -> Result<RwLockReadGuard<'_, LedgerState>, HalfApplied> {

@@ -77,6 +77,22 @@ counters! {
     snapshot_ms,
     /// Older snapshots that were removed to keep to the number asked for.
     snapshots_pruned,
+    /// Chunks of snapshots that were sent to peers and acknowledged.
+    snapshot_chunks_sent,
+    /// Requests of such a transfer that were sent again.
+    snapshot_retries,
+    /// Snapshots that peers have installed, or did not need any more.
+    snapshots_sent,
+    /// Chunks of snapshots that came from peers, intact.
+    snapshot_chunks_received,
+    /// Chunks that arrived damaged.
+    snapshot_chunks_damaged,
+    /// Snapshots of peers that were installed.
+    snapshots_installed,
+    /// Snapshots of peers that were refused because they are not sound.
+    snapshots_refused,
+    /// Followers that were too far behind for the log and get a snapshot.
+    followers_cut_off,
 }
 
 impl CounterCells {

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ledger_core::ports::{AppliedState, StateStore, StoreError};
+use ledger_core::ports::{AppliedState, StateBatch, StateStore, StoreError};
 use tokio::sync::{Notify, watch};
 
 use crate::applied_state::{AppliedLedger, HalfApplied};
 use crate::counters::{CounterCells, add};
 use crate::failure::{FailedPart, FailureCell, PanicReport, shared};
+use crate::log_writer::LogWriter;
 use crate::worker::{Threads, Worker};
 
 /// The flush worker's controls. Clones share it.
@@ -30,6 +31,8 @@ struct Shared {
     rounds: watch::Sender<u64>,
     durable: Mutex<Option<AppliedState>>,
     durable_next_index: AtomicU64,
+    /// Held while a batch is on its way to the store: it belongs to the state that is there then.
+    flushing: Arc<tokio::sync::Mutex<()>>,
     ended: AtomicBool,
 }
 
@@ -57,6 +60,8 @@ impl Orders {
 pub(crate) struct FlusherParts {
     pub store: Arc<dyn StateStore>,
     pub ledger: Arc<AppliedLedger>,
+    /// Learns how far the state goes before the store does.
+    pub log_writer: LogWriter,
     pub interval: Duration,
     pub counters: Arc<CounterCells>,
     pub failure: FailureCell,
@@ -73,6 +78,7 @@ impl Flusher {
             rounds: watch::Sender::new(0),
             durable: Mutex::new(durable),
             durable_next_index: AtomicU64::new(next_index),
+            flushing: Arc::default(),
             ended: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
@@ -85,12 +91,22 @@ impl Flusher {
             Threads::Own => Worker::thread("ledger-flush", move || {
                 let _report = PanicReport(parts.failure.clone());
                 let _end = EndAtDrop(flusher.clone());
-                while flusher.round(&parts, flusher.wait_for_orders(parts.interval)) {}
+                loop {
+                    let order = flusher.wait_for_orders(parts.interval);
+                    if !flusher.round(&parts, flusher.flush(&parts), order) {
+                        break;
+                    }
+                }
             }),
             Threads::Inline { .. } => Ok(Worker::task(async move {
                 let _report = PanicReport(parts.failure.clone());
                 let _end = EndAtDrop(flusher.clone());
-                while flusher.round(&parts, flusher.orders(parts.interval).await) {}
+                loop {
+                    let order = flusher.orders(parts.interval).await;
+                    if !flusher.round(&parts, flusher.flush_inline(&parts).await, order) {
+                        break;
+                    }
+                }
             })),
         }
     }
@@ -115,6 +131,18 @@ impl Flusher {
         }
     }
 
+    /// Waits until nothing is flushed; nothing is until the turn is over.
+    pub async fn pause(&self) -> FlushPause {
+        let turn = Arc::clone(&self.shared.flushing).lock_owned().await;
+        FlushPause { flusher: self.clone(), _turn: turn }
+    }
+
+    fn set_durable(&self, durable: AppliedState) {
+        let next_index = durable.last_applied.index + 1;
+        *lock(&self.shared.durable) = Some(durable);
+        self.shared.durable_next_index.store(next_index, Ordering::SeqCst);
+    }
+
     /// Counts rounds; changes after every flush.
     pub fn rounds(&self) -> watch::Receiver<u64> {
         self.shared.rounds.subscribe()
@@ -132,12 +160,12 @@ impl Flusher {
         self.shared.wake_task.notify_one();
     }
 
-    /// Flushes once; returns whether to go on.
-    fn round(&self, parts: &FlusherParts, order: Order) -> bool {
-        match self.flush(parts) {
+    /// Ends a round; returns whether to go on.
+    fn round(&self, parts: &FlusherParts, flushed: Result<(), FlushError>, order: Order) -> bool {
+        match flushed {
             Ok(()) => {}
-            // Whoever panicked reports it.
-            Err(FlushError::HalfApplied) => return false,
+            // Whoever panicked reports it, and so does the log writer.
+            Err(FlushError::HalfApplied | FlushError::LogEnded) => return false,
             Err(FlushError::Store(error)) => {
                 parts.failure.report(FailedPart::StateStore, shared(error));
                 return false;
@@ -179,21 +207,59 @@ impl Flusher {
     }
 
     fn flush(&self, parts: &FlusherParts) -> Result<(), FlushError> {
+        let _turn = self.shared.flushing.blocking_lock();
+        let Some(batch) = Self::batch(parts)? else { return Ok(()) };
+        let (sender, durable) = std::sync::mpsc::sync_channel(1);
+        let completion = Box::new(move |result: Result<(), _>| {
+            // The flush may have been given up.
+            let _ = sender.send(result.is_ok());
+        });
+        let enqueued = parts.log_writer.enqueue_applied(batch.applied.last_applied, completion);
+        if enqueued.is_err() || durable.recv() != Ok(true) {
+            return Err(FlushError::LogEnded);
+        }
+        self.commit(parts, batch)
+    }
+
+    /// As [`flush`](Self::flush), in a task.
+    async fn flush_inline(&self, parts: &FlusherParts) -> Result<(), FlushError> {
+        let _turn = self.shared.flushing.lock().await;
+        let Some(batch) = Self::batch(parts)? else { return Ok(()) };
+        parts.log_writer.write_applied(batch.applied.last_applied).await.map_err(|_| FlushError::LogEnded)?;
+        self.commit(parts, batch)
+    }
+
+    fn batch(parts: &FlusherParts) -> Result<Option<StateBatch>, FlushError> {
         let job = parts.ledger.write()?.start_flush();
-        let Some(job) = job else { return Ok(()) };
-        let batch = job.batch();
+        Ok(job.map(|job| job.batch()))
+    }
+
+    fn commit(&self, parts: &FlusherParts, batch: StateBatch) -> Result<(), FlushError> {
         parts.store.commit(&batch)?;
         parts.ledger.write()?.finish_flush();
         add(&parts.counters.flushes, 1);
-        let next_index = batch.applied.last_applied.index + 1;
-        *lock(&self.shared.durable) = Some(batch.applied);
-        self.shared.durable_next_index.store(next_index, Ordering::SeqCst);
+        self.set_durable(batch.applied);
         Ok(())
+    }
+}
+
+/// While this lives nothing is flushed.
+pub(crate) struct FlushPause {
+    flusher: Flusher,
+    _turn: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl FlushPause {
+    /// Another content is in the store now, durably.
+    pub fn end(self, durable: AppliedState) {
+        self.flusher.set_durable(durable);
+        self.flusher.shared.rounds.send_modify(|rounds| *rounds += 1);
     }
 }
 
 enum FlushError {
     HalfApplied,
+    LogEnded,
     Store(StoreError),
 }
 

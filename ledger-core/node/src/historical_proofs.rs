@@ -1,5 +1,6 @@
 //! Proofs at earlier heights: one at a time, because each may hold a copy of a state tree.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ledger_core::ledger_state::{REWIND_IN_PLACE_MAX, ReadError, Rewind};
@@ -24,6 +25,8 @@ pub(crate) struct HistoricalProofs {
     pub waiting: Semaphore,
     /// The tree that was copied last.
     copy: Mutex<Option<Copy>>,
+    /// How often the state had been replaced when it was copied.
+    replacements: AtomicU64,
 }
 
 /// The state tree of a vault at an earlier height.
@@ -57,6 +60,7 @@ impl HistoricalProofs {
             turn: Arc::new(Semaphore::new(1)),
             waiting: Semaphore::new(WAITERS_MAX),
             copy: Mutex::new(None),
+            replacements: AtomicU64::new(0),
         }
     }
 
@@ -70,6 +74,10 @@ impl HistoricalProofs {
         key_hash: &Hash,
     ) -> Result<StateProof, ProofRefused> {
         let mut copy = self.copy();
+        let replacements = ledger.replacements();
+        if self.replacements.swap(replacements, Ordering::SeqCst) != replacements {
+            *copy = None;
+        }
         if let Some(known) = copy.as_mut().filter(|known| known.vault == vault && known.height >= height) {
             known.go_back(ledger, height)?;
         } else {

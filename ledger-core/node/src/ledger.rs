@@ -380,6 +380,7 @@ impl Ledger {
             cluster_id: options.cluster_id,
             member: options.member.clone(),
             queue: self.shared.handles.queue.clone(),
+            snapshots: self.shared.handles.receiver.clone(),
             ledger: Arc::clone(&self.shared.handles.ledger),
             signer: self.shared.handles.signer.clone(),
             checkpoints: self.shared.handles.checkpoints.clone(),

@@ -58,6 +58,7 @@ mod access_tokens;
 mod applied_state;
 pub mod backup;
 mod batcher;
+mod blocking_work;
 mod checkpoint_signer;
 mod clock;
 mod cluster;
@@ -88,8 +89,9 @@ mod worker;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use cluster::{
-    Cluster, ClusterOptions, ClusterStatus, LOG_KEEP_BYTES_DEFAULT, LeaseReads, MemberRole, MemberStatus,
-    MembershipChange, MembershipError, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
+    Cluster, ClusterOptions, ClusterStatus, FindError, LOG_KEEP_BYTES_DEFAULT, LeaseReads, MemberRole,
+    MemberStatus, MembershipChange, MembershipError, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX,
+    VOTERS_MAX_DEFAULT,
 };
 pub use counters::Counters;
 pub use directory::{

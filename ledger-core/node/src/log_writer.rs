@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use ledger_core::ports::{LogChange, LogStore, StoreError};
+use ledger_core::ports::{LogChange, LogId, LogStore, StoreError};
 
 use crate::counters::CounterCells;
 use crate::failure::{FailedPart, FailureCell, PanicReport};
@@ -54,6 +54,8 @@ struct Shared {
 #[derive(Default)]
 struct Stream {
     waiting: VecDeque<Change>,
+    /// The newest entry that was said to be committed.
+    committed: Option<LogId>,
     last_number: ChangeNumber,
     urgent: usize,
     /// Since when something urgent waits for a commit, or for the end of one.
@@ -112,6 +114,11 @@ impl LogWriter {
         }
     }
 
+    /// Tells the writer, before it starts, how far the stored log is committed.
+    pub fn set_committed(&self, committed: Option<LogId>) {
+        self.lock().committed = committed;
+    }
+
     /// Puts changes at the end of the stream. `completion` runs on the writer's thread, in stream order.
     pub fn enqueue(
         &self,
@@ -119,9 +126,37 @@ impl LogWriter {
         urgency: Urgency,
         completion: Option<Completion>,
     ) -> Result<ChangeNumber, Arc<StoreError>> {
-        let mut stream = self.lock();
+        self.push(self.lock(), changes, urgency, completion)
+    }
+
+    /// Puts at the end of the stream that everything up to `applied` is committed. When it is durable, so is all that
+    /// came into the stream before. The state store is never ahead of what the log knows in this way: only so can a
+    /// restart tell a snapshot whose entries the log never had from a log that was put back to an earlier time.
+    pub fn enqueue_applied(
+        &self,
+        applied: LogId,
+        completion: Completion,
+    ) -> Result<ChangeNumber, Arc<StoreError>> {
+        let stream = self.lock();
+        let known = stream.committed.filter(|committed| committed.index >= applied.index);
+        let change = LogChange::SaveCommitted(known.unwrap_or(applied));
+        self.push(stream, vec![change], Urgency::Now, Some(completion))
+    }
+
+    fn push(
+        &self,
+        mut stream: MutexGuard<'_, Stream>,
+        changes: Vec<LogChange>,
+        urgency: Urgency,
+        completion: Option<Completion>,
+    ) -> Result<ChangeNumber, Arc<StoreError>> {
         if let Phase::Ended(error) = &stream.phase {
             return Err(error.clone().unwrap_or_else(|| Arc::new(StoreError::Poisoned)));
+        }
+        for change in &changes {
+            if let LogChange::SaveCommitted(id) = change {
+                stream.committed = Some(*id);
+            }
         }
         stream.last_number += 1;
         let number = stream.last_number;
@@ -140,6 +175,13 @@ impl LogWriter {
         let (sender, durable) = tokio::sync::oneshot::channel();
         let completion: Completion = Box::new(move |result| drop(sender.send(result)));
         self.enqueue(changes, Urgency::Now, Some(completion))?;
+        durable.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Poisoned)))
+    }
+
+    /// [`enqueue_applied`](Self::enqueue_applied), and waits until it is durable.
+    pub async fn write_applied(&self, applied: LogId) -> Result<(), Arc<StoreError>> {
+        let (sender, durable) = tokio::sync::oneshot::channel();
+        self.enqueue_applied(applied, Box::new(move |result| drop(sender.send(result))))?;
         durable.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Poisoned)))
     }
 

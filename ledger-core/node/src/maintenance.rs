@@ -1,11 +1,12 @@
 //! Checking and recovering vaults while the node serves: long jobs in short steps, one at a time, on a
 //! thread of their own.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use ledger_core::ledger_state::{
-    IntegrityCheck, IntegrityDepth, IntegrityReport, Progress, Recovered, RecoveryRefusal, VaultRecovery,
+    IntegrityCheck, IntegrityDepth, IntegrityReport, LedgerState, Progress, Recovered, RecoveryRefusal,
+    VaultRecovery,
 };
 use ledger_core::names::{VaultId, VaultRef};
 use ledger_core::ports::{LogStore, StoreError};
@@ -51,6 +52,9 @@ pub enum MaintenanceError {
     /// The log store cannot be read.
     #[error("the log store cannot be read: {0}")]
     LogStore(StoreError),
+    /// A snapshot of a peer took the place of what was looked at.
+    #[error("a snapshot from a peer replaced the state meanwhile: begin anew")]
+    Replaced,
     /// The node stops.
     #[error("the node stops")]
     Stopped,
@@ -99,6 +103,7 @@ impl Ledger {
         Ok(Job {
             vault: vault.clone(),
             id,
+            replacements: handles.ledger.replacements(),
             ledger: Arc::clone(&handles.ledger),
             flusher: handles.flusher.clone(),
             flush_bytes: self.shared.options.flush_bytes,
@@ -134,6 +139,8 @@ impl Ledger {
 struct Job {
     vault: VaultRef,
     id: VaultId,
+    /// How often the state had been replaced when the job began.
+    replacements: u64,
     ledger: Arc<AppliedLedger>,
     flusher: Flusher,
     flush_bytes: usize,
@@ -141,10 +148,28 @@ struct Job {
 }
 
 impl Job {
+    /// The state, as long as it is the one that the job is about.
+    fn state(&self) -> Result<RwLockReadGuard<'_, LedgerState>, MaintenanceError> {
+        let state = self.ledger.read()?;
+        self.check_same()?;
+        Ok(state)
+    }
+
+    fn state_to_change(&self) -> Result<RwLockWriteGuard<'_, LedgerState>, MaintenanceError> {
+        let state = self.ledger.write()?;
+        self.check_same()?;
+        Ok(state)
+    }
+
+    /// Under the state's lock.
+    fn check_same(&self) -> Result<(), MaintenanceError> {
+        if self.ledger.replacements() == self.replacements { Ok(()) } else { Err(MaintenanceError::Replaced) }
+    }
+
     fn check(self, depth: IntegrityDepth) -> Result<IntegrityReport, MaintenanceError> {
         let read_failed = |error| MaintenanceError::Read(ReadFailure::of(error, &self.vault));
-        let mut check = IntegrityCheck::start(&*self.ledger.read()?, self.id, depth).map_err(read_failed)?;
-        while check.step(&*self.ledger.read()?).map_err(read_failed)? == Progress::More {
+        let mut check = IntegrityCheck::start(&*self.state()?, self.id, depth).map_err(read_failed)?;
+        while check.step(&*self.state()?).map_err(read_failed)? == Progress::More {
             std::thread::yield_now();
         }
         let report = check.into_report();
@@ -152,7 +177,7 @@ impl Job {
             let first = report.issues.first().map_or("", |issue| issue.what.as_str());
             let what = format!("an integrity check found {} issues, the first: {first}", report.issue_count);
             tracing::error!(vault = %self.vault, %what, "the vault is fenced");
-            let fenced = self.ledger.write()?.fence_vault(self.id, &what);
+            let fenced = self.state_to_change()?.fence_vault(self.id, &what);
             fenced.map_err(|error| MaintenanceError::Read(ReadFailure::State(error)))?;
         }
         Ok(report)
@@ -161,13 +186,13 @@ impl Job {
     async fn recover(self) -> Result<Recovered, MaintenanceError> {
         let vault = self.vault.clone();
         let refused = |refusal| MaintenanceError::NotRecovered { vault: vault.clone(), refusal };
-        let mut recovery = VaultRecovery::start(&*self.ledger.read()?, self.id).map_err(refused)?;
+        let mut recovery = VaultRecovery::start(&*self.state()?, self.id).map_err(refused)?;
         while recovery.is_replaying() {
-            recovery.replay(&*self.ledger.read()?).map_err(refused)?;
+            recovery.replay(&*self.state()?).map_err(refused)?;
         }
         loop {
             let (progress, overlay_bytes) = {
-                let mut state = self.ledger.write()?;
+                let mut state = self.state_to_change()?;
                 (recovery.repair(&mut state).map_err(refused)?, state.overlay_bytes())
             };
             if progress == Progress::Done {
@@ -180,7 +205,7 @@ impl Job {
         // A corrupt row fails scans for as long as it stands in the store.
         self.flush().await?;
         let signed = self.signed()?;
-        let recovered = recovery.finish(&mut *self.ledger.write()?, signed).map_err(refused)?;
+        let recovered = recovery.finish(&mut *self.state_to_change()?, signed).map_err(refused)?;
         tracing::warn!(
             vault = %self.vault,
             height = recovered.height,

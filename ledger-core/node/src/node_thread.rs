@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::applied_state::AppliedLedger;
 use crate::batcher::{Batcher, WriteQueue};
+use crate::blocking_work::BlockingWork;
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
 use crate::cluster::{
     ClusterOptions, ClusterParts, Comparison, Duties, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks,
@@ -29,10 +30,10 @@ use crate::ledger::Stores;
 use crate::log_writer::{LogWriter, LogWriterParts};
 use crate::options::{Bootstrap, Options};
 use crate::peers::{ClusterId, MemberRecord, PeerCalls};
-use crate::raft::{self, Consensus, ConsensusError, ConsensusParts};
+use crate::raft::{self, Consensus, ConsensusError, ConsensusParts, LogRetention, RetentionBounds};
 use crate::randomness::Randomness;
 use crate::read_barrier::{Electorate, ReadBarrier};
-use crate::snapshots::{SnapshotMaker, SnapshotMakerParts};
+use crate::snapshots::{Installer, SnapshotDesk, SnapshotMaker, SnapshotMakerParts, SnapshotReceiver};
 use crate::worker::Worker;
 
 /// What callers hold of a running node.
@@ -44,6 +45,7 @@ pub(crate) struct NodeHandles {
     pub signer: CheckpointSigner,
     pub flusher: Flusher,
     pub snapshots: SnapshotMaker,
+    pub receiver: SnapshotReceiver,
     pub collector: Arc<GarbageCollector>,
     pub log_store: Arc<dyn LogStore>,
     pub checkpoints: LeaderCheckpoints,
@@ -118,15 +120,20 @@ pub(crate) async fn start(parts: NodeParts) -> Result<(NodeHandles, NodeThread),
 struct StorageThreads {
     log_writer: LogWriter,
     flusher: Flusher,
-    workers: Vec<Worker>,
+    log_worker: Option<Worker>,
+    flush_worker: Option<Worker>,
 }
 
 impl StorageThreads {
     /// Flushes what is applied, commits what waits for the log, and waits for both workers.
     async fn finish(self) {
         self.flusher.finish();
+        // The last flush still tells the log how far it goes.
+        if let Some(worker) = self.flush_worker {
+            worker.join().await;
+        }
         self.log_writer.finish();
-        for worker in self.workers {
+        if let Some(worker) = self.log_worker {
             worker.join().await;
         }
     }
@@ -137,8 +144,12 @@ async fn run(
     opened: oneshot::Sender<Result<NodeHandles, OpenError>>,
     stopped: mpsc::Receiver<()>,
 ) {
-    let mut storage =
-        StorageThreads { log_writer: LogWriter::new(), flusher: Flusher::new(None), workers: Vec::new() };
+    let mut storage = StorageThreads {
+        log_writer: LogWriter::new(),
+        flusher: Flusher::new(None),
+        log_worker: None,
+        flush_worker: None,
+    };
     match open(&parts, &mut storage).await {
         Ok(handles) => {
             let tasks = spawn_tasks(&parts, &handles);
@@ -169,7 +180,18 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
     check_same_time(&stored_log, durable.as_ref())?;
     storage.flusher = Flusher::new(durable);
     let ledger = Arc::new(AppliedLedger::new(state));
-    let consensus = start_consensus(parts, storage, &ledger).await?;
+    let desk = SnapshotDesk::default();
+    let blocking = BlockingWork(parts.options.threads);
+    let installer = Arc::new(Installer {
+        store: Arc::clone(&parts.stores.state),
+        ledger: Arc::clone(&ledger),
+        flusher: storage.flusher.clone(),
+        log_writer: storage.log_writer.clone(),
+        ledger_id: directory.ledger_id(),
+        key: directory.signing_key().verifier_key(),
+        blocking,
+    });
+    let consensus = start_consensus(parts, storage, &ledger, (desk.clone(), Arc::clone(&installer))).await?;
     let recovered = recover(parts, &consensus, &ledger, &stored_log.signed);
     if let Err(error) = guarded(&parts.failure, &consensus, recovered).await {
         consensus.shutdown().await;
@@ -205,10 +227,16 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
             counters: Arc::clone(&parts.counters),
             every: parts.options.snapshot_every,
             keep: parts.options.snapshot_keep,
+            threads: parts.options.threads,
         },
     );
-    let snapshots = match snapshots {
-        Ok(snapshots) => snapshots,
+    let received = snapshots.and_then(|maker| {
+        desk.set_maker(maker.clone());
+        let (taker, counters) = (Arc::new(consensus.clone()), Arc::clone(&parts.counters));
+        Ok((maker.clone(), SnapshotReceiver::open(maker, installer, taker, counters, blocking)?))
+    });
+    let (snapshots, receiver) = match received {
+        Ok(both) => both,
         Err(error) => {
             consensus.shutdown().await;
             return Err(OpenError::Snapshots(error));
@@ -237,6 +265,7 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         member,
         flusher: storage.flusher.clone(),
         snapshots,
+        receiver,
     })
 }
 
@@ -293,14 +322,17 @@ fn peer_calls(options: &ClusterOptions) -> PeerCalls {
     PeerCalls::new(Arc::clone(&options.transport), options.cluster_id, options.member.identity.clone())
 }
 
-/// The state is written after the log, and the log is purged after the state: stores that say otherwise are not of
-/// one time, and what lies between them is lost.
+/// The state is written after the log knows how far it goes, and the log is purged after the state: stores that say
+/// otherwise are not of one time, and what lies between them is lost. A log that ends before the state although it
+/// knows of all of it has lost nothing: the entries came with a snapshot, and a crash kept the log from being purged.
 fn check_same_time(log: &LogSnapshot, state: Option<&AppliedState>) -> Result<(), OpenError> {
     let purged = log.purged.map(|id| id.index);
     let log_last = log.last.map(|id| id.index).max(purged);
     let applied = state.map(|state| state.last_applied.index);
     match (applied, purged) {
-        (Some(applied), _) if log_last < Some(applied) => {
+        (Some(applied), _)
+            if log_last < Some(applied) && log.committed.map(|id| id.index) < Some(applied) =>
+        {
             Err(OpenError::LogOlderThanState { log_last, applied })
         }
         (_, Some(purged)) if applied < Some(purged) => Err(OpenError::StateOlderThanLog { purged, applied }),
@@ -312,7 +344,10 @@ async fn start_consensus(
     parts: &NodeParts,
     storage: &mut StorageThreads,
     ledger: &Arc<AppliedLedger>,
+    (desk, installer): (SnapshotDesk, Arc<Installer>),
 ) -> Result<Consensus, OpenError> {
+    let keep_bytes = parts.options.cluster.as_ref().map(|cluster| cluster.log_keep_bytes);
+    let bounds = keep_bytes.map_or(RetentionBounds::ALONE, RetentionBounds::of_member);
     let consensus_parts = ConsensusParts {
         node_id: parts.directory.node_id(),
         log_store: Arc::clone(&parts.stores.log),
@@ -327,7 +362,9 @@ async fn start_consensus(
         calls: parts.options.cluster.as_ref().map(peer_calls),
         timing: parts.options.cluster.as_ref().map_or_else(Timing::default, |cluster| cluster.timing),
         lease: parts.options.cluster.as_ref().and_then(ClusterOptions::lease),
-        log_keep_bytes: parts.options.cluster.as_ref().map(|cluster| cluster.log_keep_bytes),
+        retention: Arc::new(LogRetention::new(bounds)),
+        desk,
+        installer,
         clocks: Arc::new(PeerClocks::new(Arc::clone(&parts.options.clock))),
     };
     let (log, on_durable) = Consensus::open_log(&consensus_parts).map_err(OpenError::LogStore)?;
@@ -338,15 +375,16 @@ async fn start_consensus(
         on_durable,
     };
     let threads = parts.options.threads;
-    storage.workers.push(storage.log_writer.start(log_parts, threads).map_err(OpenError::Thread)?);
+    storage.log_worker = Some(storage.log_writer.start(log_parts, threads).map_err(OpenError::Thread)?);
     let flusher_parts = FlusherParts {
         store: Arc::clone(&parts.stores.state),
         ledger: Arc::clone(ledger),
+        log_writer: storage.log_writer.clone(),
         interval: parts.options.flush_interval,
         counters: Arc::clone(&parts.counters),
         failure: parts.failure.clone(),
     };
-    storage.workers.push(storage.flusher.start(flusher_parts, threads).map_err(OpenError::Thread)?);
+    storage.flush_worker = Some(storage.flusher.start(flusher_parts, threads).map_err(OpenError::Thread)?);
     Consensus::start(consensus_parts, log).await.map_err(|error| start_error(&parts.failure, &error))
 }
 
@@ -474,9 +512,10 @@ async fn release_log(flusher: Flusher, consensus: Consensus) {
     let mut released = None;
     while rounds.changed().await.is_ok() {
         let durable = flusher.durable_index();
-        if durable > released {
+        // What is held for a member is looked at again, also when nothing is written.
+        if let Some(index) = durable.filter(|_| durable > released || consensus.holds_log()) {
             released = durable;
-            if consensus.release_log().await.is_err() {
+            if consensus.release_log(index).await.is_err() {
                 break;
             }
         }
@@ -492,6 +531,7 @@ struct Handles {
     barrier: ReadBarrier,
     signer: CheckpointSigner,
     snapshots: SnapshotMaker,
+    receiver: SnapshotReceiver,
 }
 
 impl Handles {
@@ -502,6 +542,7 @@ impl Handles {
             barrier: handles.barrier.clone(),
             signer: handles.signer.clone(),
             snapshots: handles.snapshots.clone(),
+            receiver: handles.receiver.clone(),
         }
     }
 
@@ -526,6 +567,7 @@ impl Handles {
         tasks.batcher.abort();
         self.barrier.close();
         // Before the signer and the storage threads, which it waits for.
+        self.receiver.stop().await;
         self.snapshots.stop().await;
         self.signer.close();
         tasks.forever.shutdown().await;

@@ -4,6 +4,7 @@
 //! list, which is held to that leaf before anything is served. Snapshots are kept for the pages that follow. One that
 //! was dropped meanwhile is made again as of its height, from the rows and the blocks since.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -216,6 +217,7 @@ impl Ledger {
     ) -> Result<Arc<ListSnapshot>, ReadFailure> {
         let list = ListId { vault: id, resource: query.resource.clone(), root: position.root };
         let lists = &self.shared.lists;
+        lists.renew(self.shared.handles.ledger.replacements());
         if let Some(snapshot) = lists.get(&list) {
             return Ok(snapshot);
         }
@@ -300,6 +302,8 @@ impl Position {
 pub(crate) struct KeptLists {
     /// The least recently used first.
     kept: Mutex<Vec<(ListId, Arc<ListSnapshot>)>>,
+    /// How often the state had been replaced when they were looked at last.
+    replacements: AtomicU64,
     turn: Arc<Semaphore>,
     waiting: Semaphore,
 }
@@ -308,6 +312,7 @@ impl Default for KeptLists {
     fn default() -> Self {
         Self {
             kept: Mutex::new(Vec::new()),
+            replacements: AtomicU64::new(0),
             turn: Arc::new(Semaphore::new(1)),
             waiting: Semaphore::new(WAITERS_MAX),
         }
@@ -315,6 +320,13 @@ impl Default for KeptLists {
 }
 
 impl KeptLists {
+    /// Gives back the memory of what belongs to a state that was replaced.
+    fn renew(&self, replacements: u64) {
+        if self.replacements.swap(replacements, Ordering::SeqCst) != replacements {
+            self.kept().clear();
+        }
+    }
+
     fn get(&self, list: &ListId) -> Option<Arc<ListSnapshot>> {
         let mut kept = self.kept();
         let index = kept.iter().position(|(id, _)| id == list)?;

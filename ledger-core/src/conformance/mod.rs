@@ -56,6 +56,7 @@ macro_rules! state_store_conformance {
                 g6_drop_first,
                 g7_fail_stop,
                 g8_consistent_view,
+                g9_installed_whole,
             ]
         );
     };

@@ -375,3 +375,138 @@ pub fn g8_consistent_view<S: StateStore>(open: impl Fn() -> S) {
     fourth.scan(Table::Tiles, &beyond, &mut count).expect("a view can be scanned");
     assert_eq!(visited, 0, "no row has this prefix");
 }
+
+/// Installs rows as the new content, a few at a time.
+fn replace(store: &impl StateStore, rows: &[RowChange], index: u64) {
+    let mut install = store.begin_install().expect("nothing else is installed");
+    for part in rows.chunks(5) {
+        install.put(part).expect("the rows ascend");
+    }
+    install.seal(&applied(index)).expect("a sound store can be written");
+    install.publish().expect("a sound store can be written");
+}
+
+/// The new content of the tests: in every table a row that the old one has with another value, and one that it has
+/// not; what else the old one has is not in it.
+fn new_content() -> Vec<RowChange> {
+    let mut rows = row_of_every_table(2, "new");
+    rows.extend(row_of_every_table(5, "new"));
+    batch(9, rows).rows
+}
+
+fn as_rows(changes: &[RowChange]) -> Vec<(Table, Rows)> {
+    let of = |table| {
+        let of_table = changes.iter().filter(|row| row.table == table);
+        (
+            table,
+            of_table.map(|row| (row.key.clone(), row.value.clone().unwrap_or_default().to_vec())).collect(),
+        )
+    };
+    Table::ALL.into_iter().map(of).collect()
+}
+
+/// **G9 installed whole**: new content takes the place of all that was there, at once and for good; what is not
+/// published leaves nothing; readers and commits beside it meet one content or the other.
+#[expect(clippy::disallowed_methods, reason = "an install is met by readers on other threads")]
+pub fn g9_installed_whole<S: StateStore>(open: impl Fn() -> S) {
+    let store = open();
+    for vault in [1, 2, 3] {
+        commit(&store, &batch(vault, row_of_every_table(vault, "old")));
+    }
+    let (old, new) = (everything(&store), new_content());
+    refuses_what_is_out_of_turn(&store);
+    assert_eq!(everything(&store), old, "what was refused or dropped leaves nothing");
+
+    let mut install = store.begin_install().expect("nothing else is installed");
+    install.put(&new).expect("the rows ascend");
+    commit(&store, &batch(4, vec![put(Table::Entities, &vault_key(1, b"beside"), "it")]));
+    install.seal(&applied(9)).expect("a sound store can be written");
+    let sealed = install.view().expect("what is sealed can be read");
+    assert_eq!(everything_in(sealed.as_ref()), as_rows(&new), "what is sealed is what was given");
+    assert_eq!(sealed.applied(), Some(&applied(9)), "with its mark");
+    drop(sealed);
+    assert_eq!(how_far(&store), Some(applied(4)), "commits go on until it is published");
+    let before = store.view().expect("a store has a view");
+    let rows_before = everything(&store);
+    install.publish().expect("a sound store can be written");
+    assert_eq!(everything(&store), as_rows(&new), "exactly what was given is there");
+    assert_eq!(how_far(&store), Some(applied(9)), "with its mark");
+    assert_eq!(everything_in(before.as_ref()), rows_before, "a view shows what it was taken of");
+    assert_eq!(before.applied(), Some(&applied(4)), "with the mark of its moment");
+    drop(before);
+    commit(&store, &batch(10, vec![put(Table::Blocks, &vault_key(7, b"after"), "it")]));
+    let after = everything(&store);
+    drop(store);
+    let store = open();
+    assert_eq!(everything(&store), after, "it survives a restart, with what was committed since");
+    assert_eq!(how_far(&store), Some(applied(10)), "so does the mark");
+
+    replace(&store, &[], 11);
+    assert!(everything(&store).iter().all(|(_, rows)| rows.is_empty()), "an empty content is one too");
+    reads_meet_one_content(&store);
+    let rows = everything(&store);
+    drop(store);
+    assert_eq!(everything(&open()), rows, "the last install survives");
+}
+
+fn refuses_what_is_out_of_turn(store: &impl StateStore) {
+    let new = new_content();
+    let mut install = store.begin_install().expect("nothing else is installed");
+    assert!(store.begin_install().is_err(), "one install at a time");
+    assert!(install.view().is_err(), "nothing is shown before it is sealed");
+    install.put(&new).expect("the rows ascend");
+    assert!(install.put(new.get(..1).unwrap_or_default()).is_err(), "rows ascend over all calls");
+    drop(install);
+    let install = store.begin_install().expect("the one before is gone");
+    assert!(install.publish().is_err(), "nothing is published before it is sealed");
+    let mut install = store.begin_install().expect("the one before is gone");
+    let deletion = [delete(Table::Entities, b"x")];
+    assert!(install.put(&deletion).is_err(), "new content has nothing to delete");
+    drop(install);
+    let mut install = store.begin_install().expect("the one before is gone");
+    install.put(&new).expect("the rows ascend");
+    install.seal(&applied(9)).expect("a sound store can be written");
+    assert!(install.put(&[put(Table::Fenced, &[0xFF; 40], "late")]).is_err(), "nothing comes after the seal");
+    drop(install);
+}
+
+/// Reads on another thread, while contents are exchanged, see rows of one content only.
+#[expect(clippy::disallowed_methods, reason = "readers are threads of their own")]
+fn reads_meet_one_content(store: &impl StateStore) {
+    const ROUNDS: u64 = 8;
+    let rows = |round: u64| {
+        let name = |number: u64| put(Table::Entities, &vault_key(number, b"r"), &round.to_string());
+        let block = |number: u64| put(Table::Blocks, &vault_key(number, b"r"), &round.to_string());
+        let mut rows: Vec<RowChange> = (0..50).map(name).collect();
+        rows.extend((0..50).map(block));
+        rows
+    };
+    replace(store, &rows(0), 20);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut seen = 0_u64;
+            while !done.load(std::sync::atomic::Ordering::SeqCst) || seen == 0 {
+                for table in [Table::Entities, Table::Blocks] {
+                    let found = scan(store, table, &[], &[]);
+                    let first = found.first().map(|(_, value)| value.clone());
+                    let same = found.iter().all(|(_, value)| Some(value) == first.as_ref());
+                    assert!(same && found.len() == 50, "a scan sees one content");
+                }
+                let view = store.view().expect("a store has a view");
+                let mark = view.applied().map_or(0, |applied| applied.last_applied.index);
+                for (_, found) in everything_in(view.as_ref()) {
+                    let of_the_mark =
+                        found.iter().all(|(_, value)| *value == (mark - 20).to_string().into_bytes());
+                    assert!(of_the_mark, "a view has the rows of its mark");
+                }
+                seen += 1;
+            }
+        });
+        for round in 1..=ROUNDS {
+            replace(store, &rows(round), 20 + round);
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        reader.join().expect("the reader met one content at a time");
+    });
+}

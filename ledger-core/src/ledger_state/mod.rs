@@ -19,6 +19,7 @@ mod replay;
 mod retention;
 mod rewind;
 mod scan;
+mod staged;
 mod tokens;
 mod undo;
 mod write;
@@ -53,11 +54,12 @@ use crate::list_sets::ListSets;
 use crate::log_tree::LogTree;
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultNumber, VaultRef};
 use crate::overlay::Overlay;
-use crate::ports::{AppliedState, LogId, StateStore, StoreError, Table};
+use crate::ports::{AppliedState, LogId, RowChange, StateStore, StateView, StoreError, Table};
 use crate::rows::{self, HorizonRow, LedgerRow, VaultRow};
 use crate::state_tree::StateTree;
 use idempotency::IdempotencyIndex;
 use journal::Journal;
+use staged::StagedContent;
 
 /// Keys (entities and relationships, of all vaults) that one node holds in its state trees.
 pub const KEYS_MAX: u64 = 10_000_000;
@@ -128,6 +130,11 @@ pub struct LedgerState {
     journal: Journal,
 }
 
+/// The change that makes a stored ledger forget its cluster: for a node that goes on in a new one.
+pub fn without_cluster() -> RowChange {
+    RowChange { table: Table::Ledger, key: rows::CLUSTER_KEY.to_vec(), value: None }
+}
+
 struct Namespace {
     created_at_ms: u64,
     vaults: BTreeMap<VaultName, VaultId>,
@@ -167,6 +174,16 @@ impl LedgerState {
     /// call fails naming the vault.
     pub fn load(store: Arc<dyn StateStore>) -> Result<Self, StateError> {
         load::load(store)
+    }
+
+    /// As [`load`](Self::load), from a content that `store` does not have yet: what [`StateInstall::view`] shows. Use
+    /// the state once that content is published, and not before.
+    ///
+    /// [`StateInstall::view`]: crate::ports::StateInstall::view
+    pub fn load_ahead(content: Box<dyn StateView>, store: Arc<dyn StateStore>) -> Result<Self, StateError> {
+        let mut state = load::load(Arc::new(StagedContent::new(content)))?;
+        state.overlay.move_to(store);
+        Ok(state)
     }
 
     /// The newest entry whose effects are here.

@@ -3,11 +3,13 @@
 
 mod log_extent;
 mod log_store;
+mod state_install;
 mod state_store;
 mod state_view;
 
 pub use log_extent::LogExtent;
 pub use log_store::{LogChange, LogId, LogKind, LogRecord, LogSnapshot, LogStore, SignedMark, StoredVote};
+pub use state_install::{InstallOrder, StateInstall};
 pub use state_store::{AppliedState, RowChange, ScanRange, StateBatch, StateStore, Table};
 pub use state_view::StateView;
 
@@ -71,4 +73,18 @@ pub enum BatchRefused {
         /// Its table.
         table: &'static str,
     },
+    /// A row of new content is to be deleted, which it cannot hold.
+    #[error("row {position} of the new content, of table {table}, has no value")]
+    Deletion {
+        /// Its place among the rows that were given together, from 0.
+        position: usize,
+        /// Its table.
+        table: &'static str,
+    },
+    /// Another replacement of the content is under way.
+    #[error("the content is being replaced already: wait for that to end")]
+    InstallUnderWay,
+    /// New content was given a row, or was sealed, after it was sealed; or it was shown or published before.
+    #[error("new content takes rows until it is sealed, and is shown and published afterwards")]
+    InstallOutOfTurn,
 }

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 
 use super::log_store::LogId;
+use super::state_install::StateInstall;
 use super::state_view::StateView;
 use super::{BatchRefused, StoreError};
 
@@ -170,6 +171,10 @@ pub struct ScanRange {
 ///   [`StateBatch::check_order`] refuses is such an error.
 /// - **G8 consistent view**: [`view`](StateStore::view) shows every table as of one moment between two
 ///   commits, for as long as it lives, and delays no commit while it is read.
+/// - **G9 installed whole**: when [`StateInstall::publish`] returns `Ok`, the content is exactly what was given to
+///   it, `applied` included, and survives a power cut; a crash before leaves the content of before or this one,
+///   whole, and nothing of a content that was not published. Reads and commits go on beside an install; each read
+///   sees one content, and a view the one it was taken of. One install at a time: another is refused.
 ///
 /// One thread commits at a time; any number may read beside it.
 pub trait StateStore: Send + Sync + 'static {
@@ -192,4 +197,7 @@ pub trait StateStore: Send + Sync + 'static {
 
     /// The content as it is now, whatever is committed later (G8). May wait for a commit under way.
     fn view(&self) -> Result<Box<dyn StateView>, StoreError>;
+
+    /// Begins to replace the whole content (G9).
+    fn begin_install(&self) -> Result<Box<dyn StateInstall>, StoreError>;
 }

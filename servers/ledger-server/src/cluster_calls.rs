@@ -22,6 +22,16 @@ pub trait NodeFinder: Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<MemberRecord, Box<dyn Display + Send + Sync>>>;
 }
 
+impl NodeFinder for Cluster {
+    fn find<'a>(
+        &'a self,
+        peer_address: &'a str,
+    ) -> BoxFuture<'a, Result<MemberRecord, Box<dyn Display + Send + Sync>>> {
+        let found = Self::find(self, peer_address);
+        Box::pin(async move { found.await.map_err(|error| Box::new(error) as _) })
+    }
+}
+
 impl LedgerAdminService {
     pub(crate) async fn join(
         &self,

@@ -36,7 +36,8 @@
 //! [`server`], [`dispatch`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`call_stream`], [`admin_service`],
 //! [`cluster_calls`], [`leader_hint`] ·
 //! [`write_gate`] · [`transport_errors`] · [`wire`],
-//! [`peer_transport`], [`discovery`] · [`reason`] · [`settings`], [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
+//! [`peer_transport`], [`discovery`] · [`reason`] · [`settings`], [`peer_settings`],
+//! [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
@@ -54,6 +55,7 @@ pub mod engine_metrics;
 mod errors;
 mod history_calls;
 pub mod leader_hint;
+pub mod peer_settings;
 pub mod peer_transport;
 pub mod read_service;
 pub mod reason;

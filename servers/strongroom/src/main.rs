@@ -6,6 +6,7 @@ mod commands;
 mod compose;
 mod discovery;
 mod failure;
+mod membership;
 mod moment;
 mod output;
 mod record;

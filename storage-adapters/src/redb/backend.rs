@@ -32,19 +32,19 @@ impl IoCounters {
 
 /// A backend that counts what passes through it.
 #[derive(Debug)]
-pub(super) struct CountingBackend<B> {
-    inner: B,
+pub(super) struct CountingBackend {
+    inner: Box<dyn StorageBackend>,
     counters: Arc<IoCounters>,
 }
 
-impl<B> CountingBackend<B> {
-    pub(super) fn new(inner: B, counters: Arc<IoCounters>) -> Self {
+impl CountingBackend {
+    pub(super) fn new(inner: Box<dyn StorageBackend>, counters: Arc<IoCounters>) -> Self {
         Self { inner, counters }
     }
 }
 
 /// Locks pass through unchanged: they are what keeps a second process out of the file.
-impl<B: StorageBackend> StorageBackend for CountingBackend<B> {
+impl StorageBackend for CountingBackend {
     fn len(&self) -> Result<u64, io::Error> {
         self.inner.len()
     }

@@ -122,6 +122,7 @@ failure_from! {
     ::redb::TableError => Redb,
     ::redb::TransactionError => Redb,
     ::redb::CommitError => Redb,
+    ::redb::CursorError => Redb,
     ::redb::SetDurabilityError => Redb,
     OpenError => Open,
     BatchRefused => Refused,

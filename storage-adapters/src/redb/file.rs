@@ -44,13 +44,13 @@ impl RedbFile {
                 create(dir, &path, kind, options)?;
             }
             let backend = open_backend(&path)?;
-            Self::attach(backend, kind, options, &path)
+            Self::attach(Box::new(backend), kind, options, &path)
         })
     }
 
     /// Opens the database that a backend holds; makes it when the backend is empty.
     pub(super) fn with_backend(
-        backend: impl StorageBackend,
+        backend: Box<dyn StorageBackend>,
         kind: FileKind,
         options: RedbOptions,
     ) -> Result<Self, StoreError> {
@@ -58,7 +58,7 @@ impl RedbFile {
     }
 
     fn attach(
-        backend: impl StorageBackend,
+        backend: Box<dyn StorageBackend>,
         kind: FileKind,
         options: RedbOptions,
         path: &Path,
@@ -179,7 +179,7 @@ fn create(dir: &Path, path: &Path, kind: FileKind, options: RedbOptions) -> Resu
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut create, 0o600);
     let file = create.open(&unfinished).map_err(|error| io_error("create", &unfinished, error))?;
-    drop(RedbFile::attach(backend_of(file, &unfinished)?, kind, options, &unfinished)?);
+    drop(RedbFile::attach(Box::new(backend_of(file, &unfinished)?), kind, options, &unfinished)?);
     fs::rename(&unfinished, path).map_err(|error| io_error("rename into place", &unfinished, error))?;
     // Without this the directory may forget the name in a power cut.
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| io_error("sync", dir, error))?;

@@ -64,7 +64,7 @@ impl RedbLogStore {
     /// Opens the log that a storage backend of redb holds; makes it when the backend is empty. For
     /// fault injection.
     pub fn with_backend(backend: impl StorageBackend, options: RedbOptions) -> Result<Self, StoreError> {
-        Self::attach(RedbFile::with_backend(backend, FileKind::Raft, options)?)
+        Self::attach(RedbFile::with_backend(Box::new(backend), FileKind::Raft, options)?)
     }
 
     fn attach(file: RedbFile) -> Result<Self, StoreError> {

@@ -20,6 +20,8 @@ mod log_row;
 mod log_store;
 mod options;
 mod row;
+mod state_files;
+mod state_install;
 mod state_store;
 mod state_view;
 mod stores;
@@ -29,5 +31,6 @@ pub use log_store::RedbLogStore;
 pub use options::{
     BLOCKS_CACHE_BYTES, LOG_CACHE_BYTES, OlderFormat, OpenCheck, RedbOptions, STATE_CACHE_BYTES,
 };
+pub use state_files::StateFiles;
 pub use state_store::RedbStateStore;
 pub use stores::RedbStores;

@@ -1,12 +1,12 @@
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ::redb::{
     ReadOnlyTable, ReadableTable, StorageBackend, Table as RedbTable, TableDefinition, WriteTransaction,
 };
 use bytes::Bytes;
 use ledger_core::ports::{
-    AppliedState, RowChange, ScanRange, StateBatch, StateStore, StateView, StoreError, Table,
+    AppliedState, RowChange, ScanRange, StateBatch, StateInstall, StateStore, StateView, StoreError, Table,
 };
 
 use super::blocks_removal::BlocksRemoval;
@@ -16,84 +16,158 @@ use super::format::{FileKind, META, RowDefinition};
 use super::log_row::{Fields, encode_log_id};
 use super::options::RedbOptions;
 use super::row::{self, RowTable};
+use super::state_files::{StateDirectory, StateFiles, failed};
+use super::state_install::{self, RedbStateInstall};
 use super::state_view::{self, RedbStateView};
 
 /// Rows of table `meta` of `state.db`.
-const APPLIED: &[u8] = b"applied";
+pub(super) const APPLIED: &[u8] = b"applied";
 const DROPPING: &[u8] = b"dropping";
 
 pub(super) type RowTableReader = ReadOnlyTable<&'static [u8], &'static [u8]>;
-type RowTableWriter<'txn> = RedbTable<'txn, &'static [u8], &'static [u8]>;
+pub(super) type RowTableWriter<'txn> = RedbTable<'txn, &'static [u8], &'static [u8]>;
 
 /// A [`StateStore`] in two files: append-only tables in `blocks.db`, the others in `state.db`, which
 /// also says how far both go. `blocks.db` is made durable first, so it never lacks a block that
-/// `state.db` covers.
+/// `state.db` covers. New content is made in two other files that take their places.
 ///
 /// Both commit in two phases and save their free lists: opening after a crash takes no walk over the
 /// file, and a damaged newest commit is an error, never a silent step back.
 #[derive(Debug)]
 pub struct RedbStateStore {
-    state: RedbFile,
-    blocks: RedbFile,
+    shared: Arc<Shared>,
+}
+
+/// What the store has in common with an install of new content.
+#[derive(Debug)]
+pub(super) struct Shared {
+    content: RwLock<Arc<Content>>,
     writer: Mutex<Writer>,
+    /// `None` = new content has no place to be made in.
+    pub(super) files: Option<Arc<dyn StateFiles>>,
+    pub(super) options: RedbOptions,
+    /// Held by the install that is under way.
+    pub(super) installing: Arc<()>,
+}
+
+/// Both files.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) state: RedbFile,
+    pub(super) blocks: RedbFile,
 }
 
 #[derive(Debug, Default)]
-struct Writer {
+pub(super) struct Writer {
     /// Whether the meta row [`DROPPING`] stands in `state.db`.
     drop_noted: bool,
-    failed: bool,
+    pub(super) failed: bool,
 }
 
 impl RedbStateStore {
     /// Opens `state.db` and `blocks.db` in `dir`; makes them, readable by their owner only, when they
-    /// are missing.
+    /// are missing. New content that a crash left whole takes its place; other remains of it go.
     ///
     /// # Errors
     ///
     /// As [`RedbLogStore::open`](super::RedbLogStore::open).
     pub fn open(dir: &Path, options: RedbOptions) -> Result<Self, StoreError> {
+        let files = StateDirectory::new(dir);
+        state_install::settle(&files)?;
         refuse_gaps(dir, &[FileKind::Blocks, FileKind::State])?;
         let state_is_missing = !dir.join(FileKind::State.file_name()).exists();
         let blocks = RedbFile::open(dir, FileKind::Blocks, options)?;
         if state_is_missing && !guarded("read blocks.db", || blocks_are_empty(&blocks))? {
             return Err(OpenError::missing(dir, FileKind::State, FileKind::Blocks).into_store_error());
         }
-        Self::attach(RedbFile::open(dir, FileKind::State, options)?, blocks)
+        let state = RedbFile::open(dir, FileKind::State, options)?;
+        Self::attach(Content { state, blocks }, Some(Arc::new(files)), options)
     }
 
     /// Opens the state that two storage backends of redb hold; makes it when they are empty. For fault
-    /// injection.
+    /// injection. Its content cannot be replaced.
     pub fn with_backends(
         state: impl StorageBackend,
         blocks: impl StorageBackend,
         options: RedbOptions,
     ) -> Result<Self, StoreError> {
-        let blocks = RedbFile::with_backend(blocks, FileKind::Blocks, options)?;
-        let state = RedbFile::with_backend(state, FileKind::State, options)?;
-        Self::attach(state, blocks)
+        let blocks = RedbFile::with_backend(Box::new(blocks), FileKind::Blocks, options)?;
+        let state = RedbFile::with_backend(Box::new(state), FileKind::State, options)?;
+        Self::attach(Content { state, blocks }, None, options)
     }
 
-    fn attach(state: RedbFile, blocks: RedbFile) -> Result<Self, StoreError> {
-        let store = Self { state, blocks, writer: Mutex::default() };
-        store.applied()?;
+    /// Opens the state in a directory of any kind, which must have both files, if empty ones. For fault injection.
+    pub fn with_files(files: Arc<dyn StateFiles>, options: RedbOptions) -> Result<Self, StoreError> {
+        state_install::settle(files.as_ref())?;
+        let open = |kind: FileKind| {
+            let opened = files.open(kind.file_name());
+            let backend = opened.map_err(|source| failed("open a file of the state", source))?;
+            RedbFile::with_backend(backend, kind, options)
+        };
+        let blocks = open(FileKind::Blocks)?;
+        let state = open(FileKind::State)?;
+        Self::attach(Content { state, blocks }, Some(Arc::clone(&files)), options)
+    }
+
+    fn attach(
+        content: Content,
+        files: Option<Arc<dyn StateFiles>>,
+        options: RedbOptions,
+    ) -> Result<Self, StoreError> {
+        content.applied()?;
         let unfinished =
-            guarded("read the state's meta rows", || store.meta_row(DROPPING, BlocksRemoval::decode))?;
-        if let Some(unfinished) = unfinished {
-            guarded("finish the removal of blocks", || store.drop_blocks(&unfinished))?;
-            store.writer().drop_noted = true;
+            guarded("read the state's meta rows", || content.meta_row(DROPPING, BlocksRemoval::decode))?;
+        if let Some(unfinished) = &unfinished {
+            guarded("finish the removal of blocks", || content.drop_blocks(unfinished))?;
         }
-        Ok(store)
+        let writer = Writer { drop_noted: unfinished.is_some(), failed: false };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                content: RwLock::new(Arc::new(content)),
+                writer: Mutex::new(writer),
+                files,
+                options,
+                installing: Arc::default(),
+            }),
+        })
     }
 
-    /// fsyncs of both files since the store was opened, opening included.
+    /// fsyncs of both files since they were opened, opening included.
     pub fn syncs(&self) -> u64 {
-        self.state.syncs().saturating_add(self.blocks.syncs())
+        let content = self.content();
+        content.state.syncs().saturating_add(content.blocks.syncs())
     }
 
-    /// Bytes written to both files since the store was opened.
+    /// Bytes written to both files since they were opened.
     pub fn bytes_written(&self) -> u64 {
-        self.state.bytes_written().saturating_add(self.blocks.bytes_written())
+        let content = self.content();
+        content.state.bytes_written().saturating_add(content.blocks.bytes_written())
+    }
+
+    fn content(&self) -> Arc<Content> {
+        Arc::clone(&self.shared.content.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shared {
+    /// A panic under this lock was caught, so the state behind it is whole.
+    pub(super) fn writer(&self) -> std::sync::MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets all that is read and committed from now on be of other files. The caller has the writer's lock.
+    pub(super) fn replace_content(&self, writer: &mut Writer, content: Arc<Content>) {
+        writer.drop_noted = false;
+        let before =
+            std::mem::replace(&mut *self.content.write().unwrap_or_else(PoisonError::into_inner), content);
+        // Closing takes a while when nobody else reads: not under the readers' lock.
+        drop(before);
+    }
+}
+
+impl Content {
+    fn applied(&self) -> Result<Option<AppliedState>, StoreError> {
+        guarded("read how far the state goes", || self.meta_row(APPLIED, decode_applied))
     }
 
     fn file_of(&self, table: Table) -> &RedbFile {
@@ -104,9 +178,12 @@ impl RedbStateStore {
         Ok(self.file_of(table).begin_read()?.open_table(definition(table))?)
     }
 
-    /// A panic under this lock was caught, so the state behind it is whole.
-    fn writer(&self) -> std::sync::MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
+        let applied = self.applied()?;
+        guarded("take a view of the state", || {
+            let (state, blocks) = (self.state.begin_read()?, self.blocks.begin_read()?);
+            Ok(Box::new(RedbStateView { state, blocks, applied }) as Box<dyn StateView>)
+        })
     }
 
     fn meta_row<T>(&self, key: &[u8], decode: fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
@@ -179,12 +256,12 @@ impl RedbStateStore {
 
 impl StateStore for RedbStateStore {
     fn applied(&self) -> Result<Option<AppliedState>, StoreError> {
-        guarded("read how far the state goes", || self.meta_row(APPLIED, decode_applied))
+        self.content().applied()
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         guarded("read a row", || {
-            let Some(framed) = self.reader(table)?.get(key)? else { return Ok(None) };
+            let Some(framed) = self.content().reader(table)?.get(key)? else { return Ok(None) };
             Ok(Some(Bytes::copy_from_slice(row::open(table.into(), key, framed.value())?)))
         })
     }
@@ -195,15 +272,17 @@ impl StateStore for RedbStateStore {
         range: &ScanRange,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        state_view::scan(|| self.reader(table), table, range, visit)
+        let content = self.content();
+        state_view::scan(|| content.reader(table), table, range, visit)
     }
 
     fn commit(&self, batch: &StateBatch) -> Result<(), StoreError> {
-        let mut writer = self.writer();
+        let mut writer = self.shared.writer();
         if writer.failed {
             return Err(StoreError::Poisoned);
         }
-        match guarded("commit the state", || self.write(&writer, batch)) {
+        let content = self.content();
+        match guarded("commit the state", || content.write(&writer, batch)) {
             Ok(after) => *writer = after,
             Err(error) => {
                 writer.failed = true;
@@ -215,12 +294,12 @@ impl StateStore for RedbStateStore {
 
     fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
         // Under the writer's lock: no commit stands between the two files.
-        let _writer = self.writer();
-        let applied = self.applied()?;
-        guarded("take a view of the state", || {
-            let (state, blocks) = (self.state.begin_read()?, self.blocks.begin_read()?);
-            Ok(Box::new(RedbStateView { state, blocks, applied }) as Box<dyn StateView>)
-        })
+        let _writer = self.shared.writer();
+        self.content().view()
+    }
+
+    fn begin_install(&self) -> Result<Box<dyn StateInstall>, StoreError> {
+        Ok(Box::new(RedbStateInstall::begin(&self.shared)?))
     }
 }
 
@@ -239,7 +318,7 @@ pub(super) fn definition(table: Table) -> RowDefinition {
 }
 
 /// A write transaction that is durable, cannot be rolled back by damage, and reopens without a walk.
-fn quick(file: &RedbFile) -> Result<WriteTransaction, Failure> {
+pub(super) fn quick(file: &RedbFile) -> Result<WriteTransaction, Failure> {
     let mut write = file.begin_write()?;
     write.set_quick_repair(true);
     Ok(write)
@@ -286,14 +365,18 @@ fn drop_vault(
     Ok(())
 }
 
-fn put_meta(meta: &mut RowTableWriter<'_>, key: &'static [u8], value: &[u8]) -> Result<(), Failure> {
+pub(super) fn put_meta(
+    meta: &mut RowTableWriter<'_>,
+    key: &'static [u8],
+    value: &[u8],
+) -> Result<(), Failure> {
     let mut framed = Vec::new();
     row::seal(&mut framed, RowTable::STATE_META, key, value);
     meta.insert(key, framed.as_slice())?;
     Ok(())
 }
 
-fn encode_applied(applied: &AppliedState) -> Vec<u8> {
+pub(super) fn encode_applied(applied: &AppliedState) -> Vec<u8> {
     [encode_log_id(&applied.last_applied).as_slice(), &applied.membership].concat()
 }
 

@@ -8,8 +8,8 @@ use ledger_core::command::Receipt;
 use ledger_core::memory::{MemoryLogDisk, MemoryLogStore};
 use ledger_core::names::{VaultId, VaultRef};
 use ledger_core::ports::{
-    AppliedState, LogChange, LogRecord, LogSnapshot, LogStore, ScanRange, StateBatch, StateStore, StateView,
-    StoreError, Table,
+    AppliedState, LogChange, LogRecord, LogSnapshot, LogStore, ScanRange, StateBatch, StateInstall,
+    StateStore, StateView, StoreError, Table,
 };
 use ledger_core::transaction::Transaction;
 use ledger_verify::Hash;
@@ -83,6 +83,10 @@ impl<S: StateStore> StateStore for PromisingState<S> {
 
     fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
         self.inner.view()
+    }
+
+    fn begin_install(&self) -> Result<Box<dyn StateInstall>, StoreError> {
+        self.inner.begin_install()
     }
 }
 

@@ -55,6 +55,11 @@ impl Image {
         content[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
+    fn set_length(&mut self, file: usize, length: usize) {
+        self.files.resize(self.files.len().max(file + 1), Vec::new());
+        self.files[file].resize(length, 0);
+    }
+
     fn rename(&mut self, changes: &[(String, Option<usize>)]) {
         for (name, file) in changes {
             match file {
@@ -71,6 +76,10 @@ pub enum Effect {
         file: usize,
         offset: usize,
         bytes: Vec<u8>,
+    },
+    SetLength {
+        file: usize,
+        length: usize,
     },
     Sync(usize),
     Names(Vec<(String, Option<usize>)>),
@@ -105,16 +114,18 @@ pub fn cut(base: &Image, effects: &[Effect], syncs: Syncs, unsynced: Unsynced) -
     });
     let files = made.max().map_or(0, |last| last + 1).max(image.files.len());
     image.files.resize(files, Vec::new());
-    let mut writes: BTreeMap<usize, Vec<(usize, &[u8])>> = BTreeMap::new();
+    let mut writes: BTreeMap<usize, Vec<&Effect>> = BTreeMap::new();
     let mut names: Vec<&[(String, Option<usize>)]> = Vec::new();
     for effect in effects {
         match effect {
-            Effect::Write { file, offset, bytes } => writes.entry(*file).or_default().push((*offset, bytes)),
+            Effect::Write { file, .. } | Effect::SetLength { file, .. } => {
+                writes.entry(*file).or_default().push(effect);
+            }
             Effect::Names(changes) => names.push(changes),
             Effect::Sync(_) | Effect::SyncNames if syncs == Syncs::Lie => {}
             Effect::Sync(file) => {
-                for (offset, bytes) in writes.remove(file).unwrap_or_default() {
-                    image.write(*file, offset, bytes);
+                for effect in writes.remove(file).unwrap_or_default() {
+                    tear(&mut image, effect, None);
                 }
             }
             Effect::SyncNames => names.drain(..).for_each(|changes| image.rename(changes)),
@@ -126,10 +137,8 @@ pub fn cut(base: &Image, effects: &[Effect], syncs: Syncs, unsynced: Unsynced) -
         Unsynced::Kept => None,
         Unsynced::Torn(seed) => Some(Dice(seed)),
     };
-    for (file, writes) in writes {
-        for (offset, bytes) in writes {
-            tear(&mut image, file, offset, bytes, dice.as_mut());
-        }
+    for effect in writes.into_values().flatten() {
+        tear(&mut image, effect, dice.as_mut());
     }
     for changes in names {
         if dice.as_mut().is_none_or(Dice::coin) {
@@ -139,7 +148,18 @@ pub fn cut(base: &Image, effects: &[Effect], syncs: Syncs, unsynced: Unsynced) -
     image
 }
 
-fn tear(image: &mut Image, file: usize, offset: usize, bytes: &[u8], dice: Option<&mut Dice>) {
+/// What becomes of a write or a change of the length: all of it without dice.
+fn tear(image: &mut Image, effect: &Effect, dice: Option<&mut Dice>) {
+    let (file, offset, bytes) = match effect {
+        Effect::Write { file, offset, bytes } => (*file, *offset, bytes),
+        Effect::SetLength { file, length } => {
+            if dice.is_none_or(Dice::coin) {
+                image.set_length(*file, *length);
+            }
+            return;
+        }
+        _ => return,
+    };
     let Some(dice) = dice else { return image.write(file, offset, bytes) };
     // All, nothing, or each sector for itself.
     match dice.below(4) {
@@ -178,6 +198,14 @@ impl Disk {
 
     pub fn files(&self) -> Arc<dyn WalFiles> {
         Arc::new(self.clone())
+    }
+
+    pub fn set_length(&self, file: usize, length: usize) -> io::Result<()> {
+        let mut state = self.state();
+        state.operate()?;
+        state.image.set_length(file, length);
+        state.effects.push(Effect::SetLength { file, length });
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -274,9 +302,9 @@ impl WalFiles for Disk {
 }
 
 #[derive(Debug)]
-struct DiskFile {
-    disk: Disk,
-    file: usize,
+pub struct DiskFile {
+    pub disk: Disk,
+    pub file: usize,
 }
 
 impl WalFile for DiskFile {

@@ -70,8 +70,9 @@ impl Ledger {
         // One that does not catch up says so itself.
         let _ = tokio::time::timeout(CATCH_UP_MAX, self.shared.handles.ledger.wait_applied(after)).await;
         let maker = self.shared.handles.snapshots.clone();
+        let runtime = tokio::runtime::Handle::current();
         self.begin_stream(permit, move |sink| {
-            let (view, outline) = maker.begin()?;
+            let (view, outline) = runtime.block_on(maker.begin())?;
             let gathered = Gathered::since(view.as_ref(), outline, after)?;
             gathered.write(sink, &mut |_| ControlFlow::Continue(()))?;
             Ok(())

@@ -22,6 +22,7 @@ use crate::peers::{
     PeerIdentity, PeerMethod, PeerRefusal, PeerRequest, Standing,
 };
 use crate::raft::{Consensus, ConsensusError, Members};
+use crate::snapshots::SnapshotReceiver;
 
 /// Answers in the name of an open ledger.
 pub(crate) struct NodeHandler {
@@ -29,6 +30,7 @@ pub(crate) struct NodeHandler {
     pub cluster_id: ClusterId,
     pub member: MemberRecord,
     pub queue: WriteQueue,
+    pub snapshots: SnapshotReceiver,
     pub ledger: Arc<AppliedLedger>,
     pub signer: CheckpointSigner,
     pub checkpoints: LeaderCheckpoints,
@@ -69,6 +71,11 @@ impl NodeHandler {
                 self.check_cluster(&request)?;
                 self.check_leader(&request)?;
                 self.cluster.consensus.answer(request.method, &request.body).await
+            }
+            PeerMethod::SnapshotOffer | PeerMethod::SnapshotChunk | PeerMethod::SnapshotInstall => {
+                self.check_cluster(&request)?;
+                self.check_leader(&request)?;
+                self.snapshots.handle(request.method, request.body).await
             }
             PeerMethod::ReadIndex
             | PeerMethod::Propose

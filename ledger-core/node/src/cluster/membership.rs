@@ -185,9 +185,16 @@ pub(super) async fn transfer(parts: &ClusterParts, to: Option<u64>) -> Result<u6
     if parts.consensus.status().is_leader {
         return parts.steward.transfer(to).await;
     }
-    match ask(parts, MembershipRequest::Transfer(to)).await? {
-        MembershipAnswer::Transferred { leader } => Ok(leader),
-        other => Err(unexpected(other)),
+    let before = parts.consensus.status().leader;
+    match ask(parts, MembershipRequest::Transfer(to)).await {
+        Ok(MembershipAnswer::Transferred { leader }) => Ok(leader),
+        Ok(other) => Err(unexpected(other)),
+        // That another node leads may become known before the answer of the one that handed over comes.
+        Err(error @ MembershipError::Unavailable { .. }) => match parts.consensus.status().leader {
+            Some(leader) if Some(leader) != before && to.is_none_or(|to| to == leader) => Ok(leader),
+            _ => Err(error),
+        },
+        Err(error) => Err(error),
     }
 }
 

@@ -31,7 +31,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::peers::{ClusterId, MemberRecord, PeerTransport};
+use crate::peers::{
+    ClusterId, MemberRecord, NodeInfo, NodeInfoRequest, PeerError, PeerMethod, PeerTransport, messages,
+};
 use crate::raft::Consensus;
 
 /// Voters of a cluster unless it is told otherwise; further members receive everything and do not vote.
@@ -42,6 +44,9 @@ pub const VOTERS_MAX: usize = 7;
 pub const LOG_KEEP_BYTES_DEFAULT: u64 = 256 * 1_048_576;
 /// A voter that is silent for so long is replaced, unless it is told otherwise.
 pub const SILENT_AFTER_DEFAULT: Duration = Duration::from_secs(30);
+
+/// How long a node at an address may take to say who it is.
+const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What makes a node a member of a cluster.
 #[derive(Debug, Clone)]
@@ -138,6 +143,27 @@ pub(crate) struct ClusterParts {
     pub ready: watch::Receiver<bool>,
 }
 
+/// Nobody was found at a peer address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FindError {
+    /// There is no way to other nodes.
+    #[error("this node has no peers to ask: start it with --peer-listen")]
+    Alone,
+    /// This node is not, or not yet, a member itself.
+    #[error("this node is no member of its cluster: ask one that is")]
+    NoMember,
+    /// No answer, or one that is not trusted.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The answer is none of this protocol.
+    #[error("what answers at {peer_address} is no node of this release")]
+    Malformed {
+        /// The address.
+        peer_address: String,
+    },
+}
+
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster")
@@ -156,6 +182,22 @@ impl Cluster {
     /// Who leads as far as this node knows; changes with it.
     pub fn watch_leader(&self) -> watch::Receiver<Option<u64>> {
         self.0.leader.clone()
+    }
+
+    /// Asks whoever answers at a peer address who it is, so that it can be [added](Self::add).
+    ///
+    /// # Errors
+    /// Nobody answers there, or nobody of this cluster's authority; or this ledger runs alone.
+    pub async fn find(&self, peer_address: &str) -> Result<MemberRecord, FindError> {
+        let calls = self.0.leader_calls.calls.as_ref().ok_or(FindError::Alone)?;
+        let mut records = self.status().members.into_iter().filter_map(|member| member.record);
+        let asker =
+            records.find(|record| record.identity.node_id == self.0.node_id).ok_or(FindError::NoMember)?;
+        let malformed = || FindError::Malformed { peer_address: peer_address.to_owned() };
+        let body = messages::encode(&NodeInfoRequest { asker }).map_err(|_| malformed())?;
+        let answer = calls.call_address(peer_address, PeerMethod::NodeInfo, body, FIND_TIMEOUT).await?;
+        let info: NodeInfo = messages::decode(&answer).map_err(|_| malformed())?;
+        Ok(MemberRecord { peer_address: peer_address.to_owned(), ..info.node })
     }
 
     /// Takes a node in: it receives everything, and once it has caught up it votes, when there is a vote to give.

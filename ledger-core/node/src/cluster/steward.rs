@@ -14,6 +14,8 @@ use crate::peers::MemberRecord;
 use crate::raft::{Consensus, ConsensusError, Members};
 use crate::read_barrier::ReadBarrier;
 
+/// How often a leader looks whether enough voters have answered.
+const QUORUM_POLL: Duration = Duration::from_millis(10);
 /// Most members, learners included.
 const MEMBERS_MAX: usize = 32;
 /// A learner this close to the end of the log has caught up.
@@ -137,7 +139,7 @@ impl Steward {
             if left.is_empty() {
                 return Err(MembershipError::LastVoter { node_id });
             }
-            self.check_quorum(&left)?;
+            self.check_quorum(&left).await?;
             self.bounded(|| consensus.set_voters(left.clone())).await?
         } else {
             self.bounded(|| consensus.remove_learners(BTreeSet::from([node_id]))).await?
@@ -146,12 +148,18 @@ impl Steward {
         Ok(MembershipChange::Removed { node_id, log_index })
     }
 
-    fn check_quorum(&self, voters: &BTreeSet<u64>) -> Result<(), MembershipError> {
-        let alive = self.alive().intersection(voters).count();
-        if alive > voters.len() / 2 {
-            Ok(())
-        } else {
-            Err(MembershipError::QuorumLost { alive, voters: voters.len() })
+    /// Who has just begun to lead may not have heard of the others yet: they get as long as silence may last.
+    async fn check_quorum(&self, voters: &BTreeSet<u64>) -> Result<(), MembershipError> {
+        let deadline = tokio::time::Instant::now() + self.0.parts.alive_within;
+        loop {
+            let alive = self.alive().intersection(voters).count();
+            if alive > voters.len() / 2 {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(MembershipError::QuorumLost { alive, voters: voters.len() });
+            }
+            tokio::time::sleep(QUORUM_POLL).await;
         }
     }
 
@@ -278,7 +286,7 @@ impl Steward {
             return Ok(());
         }
         let Some(voters) = self.better_voters(&members, led_for) else { return Ok(()) };
-        self.check_quorum(&voters)?;
+        self.check_quorum(&voters).await?;
         tracing::info!(before = ?members.voters, after = ?voters, "the voters of the cluster change");
         self.0.parts.barrier.require_quorum();
         self.bounded(|| consensus.set_voters(voters.clone())).await.map(drop)

@@ -25,14 +25,20 @@
 mod driver;
 mod errors;
 mod events;
+mod forced;
 mod front;
 mod machine;
 mod outlook;
+mod restored;
 #[cfg(test)]
 mod schedules;
 mod standing_word;
+mod stored_members;
 
 pub use driver::{Bootstrapping, Forming, FormingSettings, PeerDiscovery};
 pub use errors::{FormingError, Waiting};
 pub use events::Goal;
+pub use forced::{ForceError, ForcedCluster, LostTail, force_new_cluster};
 pub use front::PeerFront;
+pub use restored::{PeersWord, Returning};
+pub use stored_members::{StoredMembersError, stored_members};

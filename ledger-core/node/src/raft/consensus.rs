@@ -13,7 +13,8 @@ use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
 
 use super::log::Log;
-use super::network::PeerNetwork;
+use super::network::{MemberAddresses, PeerNetwork};
+use super::retention::LogRetention;
 use super::state_machine::StateMachine;
 use super::{LedgerRaft, Member, NodeId, ProposalData};
 use crate::applied_state::AppliedLedger;
@@ -24,6 +25,7 @@ use crate::failure::FailureCell;
 use crate::flusher::Flusher;
 use crate::log_writer::{LogWriter, OnDurable};
 use crate::peers::{MemberRecord, PeerCalls};
+use crate::snapshots::{Installer, SnapshotDesk};
 
 /// How long after an unreachable peer the engine tries again.
 const BACKOFF: &str = "100ms";
@@ -47,9 +49,11 @@ pub(crate) struct ConsensusParts {
     pub timing: Timing,
     /// How old a quorum's last answer may be for a read by lease; `None` = every read asks a quorum.
     pub lease: Option<Duration>,
-    /// How much of the log stays for members that are behind; `None` = nothing, for there are none.
-    pub log_keep_bytes: Option<u64>,
+    /// How much of the log stays for members that are behind.
+    pub retention: Arc<LogRetention>,
     pub clocks: Arc<PeerClocks>,
+    pub desk: SnapshotDesk,
+    pub installer: Arc<Installer>,
 }
 
 /// The engine did not do what it was asked to.
@@ -120,8 +124,8 @@ pub(crate) struct Consensus {
     ledger: Arc<AppliedLedger>,
     clocks: Arc<PeerClocks>,
     lease: Option<Duration>,
-    log: Log,
-    log_keep_bytes: Option<u64>,
+    pub(super) log: Log,
+    pub(super) retention: Arc<LogRetention>,
 }
 
 impl Consensus {
@@ -135,19 +139,30 @@ impl Consensus {
 
     /// Starts the engine on the current runtime, after it has applied what is known to be committed.
     pub async fn start(parts: ConsensusParts, log: StoredLog) -> Result<Self, ConsensusError> {
+        let addresses = MemberAddresses::default();
         let state_machine = StateMachine {
             ledger: Arc::clone(&parts.ledger),
             flusher: parts.flusher,
             flush_bytes: parts.flush_bytes,
             overlay_bytes_max: parts.overlay_bytes_max,
-            counters: parts.counters,
+            counters: Arc::clone(&parts.counters),
             failure: parts.failure,
+            log: log.0.clone(),
+            desk: parts.desk.clone(),
+            installer: Arc::clone(&parts.installer),
+            addresses: addresses.clone(),
         };
         let start = |error: String| ConsensusError::Start { reason: error };
-        let config = settings(&parts.timing, parts.log_keep_bytes)
-            .validate()
-            .map_err(|error| start(error.to_string()))?;
-        let network = PeerNetwork { calls: parts.calls, clocks: Arc::clone(&parts.clocks) };
+        let config = settings(&parts.timing).validate().map_err(|error| start(error.to_string()))?;
+        let network = PeerNetwork {
+            calls: parts.calls,
+            clocks: Arc::clone(&parts.clocks),
+            addresses,
+            retention: Arc::clone(&parts.retention),
+            desk: parts.desk,
+            counters: parts.counters,
+            blocking: parts.installer.blocking,
+        };
         let kept_log = log.0.clone();
         let raft = Raft::new(parts.node_id, Arc::new(config), network, log.0, state_machine)
             .await
@@ -160,7 +175,7 @@ impl Consensus {
             clocks: parts.clocks,
             lease: parts.lease,
             log: kept_log,
-            log_keep_bytes: parts.log_keep_bytes,
+            retention: parts.retention,
         })
     }
 
@@ -267,18 +282,6 @@ impl Consensus {
         Ok(())
     }
 
-    /// Lets the engine purge the log up to what is durable in the state store, and never further: the
-    /// snapshot that it takes for this is a reference to that position. A member keeps some of it for the others.
-    pub async fn release_log(&self) -> Result<(), ConsensusError> {
-        let trigger = self.raft.trigger();
-        trigger.snapshot().await.map_err(|_| ConsensusError::Stopped)?;
-        let surplus = self.log_keep_bytes.and_then(|keep_bytes| self.log.end_of_surplus(keep_bytes));
-        match surplus {
-            Some(index) => trigger.purge_log(index).await.map_err(|_| ConsensusError::Stopped),
-            None => Ok(()),
-        }
-    }
-
     /// What is known about the clocks of the peers.
     pub fn clocks(&self) -> &PeerClocks {
         &self.clocks
@@ -320,7 +323,7 @@ impl Consensus {
 /// The log as it was read, on its way into the engine.
 pub(crate) struct StoredLog(Log);
 
-fn settings(timing: &Timing, log_keep_bytes: Option<u64>) -> Config {
+fn settings(timing: &Timing) -> Config {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Config {
         cluster_name: "strongroom".to_owned(),
@@ -331,8 +334,8 @@ fn settings(timing: &Timing, log_keep_bytes: Option<u64>) -> Config {
         quorum_loss_probe_interval: Some(ms(timing.quorum_loss_silence)),
         // The node decides when: after each flush of the state store.
         snapshot_policy: SnapshotPolicy::Never,
-        // A member keeps so many bytes of it, and purges the rest itself.
-        max_in_snapshot_log_to_keep: if log_keep_bytes.is_some() { u64::MAX } else { 0 },
+        // And how much: see `retention`.
+        max_in_snapshot_log_to_keep: u64::MAX,
         max_payload_entries: MESSAGE_ENTRIES_MAX,
         allow_log_reversion: Some(false),
         backoff: BACKOFF.to_owned(),

@@ -18,6 +18,7 @@ use openraft::{LogState, OptionalSend};
 
 use super::log_index::LogIndex;
 use super::record::{self, EngineVote};
+use super::retention::LogAmount;
 use super::{EngineLogId, Entry, LeaderId, LedgerRaft};
 use crate::log_writer::{Completion, LogWriter, Urgency};
 
@@ -42,18 +43,24 @@ impl Log {
         );
         index.vote = snapshot.vote.and_then(record::engine_vote);
         index.committed = snapshot.committed.map(record::engine_log_id);
+        writer.set_committed(snapshot.committed);
         Ok(Self { index: Arc::new(Mutex::new(index)), store, writer })
+    }
+
+    /// Index of the last entry that was purged.
+    pub fn purged_index(&self) -> Option<u64> {
+        self.lock().purged().map(|id| id.index)
+    }
+
+    /// The first index of the longest part of the log, up to its end, that is within so many entries and bytes.
+    pub fn first_within(&self, amount: LogAmount) -> u64 {
+        self.lock().first_within(amount.entries, amount.bytes)
     }
 
     /// What the writer's thread calls after each commit.
     pub fn on_durable(&self) -> crate::log_writer::OnDurable {
         let log = self.clone();
         Box::new(move |change| log.lock().set_durable(change))
-    }
-
-    /// The newest entry that at least `keep_bytes` of the log come after.
-    pub fn end_of_surplus(&self, keep_bytes: u64) -> Option<u64> {
-        self.lock().end_of_surplus(keep_bytes)
     }
 
     /// At least one entry of a range that has any, from its start.

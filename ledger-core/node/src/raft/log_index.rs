@@ -135,6 +135,17 @@ impl LogIndex {
         self.last = self.last.max(self.purged);
     }
 
+    /// The first index of about the longest part of the log, up to its end, that is within so many entries and bytes.
+    /// What was there when the log was opened counts by entries alone.
+    pub fn first_within(&self, entries_max: u64, bytes_max: u64) -> u64 {
+        let next = self.last.map_or(0, |last| last.index + 1);
+        if bytes_max == 0 {
+            return next;
+        }
+        let surplus = self.end_of_surplus(bytes_max).map_or(0, |last| last + 1);
+        next.saturating_sub(entries_max).max(surplus)
+    }
+
     /// Everything up to this change is durable: its entries may leave memory.
     pub fn set_durable(&mut self, change: ChangeNumber) {
         self.durable = self.durable.max(change);

@@ -11,6 +11,8 @@ mod members;
 mod network;
 mod proposal_data;
 mod record;
+mod retention;
+mod snapshots;
 mod state_machine;
 #[cfg(test)]
 mod storage_suite;
@@ -18,7 +20,8 @@ mod wire;
 
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
 pub(crate) use members::{Heartbeats, Members};
-pub(crate) use record::{member_count, sole_voter};
+pub(crate) use record::{RecordError, decode_membership, member_count, sole_voter};
+pub(crate) use retention::{LogRetention, RetentionBounds};
 
 use ledger_core::command::Outcome;
 use openraft::impls::leader_id_std;
@@ -66,4 +69,4 @@ type EngineLogId = openraft::LogId<Clid>;
 type Entry = openraft::Entry<Clid, openraft::EntryPayload<ProposalData, NodeId, Member>>;
 type StoredMembershipOf = openraft::StoredMembership<Clid, NodeId, Member>;
 type SnapshotMeta = openraft::SnapshotMeta<Clid, NodeId, Member>;
-type Snapshot = openraft::Snapshot<Clid, NodeId, Member, state_machine::DurablePosition>;
+type Snapshot = openraft::Snapshot<Clid, NodeId, Member, state_machine::SnapshotContent>;

@@ -1,7 +1,8 @@
 //! The engine's messages on their way to peers: encoded, sent with a timeout of their kind, errors named.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +17,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::record::EngineVote;
-use super::state_machine::DurablePosition;
+use super::retention::LogRetention;
+use super::state_machine::SnapshotContent;
 use super::{LedgerRaft, Member, NodeId, Snapshot, wire};
+use crate::blocking_work::BlockingWork;
 use crate::cluster::PeerClocks;
+use crate::counters::{CounterCells, add};
 use crate::peers::messages::{self, AppendAnswer, MessageError, TransferAnswer, VoteAnswer};
 use crate::peers::{MemberRecord, PeerCalls, PeerError, PeerMethod};
+use crate::snapshots::{self, SendError, SnapshotDesk, SnapshotFailure, SnapshotPeer};
 
 /// How long an answer to entries may take: the peer's disk may stall for half a second, and the entries of one
 /// request take their time on the network. After it they are sent again.
@@ -41,16 +46,42 @@ pub(crate) enum NetworkError {
     Message(#[from] MessageError),
     #[error("an entry of the log cannot be sent: {0}")]
     Record(#[from] super::record::RecordError),
-    #[error("this release does not send snapshots to peers")]
-    NoSnapshots,
+    #[error("member {0} is too far behind for the log: it gets a snapshot")]
+    CutOff(NodeId),
+    #[error("no snapshot can be made for a peer: {0}")]
+    Snapshot(#[from] SnapshotFailure),
+    #[error(transparent)]
+    Send(#[from] SendError),
+    #[error("the engine asks to send a snapshot that came from a peer and is not installed")]
+    NotInstalled,
 }
 
 /// Makes a client for each member.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct PeerNetwork {
     /// `None` = this ledger runs alone.
     pub calls: Option<PeerCalls>,
     pub clocks: Arc<PeerClocks>,
+    pub addresses: MemberAddresses,
+    pub retention: Arc<LogRetention>,
+    pub desk: SnapshotDesk,
+    pub counters: Arc<CounterCells>,
+    pub blocking: BlockingWork,
+}
+
+/// Where members are by the newest applied membership: the engine keeps the address that it began to send to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MemberAddresses(Arc<RwLock<BTreeMap<NodeId, MemberRecord>>>);
+
+impl MemberAddresses {
+    pub fn replace(&self, membership: &openraft::Membership<NodeId, Member>) {
+        let records = membership.nodes().filter_map(|(id, node)| Some((*id, node.record.clone()?)));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = records.collect();
+    }
+
+    fn of(&self, node: NodeId) -> Option<MemberRecord> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    }
 }
 
 impl RaftNetworkFactory<LedgerRaft> for PeerNetwork {
@@ -62,7 +93,6 @@ impl RaftNetworkFactory<LedgerRaft> for PeerNetwork {
 }
 
 /// Sends to one member.
-#[derive(Debug)]
 pub(crate) struct PeerClient {
     network: PeerNetwork,
     target: NodeId,
@@ -83,7 +113,8 @@ impl PeerClient {
 
     async fn send(&self, method: PeerMethod, body: Bytes, timeout: Duration) -> Result<Bytes, NetworkError> {
         let calls = self.network.calls.as_ref().ok_or(NetworkError::Alone)?;
-        let member = self.member.as_ref().ok_or(NetworkError::NoAddress(self.target))?;
+        let applied = self.network.addresses.of(self.target);
+        let member = applied.as_ref().or(self.member.as_ref()).ok_or(NetworkError::NoAddress(self.target))?;
         Ok(calls.call(member, method, body, timeout).await?)
     }
 
@@ -91,11 +122,35 @@ impl PeerClient {
         &self,
         request: &AppendEntriesRequest<LedgerRaft>,
     ) -> Result<AppendEntriesResponse<LedgerRaft>, NetworkError> {
+        // An error ends the engine's claim on these entries, and it decides anew what this member needs.
+        if request.entries.first().is_some_and(|first| self.network.retention.is_cut_off(first.log_id.index))
+        {
+            add(&self.network.counters.followers_cut_off, 1);
+            return Err(NetworkError::CutOff(self.target));
+        }
         let message = wire::append_request(request)?;
         let bytes = message.records.iter().map(|record| record.payload.len() + RECORD_OVERHEAD_BYTES).sum();
         let answer: AppendAnswer = self.call(PeerMethod::Append, &message, (bytes, APPEND_TIMEOUT)).await?;
         self.network.clocks.observe(self.target, answer.clock_ms);
         Ok(wire::engine_append_answer(answer.outcome))
+    }
+
+    async fn send_snapshot(&self, vote: &EngineVote, snapshot: Snapshot) -> Result<EngineVote, NetworkError> {
+        let last = snapshot.meta.last_log_id.map_or(0, |id| id.index);
+        self.network.retention.hold(self.target, last);
+        let file = match snapshot.snapshot {
+            SnapshotContent::File(file) => file,
+            SnapshotContent::Position => self.network.desk.make(last).await?,
+            SnapshotContent::Prepared(_) => return Err(NetworkError::NotInstalled),
+        };
+        self.network.retention.hold(self.target, file.last.index);
+        let with = (self.network.counters.as_ref(), self.network.blocking);
+        let sent = snapshots::send(self, wire::wire_vote(vote), &file, with).await;
+        if let Err(SendError::Refused { .. }) = &sent {
+            self.network.desk.refuse(&file);
+        }
+        add(&self.network.counters.snapshots_sent, u64::from(sent.is_ok()));
+        Ok(wire::engine_vote(&sent?))
     }
 
     async fn ask_vote(
@@ -111,13 +166,26 @@ impl PeerClient {
     }
 }
 
+impl SnapshotPeer for PeerClient {
+    async fn call(&self, method: PeerMethod, body: Bytes, timeout: Duration) -> Result<Bytes, PeerError> {
+        let unreachable = |error: NetworkError| PeerError::Unreachable {
+            address: String::new(),
+            reason: error.to_string(),
+        };
+        match self.send(method, body, timeout).await {
+            Err(NetworkError::Peer(error)) => Err(error),
+            other => other.map_err(unreachable),
+        }
+    }
+}
+
 /// Whatever went wrong, the engine waits a little and tries again.
 fn unreachable(error: NetworkError) -> RPCError<LedgerRaft> {
     RPCError::Unreachable(Unreachable::new(&error))
 }
 
 impl RaftNetworkV2<LedgerRaft> for PeerClient {
-    type SnapshotData = DurablePosition;
+    type SnapshotData = SnapshotContent;
 
     async fn append_entries(
         &mut self,
@@ -145,12 +213,22 @@ impl RaftNetworkV2<LedgerRaft> for PeerClient {
 
     async fn full_snapshot(
         &mut self,
-        _vote: EngineVote,
-        _snapshot: Snapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: EngineVote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<LedgerRaft>, StreamingError<LedgerRaft>> {
-        Err(StreamingError::Unreachable(Unreachable::new(&NetworkError::NoSnapshots)))
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(&vote, snapshot) => match sent {
+                Ok(answer) => Ok(SnapshotResponse::new(answer)),
+                Err(error) => {
+                    tracing::warn!(member = self.target, %error, "a snapshot was not sent");
+                    Err(StreamingError::Unreachable(Unreachable::new(&error)))
+                }
+            },
+        }
     }
 
     async fn transfer_leader(

@@ -1,7 +1,8 @@
 //! Applies committed entries to the [`AppliedLedger`].
 //!
 //! The state is durable on its own: the flusher writes it to the state store with its position in the
-//! log. A snapshot is therefore a reference to that position, enough for the engine to purge the log.
+//! log. A snapshot is therefore a reference to that position, enough for the engine to purge the log; what is sent to
+//! other members is a file, the newest that the log goes on from.
 
 use std::io;
 use std::sync::Arc;
@@ -11,15 +12,30 @@ use ledger_core::command::Outcome;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
+use super::log::Log;
+use super::network::MemberAddresses;
 use super::{EngineLogId, Entry, LedgerRaft, Snapshot, SnapshotMeta, StoredMembershipOf, record};
 use crate::applied_state::AppliedLedger;
 use crate::counters::{CounterCells, add};
 use crate::failure::{FailedPart, FailureCell, PanicReport, SharedError, shared};
 use crate::flusher::Flusher;
+use crate::snapshots::{InstallError, Installer, PreparedSnapshot, SnapshotDesk, SnapshotToSend};
 
-/// The content of a snapshot: none, the state store of this node holds it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DurablePosition;
+/// What is behind a snapshot of the engine.
+#[derive(Debug)]
+pub(crate) enum SnapshotContent {
+    /// The state store of this node holds it.
+    Position,
+    /// A file that can be sent.
+    File(Arc<SnapshotToSend>),
+    /// One that came from a peer, verified and stored beside the present content.
+    Prepared(Box<PreparedSnapshot>),
+}
+
+/// A snapshot that is not one of a peer's cannot be installed.
+#[derive(Debug, thiserror::Error)]
+#[error("the engine asks to install a snapshot that no peer sent")]
+struct NotFromAPeer;
 
 /// Applies entries, one after the other.
 #[derive(Clone)]
@@ -30,12 +46,11 @@ pub(crate) struct StateMachine {
     pub overlay_bytes_max: usize,
     pub counters: Arc<CounterCells>,
     pub failure: FailureCell,
+    pub log: Log,
+    pub desk: SnapshotDesk,
+    pub installer: Arc<Installer>,
+    pub addresses: MemberAddresses,
 }
-
-/// A snapshot of another node arrived.
-#[derive(Debug, thiserror::Error)]
-#[error("this release takes no snapshots from peers: restore this node from a snapshot file")]
-struct NoInstallation;
 
 /// Applying cannot go on because the flusher has ended.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +82,7 @@ impl StateMachine {
             EntryPayload::Membership(membership) => {
                 let encoded = record::encode_membership(Some(&entry.log_id), membership).map_err(shared)?;
                 state.apply_membership(at, encoded);
+                self.addresses.replace(membership);
                 None
             }
         };
@@ -100,12 +116,35 @@ impl StateMachine {
         let last_membership = record::decode_membership(&durable.membership).map_err(io::Error::other)?;
         let meta =
             SnapshotMeta { last_log_id: Some(record::engine_log_id(durable.last_applied)), last_membership };
-        Ok(Some(Snapshot { meta, snapshot: DurablePosition }))
+        Ok(Some(Snapshot { meta, snapshot: SnapshotContent::Position }))
+    }
+}
+
+impl StateMachine {
+    /// The newest file that the log goes on from.
+    fn snapshot_file(&self) -> io::Result<Option<Snapshot>> {
+        let Some(durable) = self.flusher.durable_index() else { return Ok(None) };
+        let Some(file) = self.desk.newest(self.log.purged_index(), durable) else { return Ok(None) };
+        let last_membership = record::decode_membership(&file.membership).map_err(io::Error::other)?;
+        let meta = SnapshotMeta { last_log_id: Some(record::engine_log_id(file.last)), last_membership };
+        Ok(Some(Snapshot { meta, snapshot: SnapshotContent::File(file) }))
+    }
+
+    async fn install(&self, meta: &SnapshotMeta, prepared: PreparedSnapshot) -> Result<(), SharedError> {
+        let last = record::engine_log_id(prepared.header.applied);
+        if meta.last_log_id != Some(last) {
+            return Err(shared(NotFromAPeer));
+        }
+        match self.installer.publish(prepared).await {
+            // Everything in it is applied.
+            Ok(()) | Err(InstallError::Older { .. }) => Ok(()),
+            Err(error) => Err(shared(error)),
+        }
     }
 }
 
 impl RaftStateMachine<LedgerRaft> for StateMachine {
-    type SnapshotData = DurablePosition;
+    type SnapshotData = SnapshotContent;
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<(Option<EngineLogId>, StoredMembershipOf), io::Error> {
@@ -150,19 +189,29 @@ impl RaftStateMachine<LedgerRaft> for StateMachine {
 
     async fn install_snapshot(
         &mut self,
-        _meta: &SnapshotMeta,
-        _snapshot: DurablePosition,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotContent,
     ) -> Result<(), io::Error> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, NoInstallation))
+        let SnapshotContent::Prepared(prepared) = snapshot else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, NotFromAPeer));
+        };
+        self.install(meta, *prepared).await.map_err(|error| {
+            self.failure.report(FailedPart::StateStore, Arc::clone(&error));
+            io::Error::other(error)
+        })
     }
 
+    /// For a follower: a file when there is one that helps it, otherwise the position that a new one will be behind.
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        self.durable_snapshot()
+        match self.snapshot_file()? {
+            Some(snapshot) => Ok(Some(snapshot)),
+            None => self.durable_snapshot(),
+        }
     }
 }
 
 impl RaftSnapshotBuilder<LedgerRaft> for StateMachine {
-    type SnapshotData = DurablePosition;
+    type SnapshotData = SnapshotContent;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let mut rounds = self.flusher.rounds();

@@ -114,11 +114,22 @@ impl SnapshotFolder {
         Ok(removed)
     }
 
+    /// Removes the snapshot of an index.
+    pub(super) fn remove(&self, index: u64) -> io::Result<()> {
+        std::fs::remove_file(self.path_of(index))
+    }
+
+    /// Gives a file of the folder that is whole and durable the name of a snapshot.
+    pub(super) fn adopt(&self, file: &Path, index: u64) -> io::Result<()> {
+        std::fs::rename(file, self.path_of(index))?;
+        sync(&self.path)
+    }
+
     fn path_of(&self, index: u64) -> PathBuf {
         self.path.join(format!("{index:0width$}.{EXTENSION}", width = INDEX_DIGITS))
     }
 
-    fn create(&self) -> io::Result<()> {
+    pub(super) fn create(&self) -> io::Result<()> {
         match DirBuilder::new().mode(0o700).create(&self.path) {
             Ok(()) => sync(&self.data_directory),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -4,7 +4,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,12 @@ use crate::checkpoint_signer::{CheckpointSigner, SignError};
 use crate::clock::Clock;
 use crate::counters::{CounterCells, add};
 use crate::flusher::Flusher;
+use crate::worker::Threads;
 
 /// After each frame the writer rests so many times as long as the frame took: about a third of one processor.
 const REST_FACTOR: u32 = 2;
+/// While a follower waits for the snapshot the writer rests a fourth of the time that a frame took.
+const REST_DIVISOR_IN_A_HURRY: u32 = 4;
 /// Longest rest after a frame, whatever it took.
 const REST_MAX: Duration = Duration::from_millis(100);
 /// Vaults that are deleted while their tips are signed make the snapshot begin anew; so often at most.
@@ -105,6 +108,7 @@ pub(crate) struct SnapshotMakerParts {
     pub counters: Arc<CounterCells>,
     pub every: Duration,
     pub keep: usize,
+    pub threads: Threads,
 }
 
 /// Index and time of the newest snapshot.
@@ -126,8 +130,26 @@ struct Inner {
     newest: Mutex<Option<NewestSnapshot>>,
     work: Mutex<SnapshotWork>,
     held_back: AtomicBool,
+    /// Followers that wait.
+    hurry: AtomicUsize,
     stopping: Mutex<bool>,
     stopped: Condvar,
+}
+
+/// Somebody cannot go on without a snapshot; ends when it is dropped.
+struct Hurry<'m>(&'m AtomicUsize);
+
+impl<'m> Hurry<'m> {
+    fn new(count: &'m AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl SnapshotMaker {
@@ -149,6 +171,7 @@ impl SnapshotMaker {
             newest: Mutex::new(newest),
             work: Mutex::default(),
             held_back: AtomicBool::new(false),
+            hurry: AtomicUsize::new(0),
             stopping: Mutex::new(false),
             stopped: Condvar::new(),
         })))
@@ -192,16 +215,59 @@ impl SnapshotMaker {
         let (sender, answer) = oneshot::channel();
         let maker = self.clone();
         lock(&self.0.work).writing = Some(Progress::default());
-        let body = move || {
+        let body = async move {
             let end = EndOfWork(maker, turn);
-            let made = end.0.make();
+            let made = end.0.make().await;
             end.0.count(&made);
             drop(end);
             // Nobody may be waiting any more.
             let _ = sender.send(made);
         };
-        std::thread::Builder::new().name("ledger-snapshot".to_owned()).spawn(body)?;
+        match self.0.parts.threads {
+            Threads::Own => {
+                // Signatures may come from a peer: what waits for them needs the caller's runtime.
+                let runtime = tokio::runtime::Handle::current();
+                let thread = std::thread::Builder::new().name("ledger-snapshot".to_owned());
+                thread.spawn(move || runtime.block_on(body))?;
+            }
+            Threads::Inline { .. } => drop(tokio::spawn(body)),
+        }
         answer.await.unwrap_or(Err(SnapshotFailure::Stopped))
+    }
+
+    /// As [`create`](Self::create), for a follower that cannot go on without it; one that is under way is hurried too.
+    pub async fn create_for_follower(&self) -> Result<StoredSnapshot, SnapshotFailure> {
+        let _hurry = Hurry::new(&self.0.hurry);
+        self.create().await
+    }
+
+    /// Takes a file of the folder in as a snapshot: one that a peer sent and that is installed.
+    pub fn adopt(&self, file: &Path, index: u64) -> io::Result<()> {
+        self.0.folder.adopt(file, index)?;
+        if let Some(Ok(summary)) = self.0.folder.find(index).map(|stored| stored.summary) {
+            let created_at_ms = summary.header.created_at_ms;
+            *lock(&self.0.newest) = Some(NewestSnapshot { index, created_at_ms });
+        }
+        let removed = self.0.folder.prune(self.0.parts.keep, index)?;
+        add(&self.0.parts.counters.snapshots_pruned, removed as u64);
+        Ok(())
+    }
+
+    /// Whether a snapshot is of the history that is applied here: a directory may have been put back to an earlier
+    /// time while its snapshots were not.
+    pub fn is_of_this_history(&self, header: &Header) -> bool {
+        let Ok(state) = self.0.parts.ledger.read() else { return false };
+        let fits = |entry: &snapshot::VaultEntry| {
+            let Ok(tip) = BlockHeader::decode(&entry.header) else { return false };
+            match state.log_root_at(entry.id, tip.height + 1) {
+                Ok(root) => root == entry.log_root,
+                // It was deleted since.
+                Err(error) => matches!(error, ReadError::VaultNotFound),
+            }
+        };
+        state.ledger_id() == Some(header.ledger_id)
+            && state.last_applied().is_some_and(|applied| applied.index >= header.applied.index)
+            && header.vaults.iter().filter(|entry| !entry.fenced).all(fits)
     }
 
     /// Writes snapshots at the interval, for ever.
@@ -242,12 +308,12 @@ impl SnapshotMaker {
         }
     }
 
-    fn make(&self) -> Result<StoredSnapshot, SnapshotFailure> {
+    async fn make(&self) -> Result<StoredSnapshot, SnapshotFailure> {
         if self.0.held_back.load(Ordering::SeqCst) {
             return Err(SnapshotFailure::HeldBack);
         }
         let started = Instant::now();
-        let (view, header) = self.begin()?;
+        let (view, header) = self.begin().await?;
         let index = header.applied.index;
         let folder = &self.0.folder;
         let stored = match folder.find(index).filter(|stored| holds_the_same(stored, &header)) {
@@ -287,16 +353,15 @@ impl SnapshotMaker {
     }
 
     /// A view of everything that is applied now, with the signed tips of its vaults.
-    pub(crate) fn begin(&self) -> Result<(Box<dyn StateView>, Header), SnapshotFailure> {
-        let waits = tokio::runtime::Builder::new_current_thread().build()?;
+    pub(crate) async fn begin(&self) -> Result<(Box<dyn StateView>, Header), SnapshotFailure> {
         for _ in 0..ATTEMPTS_MAX {
-            waits.block_on(self.flush())?;
+            self.flush().await?;
             let view = self.0.parts.store.view().map_err(StateError::from)?;
             let mut header = snapshot::outline(view.as_ref(), self.0.parts.clock.now_ms())?;
             if let Some(tips) = self.tips(&header)? {
                 let mut notes = Vec::with_capacity(tips.len());
                 for tips in tips.chunks(SIGNED_AT_ONCE) {
-                    let signed = waits.block_on(self.0.parts.signer.signed_tips(tips));
+                    let signed = self.0.parts.signer.signed_tips(tips).await;
                     notes.extend(signed.map_err(|error| match error {
                         SignError::Stopped => SnapshotFailure::Stopped,
                         SignError::Leader(reason) => SnapshotFailure::NoCheckpoints { reason },
@@ -393,7 +458,16 @@ impl Pace<'_> {
         if inner.held_back.load(Ordering::SeqCst) {
             return ControlFlow::Break(());
         }
-        let until = Instant::now() + self.frame_began.elapsed().saturating_mul(REST_FACTOR).min(REST_MAX);
+        if inner.parts.threads != Threads::Own {
+            // Nothing else could use the processor meanwhile.
+            return ControlFlow::Continue(());
+        }
+        let took = self.frame_began.elapsed();
+        let rest = match inner.hurry.load(Ordering::SeqCst) {
+            0 => took.saturating_mul(REST_FACTOR),
+            _ => took / REST_DIVISOR_IN_A_HURRY,
+        };
+        let until = Instant::now() + rest.min(REST_MAX);
         let mut stopping = lock(&inner.stopping);
         loop {
             if *stopping {

@@ -307,7 +307,7 @@ async fn a_ledger_that_went_back_and_on_is_a_fork_of_its_backup() {
     let forked = back_up(&other, &folder).await;
     assert!(matches!(forked, Err(BackupFailure::Backup(BackupError::Fork { .. }))), "{forked:?}");
     assert_eq!(BackupFolder::at(&folder).manifest().unwrap(), was, "the backup is as it was");
-    verify(&folder, &[ledger.verifier_key()], &[kept.clone()]).unwrap();
+    verify(&folder, &[ledger.verifier_key()], std::slice::from_ref(&kept)).unwrap();
 
     let others = home.folder.path().join("others");
     back_up(&other, &others).await.unwrap();
@@ -393,7 +393,7 @@ async fn a_stopped_directory_is_backed_up_as_a_running_one_and_the_chain_goes_on
         source.write_increment(after, &mut staged, &mut { GO_ON }).unwrap();
         writer.accept_increment(&staged.finish().unwrap(), &mut { GO_ON }).unwrap().unwrap();
     }
-    verify(&folder, std::slice::from_ref(&vkey), &[kept.clone()]).unwrap();
+    verify(&folder, std::slice::from_ref(&vkey), std::slice::from_ref(&kept)).unwrap();
     let ledger = open_redb(&data, Options::default()).await;
     ledger.write(&vault(), &super::setting::actor(), fresh_put("a", "3")).await.unwrap();
     back_up(&ledger, &folder).await.unwrap().unwrap();

@@ -8,6 +8,7 @@ mod cluster_inline;
 mod cluster_membership;
 mod cluster_serving;
 mod cluster_setting;
+mod cluster_snapshots;
 mod data_directory;
 mod embedded;
 mod expiry;

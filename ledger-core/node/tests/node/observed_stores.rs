@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use ledger_core::ports::{
-    AppliedState, LogChange, LogRecord, LogSnapshot, LogStore, ScanRange, StateBatch, StateStore, StateView,
-    StoreError, Table,
+    AppliedState, LogChange, LogRecord, LogSnapshot, LogStore, ScanRange, StateBatch, StateInstall,
+    StateStore, StateView, StoreError, Table,
 };
 
 /// What the observer does at every commit of the log.
@@ -135,6 +135,10 @@ impl StateStore for ObservedState {
 
     fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
         self.inner.view()
+    }
+
+    fn begin_install(&self) -> Result<Box<dyn StateInstall>, StoreError> {
+        self.inner.begin_install()
     }
 }
 

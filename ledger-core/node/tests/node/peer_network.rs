@@ -13,7 +13,18 @@ use ledger_node::peers::{
 #[derive(Debug, Clone, Default)]
 pub struct PeerNetwork(Arc<Mutex<State>>);
 
-#[derive(Debug, Default)]
+/// What becomes of a message that a test looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Delivered,
+    Lost,
+    /// It arrives, and the answer does not.
+    AnswerLost,
+}
+
+type Hook = Arc<dyn Fn(&mut PeerRequest) -> Fate + Send + Sync>;
+
+#[derive(Default)]
 struct State {
     handlers: BTreeMap<String, Arc<dyn PeerHandler>>,
     /// Nobody reaches these nodes, and they reach nobody.
@@ -25,6 +36,13 @@ struct State {
     unanswered: BTreeSet<u8>,
     /// The last byte of answers to these, for the node at this address, is another one.
     forged: BTreeSet<(u8, String)>,
+    hook: Option<Hook>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("sent", &self.sent).finish_non_exhaustive()
+    }
 }
 
 impl PeerNetwork {
@@ -51,6 +69,17 @@ impl PeerNetwork {
         state.unanswered.clear();
         state.forged.clear();
         state.lose_every = 0;
+        state.hook = None;
+    }
+
+    /// Lets every message pass a test, which may change it and says what becomes of it.
+    pub fn intercept(&self, hook: impl Fn(&mut PeerRequest) -> Fate + Send + Sync + 'static) {
+        self.0.lock().unwrap().hook = Some(Arc::new(hook));
+    }
+
+    fn fate(&self, request: &mut PeerRequest) -> Fate {
+        let hook = self.0.lock().unwrap().hook.clone();
+        hook.map_or(Fate::Delivered, |hook| hook(request))
     }
 
     pub fn lose_every(&self, n: u64) {
@@ -107,16 +136,23 @@ impl PeerTransport for Transport {
         &'a self,
         address: &'a str,
         _expect: Option<&'a NodeName>,
-        request: PeerRequest,
+        mut request: PeerRequest,
         timeout: Duration,
     ) -> PeerFuture<'a, Result<Bytes, PeerError>> {
         Box::pin(async move {
             let unreachable =
                 || PeerError::Unreachable { address: address.to_owned(), reason: "lost".to_owned() };
             let method = request.method;
+            let fate = self.network.fate(&mut request);
+            if fate == Fate::Lost {
+                return Err(unreachable());
+            }
             let handler = self.network.route(&self.address, address).ok_or_else(unreachable)?;
             let answer = tokio::time::timeout(timeout, handler.handle(request)).await;
-            if self.network.loses_answer(method) || self.network.route(address, &self.address).is_none() {
+            if fate == Fate::AnswerLost
+                || self.network.loses_answer(method)
+                || self.network.route(address, &self.address).is_none()
+            {
                 return Err(unreachable());
             }
             match answer {

@@ -9,7 +9,7 @@ use ledger_core::transaction::Actor;
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::policy::{Need, need_of, permit};
+use super::policy::{Need, is_stream, need_of, permit};
 use super::revocable::{AdmittedCall, RevocableBody, Validity};
 use super::{Caller, Role, Scope};
 use crate::errors;
@@ -59,7 +59,8 @@ impl AccessLayer {
         }
         let (caller, validity) = self.authenticate(headers)?;
         permit(&caller, path)?;
-        Ok(Some((caller, validity)))
+        // A single answer that was made stays made, also when it tells that the caller revoked its own token.
+        Ok(Some((caller, validity.filter(|_| is_stream(path)))))
     }
 
     fn authenticate(&self, headers: &HeaderMap) -> Result<(Caller, Option<Validity>), Status> {

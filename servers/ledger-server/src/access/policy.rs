@@ -94,6 +94,11 @@ pub static POLICY: &[Rule] = &[
     rule("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Need::CredentialUnlessLoopback),
 ];
 
+/// Whether answers to a path may go on for as long as the caller likes.
+pub(crate) fn is_stream(path: &str) -> bool {
+    [WATCH_BLOCKS, STREAM_BACKUP, CALLS].contains(&path) || path.starts_with("/grpc.")
+}
+
 /// Whether a caller may call a method of the ledger.
 pub(crate) fn permit(caller: &Caller, path: &str) -> Result<(), Status> {
     let Some(need) = need_of(path) else { return Err(errors::method_unknown()) };

@@ -23,6 +23,9 @@ use super::{PeerLimits, Security, wire};
 /// Names no host: the connection is chosen before.
 const ORIGIN: &str = "http://peer.strongroom.internal";
 
+/// How often a request is sent at most when connections end, each in good order, before the peer reads it.
+const SENDINGS_MAX: u32 = 3;
+
 /// Calls peers. Connections and their work stay on the runtime on which it was made, whichever one calls.
 pub(super) struct PeerClient {
     pool: Arc<Pool>,
@@ -109,11 +112,20 @@ async fn send(link: Arc<Link>, request: PeerRequest, timeout: Duration) -> Resul
     let mut client = PeerServiceClient::with_origin(LinkService(Arc::clone(&link)), Uri::from_static(ORIGIN))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let mut message = Request::new(wire::request_to_wire(request));
-    // The peer stops working on what nobody waits for.
-    message.set_timeout(timeout);
-    let answer = client.call(message).await.map_err(|status| of_status(&status))?;
-    wire::answer_from_wire(answer.into_inner()).map_err(CallError::Refused)
+    let message = wire::request_to_wire(request);
+    let mut sendings = 0;
+    loop {
+        // The body is shared, not copied.
+        let mut message = Request::new(message.clone());
+        // The peer stops working on what nobody waits for.
+        message.set_timeout(timeout);
+        sendings += 1;
+        match client.call(message).await.map_err(|status| of_status(&status)) {
+            Ok(answer) => return wire::answer_from_wire(answer.into_inner()).map_err(CallError::Refused),
+            Err(CallError::Link(LinkError::Unread)) if sendings < SENDINGS_MAX => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The answers that come from the transport of the peer, or from this one.
@@ -138,7 +150,7 @@ fn of_status(status: &Status) -> CallError {
 impl CallError {
     fn outcome(&self) -> &'static str {
         match self {
-            Self::Link(LinkError::Unreachable { .. }) => "unreachable",
+            Self::Link(LinkError::Unreachable { .. } | LinkError::Unread) => "unreachable",
             Self::Link(LinkError::Untrusted { .. }) => "untrusted",
             Self::Link(LinkError::Refused { .. }) | Self::Refused(_) => "refused",
             Self::OutOfTime => "timeout",
@@ -152,6 +164,9 @@ impl CallError {
             Self::Link(LinkError::Untrusted { reason }) => PeerError::Untrusted { address, reason },
             Self::Link(LinkError::Refused { reason }) => {
                 PeerError::Refused { address, refusal: PeerRefusal::Identity { reason } }
+            }
+            Self::Link(error @ LinkError::Unread) => {
+                PeerError::Unreachable { address, reason: error.to_string() }
             }
             Self::Refused(refusal) => PeerError::Refused { address, refusal },
             Self::OutOfTime => PeerError::Timeout { address, timeout },

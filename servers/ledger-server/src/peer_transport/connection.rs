@@ -38,6 +38,9 @@ pub(super) enum LinkError {
     /// The peer does not accept this node's certificate.
     #[error("{reason}")]
     Refused { reason: String },
+    /// The peer ended the connection in good order before it looked at the request: it may be sent again.
+    #[error("the peer ended the connection before it read the request")]
+    Unread,
 }
 
 /// A connection over which requests go.
@@ -172,6 +175,15 @@ fn of_tls(error: &io::Error, expect: Option<&NodeName>) -> LinkError {
         Some(other) => LinkError::Unreachable { reason: format!("no TLS with it: {other}") },
         None => of_network(error),
     }
+}
+
+/// Whether a peer that said goodbye (GOAWAY) left a request unread. h2 gives this error only to streams above the last
+/// one that the peer has processed, and those may be repeated (RFC 9113, section 6.8).
+pub(super) fn is_unread(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| {
+        error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+    })
 }
 
 /// An error with its causes: those of HTTP say little themselves.

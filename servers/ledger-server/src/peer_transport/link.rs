@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tower::Service;
 
-use super::connection::{Connected, LinkError, Target, connect, with_causes};
+use super::connection::{Connected, LinkError, Target, connect, is_unread, with_causes};
 use super::limits::{BODY_BYTES_PER_LINK_MAX, CALLS_PER_LINK_MAX};
 use super::{PeerLimits, Security};
 
@@ -81,27 +81,20 @@ impl Link {
         self.bytes.acquire_many(u32::try_from(permits).ok()?).await.ok()
     }
 
-    /// Sends a request over the connection. One that could not be sent because the connection was at its end goes over
-    /// the next.
-    async fn send(self: Arc<Self>, mut request: Request<Body>) -> Result<Response<Incoming>, LinkError> {
-        let mut is_first = true;
-        loop {
-            let connected = self.connected().await?;
-            let mut failure = match connected.sender.clone().try_send_request(request).await {
-                Ok(response) => return Ok(response),
-                Err(failure) => failure,
-            };
-            match failure.take_message() {
-                Some(unsent) if is_first => {
-                    self.retire(&connected);
-                    (request, is_first) = (unsent, false);
-                }
-                _ => {
-                    let reason = format!("the connection broke: {}", with_causes(failure.error()));
-                    return Err(LinkError::Unreachable { reason });
-                }
-            }
+    /// Sends a request over the connection. One that came when the connection was at its end is returned as unread, and
+    /// the next goes over another connection.
+    async fn send(self: Arc<Self>, request: Request<Body>) -> Result<Response<Incoming>, LinkError> {
+        let connected = self.connected().await?;
+        let mut failure = match connected.sender.clone().try_send_request(request).await {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        if failure.take_message().is_some() || is_unread(failure.error()) {
+            self.retire(&connected);
+            return Err(LinkError::Unread);
         }
+        let reason = format!("the connection broke: {}", with_causes(failure.error()));
+        Err(LinkError::Unreachable { reason })
     }
 
     /// The connection, made first when there is none. Everybody who waits for it gets the same outcome.

@@ -6,6 +6,7 @@ mod call_stream;
 mod calls;
 mod cluster;
 mod cluster_setting;
+mod discovery;
 mod disk;
 mod documentation;
 mod history;

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{Home, client, dev_with_vault, put, runtime, vault};
+use crate::harness::{client, dev_with_vault, put, runtime, vault};
 
 fn python_is_missing() -> bool {
     let missing = Command::new("python3").arg("--version").stdout(Stdio::null()).status().is_err();

@@ -4,6 +4,7 @@
 
 mod consensus;
 mod service;
+mod snapshot;
 
 pub(crate) use consensus::{
     AppendAnswer, AppendOutcome, AppendRequest, TransferAnswer, TransferRequest, VoteAnswer, VoteRequest,
@@ -13,6 +14,10 @@ pub(crate) use service::{
     CheckpointAnswer, CheckpointRequest, ForwardedFailure, ForwardedWrite, JoinAnswer, JoinRequest,
     MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
     TipsAnswer, TipsRequest, VaultTip,
+};
+pub(crate) use snapshot::{
+    SnapshotChunk, SnapshotChunkAnswer, SnapshotInstall, SnapshotInstallAnswer, SnapshotOffer,
+    SnapshotOfferAnswer,
 };
 
 use bytes::Bytes;

@@ -53,13 +53,14 @@ impl Create {
         let added = match &self.data {
             Some(data) => from_directory(data, &mut writer, after, output)?,
             None => {
-                let client = self.server.client()?;
-                let mut added = Ok(Added { file: None, why_base: None });
+                let mut added = Added { file: None, why_base: None };
                 block_on(async {
-                    added = from_server(&client, &mut writer, after, output).await;
+                    // A client is made inside of the runtime that it lives in.
+                    let client = self.server.client()?;
+                    added = from_server(&client, &mut writer, after, output).await?;
                     Ok(())
                 })?;
-                added?
+                added
             }
         };
         let files = writer.manifest().map_or(0, |manifest| manifest.files.len());

@@ -1,0 +1,350 @@
+//! Claims about members that the log does not reach any more: they get a snapshot, and go on from there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ledger_core::entity::EntityValue;
+use ledger_core::ledger_state::IntegrityDepth;
+use ledger_core::memory::MemoryLogStore;
+use ledger_core::ports::{LogChange, LogStore};
+use ledger_core::transaction::{Action, Operation, Transaction};
+use ledger_node::peers::PeerMethod;
+use ledger_node::{Bootstrap, Consistency, MembershipChange, OpenError, Options, WatchContent, WatchRequest};
+
+use super::cluster_setting::{TestCluster, until};
+use super::peer_network::Fate;
+use super::setting::{chain, key, put, set, transaction, vault};
+
+/// Everything that is durable leaves the log at once.
+fn purge_all(options: &mut Options) {
+    options.flush_interval = Duration::from_millis(20);
+    options.cluster.as_mut().unwrap().log_keep_bytes = 0;
+}
+
+/// Bytes that do not compress.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+fn large(name: &str, seed: u64) -> Transaction {
+    let value = EntityValue::new(noise(seed, 700_000)).unwrap();
+    transaction(vec![Operation {
+        action: Action::SetEntity { key: key(name), value, expires_at_ms: 0 },
+        condition: None,
+    }])
+}
+
+async fn voters_that_purge(count: usize) -> (TestCluster, usize) {
+    let mut cluster = TestCluster::homes(count);
+    cluster.tune = purge_all;
+    let members: Vec<_> = cluster.nodes.iter().map(|node| node.member.clone()).collect();
+    for index in 0..count {
+        let bootstrap = if index == 0 { Bootstrap::Members(members.clone()) } else { Bootstrap::Joined };
+        cluster.start(index, bootstrap).await;
+    }
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    (cluster, leader)
+}
+
+/// Waits until the log of a node begins after an entry.
+async fn purged_past(cluster: &TestCluster, node: usize, index: u64) {
+    let ledger = cluster.nodes[node].ledger();
+    until("the log is purged", || ledger.node_info().purged > Some(index)).await;
+}
+
+/// A voter that misses entries and cannot get them from the log: its number.
+async fn left_behind(
+    cluster: &TestCluster,
+    leader: usize,
+    writes: u64,
+    write: fn(&str, u64) -> Transaction,
+) -> usize {
+    let behind = (leader + 1) % cluster.nodes.len();
+    cluster.converge().await;
+    let applied = cluster.nodes[behind].ledger().node_info().last_applied;
+    cluster.network.isolate(cluster.nodes[behind].address());
+    for number in 0..writes {
+        cluster.write(leader, write(&format!("missed:{number}"), number)).await;
+    }
+    purged_past(cluster, leader, applied).await;
+    behind
+}
+
+fn small(name: &str, seed: u64) -> Transaction {
+    put(name, &format!("value {seed}"))
+}
+
+fn installed(cluster: &TestCluster, node: usize) -> u64 {
+    cluster.nodes[node].ledger().counters().snapshots_installed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_follower_of_a_leader_that_purges_at_once_converges_through_snapshots() {
+    let (cluster, leader) = voters_that_purge(3).await;
+    for round in 0..3 {
+        let behind = left_behind(&cluster, leader, 20, small).await;
+        cluster.network.heal();
+        for number in 0..20 {
+            cluster.write(leader, small(&format!("during:{round}:{number}"), number)).await;
+        }
+        cluster.converge().await;
+        assert!(installed(&cluster, behind) > round, "the log did not have it, so a snapshot came");
+    }
+    let (first, other) = (cluster.nodes[leader].ledger(), cluster.nodes[(leader + 1) % 3].ledger());
+    assert_eq!(chain(first), chain(other), "no block is missing");
+    assert!(first.counters().snapshots_sent >= 3);
+    let report = other.check_integrity(&vault(), IntegrityDepth::Full).await.unwrap();
+    assert_eq!(report.issue_count, 0, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_member_of_an_idle_cluster_whose_log_is_purged_catches_up_and_votes() {
+    let (mut cluster, leader) = voters_that_purge(3).await;
+    cluster.write(leader, put("colour", "green")).await;
+    let last = cluster.nodes[leader].ledger().node_info().last_log_index;
+    until("all is purged", || cluster.nodes[leader].ledger().node_info().purged >= Some(last)).await;
+    let index = cluster.add_home();
+    cluster.start(index, Bootstrap::Joined).await;
+    let member = cluster.nodes[index].member.clone();
+    let change = cluster.nodes[leader].ledger().cluster().add(member).await.unwrap();
+    assert!(matches!(change, MembershipChange::Voter { .. }), "{change:?}");
+    cluster.converge().await;
+    assert_eq!(installed(&cluster, index), 1);
+    // What came with the snapshot is kept, also over a restart, as is the membership.
+    cluster.stop(index).await;
+    cluster.start(index, Bootstrap::Joined).await;
+    cluster.write(leader, put("colour", "blue")).await;
+    cluster.leader().await;
+    cluster.converge().await;
+    let read =
+        cluster.nodes[index].ledger().get(&vault(), &key("colour"), Consistency::Eventual).await.unwrap();
+    assert_eq!(read.value.map(|entity| entity.value.to_vec()), Some(b"blue".to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_absence_is_served_from_the_log() {
+    let mut cluster = TestCluster::homes(3);
+    cluster.tune = |options| options.flush_interval = Duration::from_millis(20);
+    let members: Vec<_> = cluster.nodes.iter().map(|node| node.member.clone()).collect();
+    for index in 0..3 {
+        let bootstrap = if index == 0 { Bootstrap::Members(members.clone()) } else { Bootstrap::Joined };
+        cluster.start(index, bootstrap).await;
+    }
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    let behind = (leader + 1) % 3;
+    cluster.network.isolate(cluster.nodes[behind].address());
+    for number in 0..50 {
+        cluster.write(leader, small(&format!("key:{number}"), number)).await;
+    }
+    let last = cluster.nodes[leader].ledger().node_info().last_applied;
+    until("all is durable", || cluster.nodes[leader].ledger().node_info().durable_applied >= last).await;
+    cluster.network.heal();
+    cluster.converge().await;
+    assert_eq!(
+        (installed(&cluster, behind), cluster.nodes[leader].ledger().counters().snapshots_sent),
+        (0, 0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_repeated_and_damaged_chunks_delay_a_snapshot_and_never_spoil_it() {
+    let (cluster, leader) = voters_that_purge(3).await;
+    let behind = left_behind(&cluster, leader, 6, large).await;
+    let chunks = Arc::new(AtomicU64::new(0));
+    cluster.network.heal();
+    cluster.network.intercept(move |request| match request.method {
+        PeerMethod::SnapshotChunk => match chunks.fetch_add(1, Ordering::SeqCst) % 4 {
+            0 => Fate::Lost,
+            1 => Fate::AnswerLost,
+            2 => {
+                let mut body = request.body.to_vec();
+                let middle = body.len() / 2;
+                body[middle] ^= 1;
+                request.body = Bytes::from(body);
+                Fate::Delivered
+            }
+            _ => Fate::Delivered,
+        },
+        _ => Fate::Delivered,
+    });
+    cluster.converge().await;
+    let counters = cluster.nodes[behind].ledger().counters();
+    assert!(counters.snapshots_installed > 0 && counters.snapshot_chunks_damaged > 0, "{counters:?}");
+    assert!(cluster.nodes[leader].ledger().counters().snapshot_retries > 0);
+    assert_eq!(chain(cluster.nodes[leader].ledger()), chain(cluster.nodes[behind].ledger()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_lost_around_the_end_of_a_snapshot_do_not_stall_it() {
+    let (cluster, leader) = voters_that_purge(3).await;
+    let behind = left_behind(&cluster, leader, 3, small).await;
+    let installs = Arc::new(AtomicU64::new(0));
+    cluster.network.heal();
+    let seen = Arc::clone(&installs);
+    cluster.network.intercept(move |request| match request.method {
+        PeerMethod::SnapshotInstall if seen.fetch_add(1, Ordering::SeqCst) < 5 => Fate::AnswerLost,
+        PeerMethod::SnapshotOffer if seen.load(Ordering::SeqCst) == 0 => Fate::Delivered,
+        _ => Fate::Delivered,
+    });
+    cluster.converge().await;
+    assert!(installs.load(Ordering::SeqCst) > 0 && installed(&cluster, behind) == 1);
+}
+
+/// Stops a node while the chunk of this number is on its way, starts it again, and waits until all agree.
+async fn stopped_at_chunk(number: u64, stop_the_leader: bool) {
+    let (mut cluster, leader) = voters_that_purge(3).await;
+    let behind = left_behind(&cluster, leader, 5, large).await;
+    let (reached, chunks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    cluster.network.heal();
+    let seen = Arc::clone(&reached);
+    cluster.network.intercept(move |request| {
+        if request.method == PeerMethod::SnapshotChunk && chunks.fetch_add(1, Ordering::SeqCst) >= number {
+            seen.store(true, Ordering::SeqCst);
+        }
+        // Nothing more arrives until the node is gone.
+        let stands = seen.load(Ordering::SeqCst) && request.method == PeerMethod::SnapshotChunk;
+        if stands { Fate::Lost } else { Fate::Delivered }
+    });
+    until("the chunk is reached", || reached.load(Ordering::SeqCst)).await;
+    let stopped = if stop_the_leader { leader } else { behind };
+    cluster.stop(stopped).await;
+    cluster.network.heal();
+    cluster.start(stopped, Bootstrap::Joined).await;
+    let leader = cluster.leader().await;
+    cluster.write(leader, put("after", "the stop")).await;
+    cluster.converge().await;
+    assert_eq!(chain(cluster.nodes[leader].ledger()), chain(cluster.nodes[behind].ledger()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_is_stopped_at_any_chunk_goes_on() {
+    for chunk in 0..4 {
+        stopped_at_chunk(chunk, false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_is_stopped_at_any_chunk_leaves_a_follower_that_another_leader_helps() {
+    for chunk in 0..4 {
+        stopped_at_chunk(chunk, true).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_on_a_follower_skips_no_height_when_a_snapshot_replaces_its_state() {
+    let (cluster, leader) = voters_that_purge(3).await;
+    let behind = (leader + 1) % 3;
+    cluster.write(leader, put("before", "it")).await;
+    cluster.converge().await;
+    let request = WatchRequest { from: 0, content: WatchContent::Transactions, ..WatchRequest::default() };
+    let mut watch = cluster.nodes[behind].ledger().watch(&vault(), request).unwrap();
+    let seen = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&seen);
+    let watcher = tokio::spawn(async move {
+        let mut heights = Vec::new();
+        while heights.last() != Some(&61) {
+            let block = watch.next().await.unwrap();
+            heights.push(block.header.height);
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        heights
+    });
+    until("the watch reads", || seen.load(Ordering::SeqCst) >= 2).await;
+    left_behind(&cluster, leader, 60, small).await;
+    cluster.network.heal();
+    cluster.converge().await;
+    assert_eq!(watcher.await.unwrap(), (0..=61).collect::<Vec<u64>>());
+    assert!(installed(&cluster, behind) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_keys_are_installed_while_a_reader_reads() {
+    const TRANSACTIONS: u64 = 100;
+    let (cluster, leader) = voters_that_purge(3).await;
+    let fill = |round: u64, number: u64| {
+        let name = |key: u64| format!("key:{:06}", number * 1_000 + key);
+        transaction((0..1_000).map(|key| set(&name(key), &format!("round {round}"), None)).collect())
+    };
+    for number in 0..TRANSACTIONS {
+        cluster.write(leader, fill(1, number)).await;
+    }
+    cluster.converge().await;
+    let behind = (leader + 1) % 3;
+    let applied = cluster.nodes[behind].ledger().node_info().last_applied;
+    cluster.network.isolate(cluster.nodes[behind].address());
+    for number in 0..TRANSACTIONS {
+        cluster.write(leader, fill(2, number)).await;
+    }
+    purged_past(&cluster, leader, applied).await;
+    let ledger = cluster.nodes[behind].ledger().clone();
+    let done = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&done);
+    let reader = tokio::spawn(async move {
+        let (mut reads, mut newer) = (0_u64, false);
+        while !ends.load(Ordering::SeqCst) {
+            for name in ["key:000000", "key:050000", "key:099999"] {
+                let read = ledger.get(&vault(), &key(name), Consistency::Eventual).await.unwrap();
+                let value = read.value.map(|entity| entity.value.to_vec()).expect("every key is there");
+                // Once the new content was seen the old one never is.
+                assert!(value == b"round 2" || (value == b"round 1" && !newer), "{value:?} after {newer}");
+                newer |= value == b"round 2";
+                reads += 1;
+            }
+            tokio::task::yield_now().await;
+        }
+        (reads, newer)
+    });
+    cluster.network.heal();
+    cluster.converge().await;
+    done.store(true, Ordering::SeqCst);
+    let (reads, newer) = reader.await.unwrap();
+    assert!(reads > 100 && newer, "{reads} reads");
+    assert_eq!(installed(&cluster, behind), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_ends_before_the_state_is_taken_only_when_it_knows_why() {
+    let (mut cluster, leader) = voters_that_purge(3).await;
+    let behind = left_behind(&cluster, leader, 10, small).await;
+    cluster.network.heal();
+    cluster.converge().await;
+    assert_eq!(installed(&cluster, behind), 1);
+    cluster.stop(behind).await;
+    // As a crash leaves it between the two: the state is the snapshot's, the log is as it was before.
+    let (stored, vote) = {
+        let log = MemoryLogStore::open(&cluster.nodes[behind].home.log).snapshot().unwrap();
+        (log.committed.unwrap(), log.vote.unwrap())
+    };
+    let crashed = |knows: bool| {
+        let home = cluster.nodes[behind].home.copy();
+        let log = ledger_core::memory::MemoryLogDisk::default();
+        let store = MemoryLogStore::open(&log);
+        let first = ledger_core::ports::LogId { term: 1, node: 0, index: 2 };
+        store.commit(&[LogChange::SaveVote(vote), LogChange::PurgeThrough(first)]).unwrap();
+        let committed = if knows { stored } else { first };
+        store.commit(&[LogChange::SaveCommitted(committed)]).unwrap();
+        drop(store);
+        super::setting::Home { log, ..home }
+    };
+    let (sound, older) = (crashed(true), crashed(false));
+    let options = Options { bootstrap: Bootstrap::Joined, ..older.options() };
+    let refused = ledger_node::Ledger::open(older.directory(), older.stores(), options).await.unwrap_err();
+    assert!(matches!(refused, OpenError::LogOlderThanState { .. }), "{refused}");
+    cluster.nodes[behind].home = sound;
+    cluster.start(behind, Bootstrap::Joined).await;
+    let leader = cluster.leader().await;
+    cluster.write(leader, put("after", "the crash")).await;
+    cluster.converge().await;
+    assert_eq!(chain(cluster.nodes[leader].ledger()), chain(cluster.nodes[behind].ledger()));
+}

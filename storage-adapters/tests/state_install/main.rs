@@ -1,0 +1,9 @@
+//! New content for a state store on a disk that forgets, tears and fails: the old content or the new one, whole.
+#![cfg(all(feature = "redb", feature = "wal"))]
+
+mod crash;
+#[path = "../wal/disk.rs"]
+mod disk;
+mod files;
+mod large;
+mod steps;
