@@ -382,6 +382,7 @@ async fn belong(
     }
     let is_forced = settings.peers.change == ClusterChange::ForceNew;
     let Some(peers) = peers else {
+        directory.mint_first_key().map_err(start_error)?;
         let stores = stores().await?;
         check_members(settings, &directory, &stores, false)?;
         return Ok((directory, stores));

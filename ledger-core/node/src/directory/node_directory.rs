@@ -205,6 +205,16 @@ impl NodeDirectory {
         Ok(self)
     }
 
+    /// Mints the key of a directory that has neither a key nor a ledger. Before its stores come into being: stores without
+    /// a key have lost it.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn mint_first_key(&mut self) -> Result<(), DirectoryError> {
+        let is_new = matches!(self.cluster.formation, Formation::Unformed) && !self.holds_ledger();
+        if is_new { self.mint_key() } else { Ok(()) }
+    }
+
     /// The directory of a node that belongs to a ledger. One that belongs to no cluster becomes one of its own, which
     /// is written when the ledger is opened.
     ///
