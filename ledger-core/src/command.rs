@@ -80,6 +80,12 @@ pub enum Command {
     },
     /// Drops, in every vault, some of what its retention no longer covers.
     Compact,
+    /// Names the cluster that goes on with this ledger. A cluster that is made anew from one node's data has a new
+    /// name: nodes of the old one must not take it for theirs.
+    NameCluster {
+        /// Identity of the cluster.
+        cluster_id: [u8; 16],
+    },
 }
 
 /// How much of its past a vault keeps: the bodies of its blocks, and what proofs of earlier states need.
@@ -164,6 +170,8 @@ pub enum Outcome {
     HeaderVersion(u16),
     /// To [`Command::Compact`].
     Compacted(CompactionProgress),
+    /// To [`Command::NameCluster`]: the cluster from now on.
+    Cluster([u8; 16]),
 }
 
 /// What a round of compaction did, over all vaults.

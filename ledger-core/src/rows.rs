@@ -31,6 +31,8 @@ pub(crate) struct LedgerRow {
 pub(crate) const LEDGER_KEY: &[u8] = b"ledger";
 /// Key of the row of the same table that holds the version of new headers (u16, big-endian); no row = 1.
 pub(crate) const HEADER_VERSION_KEY: &[u8] = b"header_version";
+/// Key of the row of the same table that holds the cluster's identity (16 bytes); no row = it was never in one.
+pub(crate) const CLUSTER_KEY: &[u8] = b"cluster";
 
 /// A row of `Table::Namespaces`, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,9 +16,11 @@ use tokio::runtime::{self, Handle};
 use tokio::sync::{Notify, oneshot};
 
 use crate::applied_state::AppliedLedger;
+use crate::cluster::{LeaderCalls, forward_writes};
 use crate::counters::{CounterCells, add};
 use crate::errors::WriteError;
 use crate::options::Options;
+use crate::peers::messages::ForwardedWrite;
 use crate::raft::{Consensus, ConsensusError};
 
 /// Most bytes of transactions in one entry (8 MiB), a single larger one excepted.
@@ -42,8 +44,18 @@ pub(crate) struct Write {
 
 type Answer = Result<Receipt, WriteError>;
 
+/// Who handed a write in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A caller of this node: when it does not lead, the write goes to the leader.
+    Here,
+    /// Another member, because this node leads: it is not sent on.
+    Member,
+}
+
 struct Queued {
     write: Write,
+    origin: Origin,
     bytes: usize,
     caller: Caller,
 }
@@ -66,6 +78,20 @@ struct Waiting {
     writes: VecDeque<Queued>,
     bytes: usize,
     closed: bool,
+    /// Holders of a [`Paused`].
+    pauses: usize,
+}
+
+/// While it is held, nothing is taken from the queue.
+pub(crate) struct Paused(WriteQueue);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.pauses = waiting.pauses.saturating_sub(1);
+        drop(waiting);
+        self.0.0.changed.notify_one();
+    }
 }
 
 impl WriteQueue {
@@ -82,8 +108,23 @@ impl WriteQueue {
 
     /// Queues a write and waits for its answer.
     pub async fn write(&self, write: Write) -> Answer {
-        let answer = self.push(write)?;
+        self.queue_up(write, Origin::Here).await
+    }
+
+    /// As [`write`](Self::write), for a write that a member has sent here.
+    pub async fn write_here(&self, write: Write) -> Answer {
+        self.queue_up(write, Origin::Member).await
+    }
+
+    async fn queue_up(&self, write: Write, origin: Origin) -> Answer {
+        let answer = self.push(write, origin)?;
         answer.await.unwrap_or(Err(WriteError::Stopped))
+    }
+
+    /// Lets what comes wait until the answer is dropped.
+    pub fn pause(&self) -> Paused {
+        self.lock().pauses += 1;
+        Paused(self.clone())
     }
 
     /// Takes no more; what waits is still written.
@@ -104,7 +145,7 @@ impl WriteQueue {
         self.0.changed.notify_one();
     }
 
-    fn push(&self, write: Write) -> Result<oneshot::Receiver<Answer>, WriteError> {
+    fn push(&self, write: Write, origin: Origin) -> Result<oneshot::Receiver<Answer>, WriteError> {
         let bytes = write.transaction.encoded_bytes_max();
         let (sender, answer) = oneshot::channel();
         let mut waiting = self.lock();
@@ -117,7 +158,7 @@ impl WriteQueue {
             return Err(WriteError::Overloaded { retry_after: RETRY_AFTER });
         }
         waiting.bytes += bytes;
-        waiting.writes.push_back(Queued { write, bytes, caller: Caller::new(sender) });
+        waiting.writes.push_back(Queued { write, origin, bytes, caller: Caller::new(sender) });
         let count = waiting.writes.len();
         drop(waiting);
         if count == 1 || count == self.0.batch_size {
@@ -130,11 +171,11 @@ impl WriteQueue {
     async fn wait_for(&self, count: usize) -> usize {
         loop {
             let changed = self.0.changed.notified();
-            let (waiting, closed) = {
+            let (waiting, closed, paused) = {
                 let waiting = self.lock();
-                (waiting.writes.len(), waiting.closed)
+                (waiting.writes.len(), waiting.closed, waiting.pauses > 0)
             };
-            if waiting >= count || closed {
+            if closed || (waiting >= count && !paused) {
                 return waiting;
             }
             changed.await;
@@ -168,6 +209,7 @@ pub(crate) struct Batcher {
     pub queue: WriteQueue,
     pub consensus: Consensus,
     pub ledger: Arc<AppliedLedger>,
+    pub leader: LeaderCalls,
     pub counters: Arc<CounterCells>,
     pub batch_delay: Duration,
 }
@@ -181,7 +223,35 @@ impl Batcher {
                 let _ = tokio::time::timeout(self.batch_delay, full).await;
             }
             let batch = self.queue.take_batch();
-            self.propose(batch).await;
+            let status = self.consensus.status();
+            if status.is_leader || self.leader.calls.is_none() {
+                self.propose(batch).await;
+            } else {
+                self.forward(batch, status.leader).await;
+            }
+        }
+    }
+
+    /// Sends what this node's callers want to whoever leads, all that waits in one message.
+    async fn forward(&self, batch: Vec<Queued>, leader: Option<u64>) {
+        let mut writes = Vec::with_capacity(batch.len());
+        let mut callers = Vec::with_capacity(batch.len());
+        for Queued { write, origin, caller, .. } in batch {
+            match (write.target, origin) {
+                (WriteTarget::Named(vault), Origin::Here) => {
+                    writes.push(ForwardedWrite { vault, actor: write.actor, transaction: write.transaction });
+                    callers.push(caller);
+                }
+                _ => caller.answer(Err((&ConsensusError::NotLeader { leader }).into())),
+            }
+        }
+        if writes.is_empty() {
+            return;
+        }
+        add(&self.counters.writes_forwarded, writes.len() as u64);
+        match forward_writes(&self.leader, writes).await {
+            Ok(answers) => answer_all(callers.into_iter().zip(answers)),
+            Err(error) => fail(callers, &error),
         }
     }
 

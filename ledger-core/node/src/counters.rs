@@ -41,6 +41,8 @@ counters! {
     writes_refused,
     /// Transactions and commands that were turned away because the queue was full.
     overloads,
+    /// Transactions that were sent on to the leader.
+    writes_forwarded,
     /// Log entries with transactions that were proposed.
     write_entries,
     /// Linearizable reads that asked for a read barrier.

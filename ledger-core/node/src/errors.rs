@@ -12,7 +12,13 @@ use crate::applied_state::HalfApplied;
 use crate::directory::DirectoryError;
 use crate::failure::NodeFailure;
 use crate::options::OptionsError;
+use crate::peers::ClusterId;
 use crate::raft::ConsensusError;
+
+/// Actors of the ledger itself.
+pub(crate) const RESERVED_ACTORS: &str = "system:";
+/// By then an election has a good chance to be over.
+pub(crate) const NO_LEADER_RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// A ledger could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +45,17 @@ pub enum OpenError {
         key: LedgerId,
         /// Identity in the state.
         data: LedgerId,
+    },
+    /// The state is that of another cluster.
+    #[error(
+        "the directory belongs to cluster {directory}, its data to cluster {data}: files of two nodes were mixed. Put the \
+         right ones back, or start with an empty directory"
+    )]
+    OtherCluster {
+        /// The cluster in the state.
+        data: ClusterId,
+        /// The cluster that the directory names.
+        directory: ClusterId,
     },
     /// The log ends before what the state store holds.
     #[error(
@@ -121,6 +138,17 @@ pub enum WriteError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// Nobody leads, or the leader did not take it. Nothing was done.
+    #[error(
+        "no leader has taken it{}: try again in {retry_after:?}",
+        leader.map_or_else(String::new, |id| format!(" (node {id} may lead)"))
+    )]
+    NoLeader {
+        /// Who may lead: ask that node, or try again here.
+        leader: Option<u64>,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// This node does not lead, or no quorum answers. The write may or may not happen: repeat it with
     /// the same idempotency key.
     #[error("the ledger is not available here ({reason}): repeat the write with the same idempotency key")]
@@ -143,6 +171,17 @@ pub enum AdminError {
     /// Too many commands wait. Nothing was done.
     #[error("too many commands wait: try again in {retry_after:?}")]
     Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Nobody leads, or the leader did not take it. Nothing was done.
+    #[error(
+        "no leader has taken it{}: try again in {retry_after:?}",
+        leader.map_or_else(String::new, |id| format!(" (node {id} may lead)"))
+    )]
+    NoLeader {
+        /// Who may lead: ask that node, or try again here.
+        leader: Option<u64>,
         /// When to try again.
         retry_after: Duration,
     },
@@ -256,6 +295,17 @@ pub enum ReadFailure {
         /// When to try again.
         retry_after: Duration,
     },
+    /// Nobody leads, or the leader did not take it. Nothing was done.
+    #[error(
+        "no leader has taken it{}: try again in {retry_after:?}",
+        leader.map_or_else(String::new, |id| format!(" (node {id} may lead)"))
+    )]
+    NoLeader {
+        /// Who may lead: ask that node, or try again here.
+        leader: Option<u64>,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// This node does not lead, or no quorum answers.
     #[error("the ledger is not available here ({reason}): try again, or read with eventual consistency")]
     Unavailable {
@@ -306,6 +356,12 @@ impl From<&ConsensusError> for ReadFailure {
     fn from(error: &ConsensusError) -> Self {
         match error {
             ConsensusError::Stopped => Self::Stopped,
+            ConsensusError::NotLeader { leader } => {
+                Self::NoLeader { leader: *leader, retry_after: NO_LEADER_RETRY_AFTER }
+            }
+            ConsensusError::Starting => {
+                Self::NoLeader { leader: None, retry_after: NO_LEADER_RETRY_AFTER }
+            }
             other => Self::Unavailable { reason: other.to_string() },
         }
     }
@@ -315,6 +371,12 @@ impl From<&ConsensusError> for WriteError {
     fn from(error: &ConsensusError) -> Self {
         match error {
             ConsensusError::Stopped => Self::Stopped,
+            ConsensusError::NotLeader { leader } => {
+                Self::NoLeader { leader: *leader, retry_after: NO_LEADER_RETRY_AFTER }
+            }
+            ConsensusError::Starting => {
+                Self::NoLeader { leader: None, retry_after: NO_LEADER_RETRY_AFTER }
+            }
             other => Self::Unavailable { reason: other.to_string() },
         }
     }
@@ -324,6 +386,12 @@ impl From<&ConsensusError> for AdminError {
     fn from(error: &ConsensusError) -> Self {
         match error {
             ConsensusError::Stopped => Self::Stopped,
+            ConsensusError::NotLeader { leader } => {
+                Self::NoLeader { leader: *leader, retry_after: NO_LEADER_RETRY_AFTER }
+            }
+            ConsensusError::Starting => {
+                Self::NoLeader { leader: None, retry_after: NO_LEADER_RETRY_AFTER }
+            }
             other => Self::Unavailable { reason: other.to_string() },
         }
     }

@@ -9,26 +9,26 @@ use ledger_core::ledger_state::LedgerState;
 use ledger_core::names::{LedgerId, NamespaceName, VaultId, VaultRef};
 use ledger_core::ports::{LogStore, StateStore};
 use ledger_core::transaction::{Actor, Transaction};
-use ledger_verify::note::VerifierKey;
+use ledger_verify::note::{SigningKey, VerifierKey};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::batcher::{Write, WriteTarget};
+use crate::cluster::{AloneHandler, Cluster, NodeHandler, forward_command};
 use crate::counters::{CounterCells, Counters, add};
 use crate::directory::DataDirectory;
-use crate::errors::{AdminError, OpenError, ShutdownError, WriteError};
+use crate::errors::{AdminError, OpenError, RESERVED_ACTORS, ShutdownError, WriteError};
 use crate::failure::{FailureCell, NodeFailure};
 use crate::historical_proofs::HistoricalProofs;
 use crate::node_thread::{self, NodeHandles, NodeParts, NodeThread};
 use crate::options::Options;
+use crate::peers::PeerHandler;
 use crate::snapshots::{SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot};
 use crate::verified_lists::KeptLists;
 
 /// Administrative commands on their way at once; more are refused with a retry time.
 const ADMIN_COMMANDS_MAX: usize = 64;
 const ADMIN_RETRY_AFTER: Duration = Duration::from_millis(100);
-/// Actors of the ledger itself.
-const RESERVED_ACTORS: &str = "system:";
 
 /// The storage of one node.
 #[derive(Clone)]
@@ -85,6 +85,7 @@ pub(crate) struct Shared {
     node_id: u64,
     ledger_id: LedgerId,
     verifier_key: VerifierKey,
+    signing_key: SigningKey,
     pub lists: KeptLists,
     admin: Semaphore,
     pub historical_proofs: HistoricalProofs,
@@ -116,6 +117,7 @@ impl Ledger {
         let failure = FailureCell::default();
         let (node_id, ledger_id) = (directory.node_id(), directory.ledger_id());
         let verifier_key = directory.signing_key().verifier_key();
+        let signing_key = directory.signing_key().clone();
         let parts = NodeParts {
             directory,
             stores,
@@ -136,6 +138,7 @@ impl Ledger {
             node_id,
             ledger_id,
             verifier_key,
+            signing_key,
             lists,
             admin,
             historical_proofs,
@@ -333,6 +336,36 @@ impl Ledger {
         }
     }
 
+    /// The cluster that this node belongs to.
+    pub fn cluster(&self) -> Cluster {
+        Cluster(Arc::clone(&self.shared.handles.cluster))
+    }
+
+    /// Whether a leader is known, and this node has caught up with it since it began to lead.
+    pub fn ready(&self) -> bool {
+        *self.shared.handles.cluster.ready.borrow()
+    }
+
+    /// Resolves when the node is [`ready`](Self::ready), or has stopped.
+    pub async fn wait_ready(&self) {
+        let mut ready = self.shared.handles.cluster.ready.clone();
+        // An error: the node has stopped.
+        let _ = ready.wait_for(|ready| *ready).await;
+    }
+
+    /// Answers what peers ask of this node. Hand it every request that arrives while the ledger is open.
+    pub fn peer_handler(&self) -> Arc<dyn PeerHandler> {
+        let Some(options) = self.shared.options.cluster.as_ref() else { return Arc::new(AloneHandler) };
+        let key = self.shared.signing_key.clone();
+        Arc::new(NodeHandler {
+            cluster: Arc::clone(&self.shared.handles.cluster),
+            cluster_id: options.cluster_id,
+            member: options.member.clone(),
+            queue: self.shared.handles.queue.clone(),
+            log_key: Arc::new(move || key.to_secret_text().to_string()),
+        })
+    }
+
     fn directory(&self) -> RwLockReadGuard<'_, LedgerState> {
         self.shared.handles.ledger.read_directory()
     }
@@ -356,7 +389,14 @@ impl Ledger {
             add(&self.shared.counters.overloads, 1);
             return Err(AdminError::Overloaded { retry_after: ADMIN_RETRY_AFTER });
         };
-        self.shared.handles.consensus.propose(command).await.map_err(|error| (&error).into())
+        let handles = &self.shared.handles;
+        let leads = handles.consensus.status().is_leader;
+        let outcome = if leads || handles.cluster.cluster_id.is_none() {
+            handles.consensus.propose(command).await
+        } else {
+            forward_command(&handles.cluster.leader_calls, command).await
+        };
+        outcome.map_err(|error| (&error).into())
     }
 }
 

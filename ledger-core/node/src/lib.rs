@@ -52,6 +52,7 @@ mod applied_state;
 mod batcher;
 mod checkpoint_signer;
 mod clock;
+mod cluster;
 mod counters;
 mod directory;
 mod errors;
@@ -73,6 +74,10 @@ mod snapshots;
 mod verified_lists;
 mod watch;
 
+pub use cluster::{
+    Cluster, ClusterOptions, ClusterStatus, LeaseReads, MemberRole, MemberStatus, MembershipChange, MembershipError,
+    SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
+};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use counters::Counters;
 pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT, import_key};

@@ -5,11 +5,11 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use ledger_core::command::{Command, Outcome};
-use ledger_core::ledger_state::{LedgerState, ReadError};
+use ledger_core::ledger_state::LedgerState;
+use ledger_core::names::LedgerId;
 use ledger_core::ports::{AppliedState, LogSnapshot, LogStore, SignedMark};
-use ledger_verify::header::HEADER_VERSION;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -17,7 +17,11 @@ use crate::applied_state::AppliedLedger;
 use crate::batcher::{Batcher, WriteQueue};
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
 use crate::counters::CounterCells;
-use crate::directory::{DataDirectory, random_bytes};
+use crate::cluster::{
+    ClusterOptions, ClusterParts, Duties, FoundError, LeaderCalls, PeerClocks, Steward, StewardParts, Timing,
+    check_identity, check_mark, found,
+};
+use crate::directory::DataDirectory;
 use crate::errors::OpenError;
 use crate::failure::{FailedPart, FailureCell, Fault, PanicReport};
 use crate::flusher::{Flusher, FlusherParts};
@@ -25,6 +29,7 @@ use crate::garbage_collection::GarbageCollector;
 use crate::ledger::Stores;
 use crate::log_writer::{LogWriter, LogWriterParts};
 use crate::options::{Bootstrap, Options};
+use crate::peers::{ClusterId, PeerCalls};
 use crate::raft::{Consensus, ConsensusError, ConsensusParts};
 use crate::read_barrier::{Electorate, ReadBarrier};
 use crate::snapshots::{SnapshotMaker, SnapshotMakerParts};
@@ -40,6 +45,19 @@ pub(crate) struct NodeHandles {
     pub snapshots: SnapshotMaker,
     pub collector: Arc<GarbageCollector>,
     pub log_store: Arc<dyn LogStore>,
+    pub cluster: Arc<ClusterParts>,
+    /// Tasks that only a member has.
+    member: Option<MemberTasks>,
+}
+
+/// What only a member of a cluster does; it begins once the node is open.
+#[derive(Clone)]
+struct MemberTasks {
+    marks: Vec<SignedMark>,
+    ledger_id: LedgerId,
+    cluster_id: ClusterId,
+    leader: watch::Sender<Option<u64>>,
+    ready: watch::Sender<bool>,
 }
 
 /// What a node is opened with.
@@ -67,7 +85,7 @@ pub(crate) async fn start(parts: NodeParts) -> Result<(NodeHandles, NodeThread),
     let body = move || {
         let _alive = alive;
         let _report = PanicReport(parts.failure.clone());
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return drop(opened.send(Err(OpenError::Thread(error)))),
         };
@@ -133,7 +151,8 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
     let directory = &parts.directory;
     let stored_log = parts.stores.log.snapshot().map_err(OpenError::LogStore)?;
     let state = LedgerState::load(Arc::clone(&parts.stores.state)).map_err(OpenError::StateStore)?;
-    check_identity(directory, &state)?;
+    let cluster_id = parts.options.cluster.as_ref().map(|cluster| cluster.cluster_id);
+    check_identity(&state, directory.ledger_id(), cluster_id)?;
     let durable = parts.stores.state.applied().map_err(|error| OpenError::StateStore(error.into()))?;
     check_same_time(&stored_log, durable.as_ref())?;
     storage.flusher = Flusher::new(durable);
@@ -144,11 +163,10 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         consensus.shutdown().await;
         return Err(error);
     }
-    let voters = consensus.voters().await.map_err(|error| start_error(&parts.failure, &error))?;
-    let electorate = match voters.as_slice() {
-        [only] if *only == directory.node_id() => Electorate::ThisNodeAlone,
-        _ => Electorate::Quorum,
-    };
+    // A member asks a quorum until it knows better.
+    let electorate =
+        if parts.options.cluster.is_some() { Electorate::Quorum } else { Electorate::ThisNodeAlone };
+    let barrier = ReadBarrier::new(Arc::clone(&parts.counters), electorate);
     let signer = CheckpointSigner::new(SignerParts {
         key: directory.signing_key().clone(),
         ledger: Arc::clone(&ledger),
@@ -184,26 +202,72 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         interval: parts.options.gc_interval,
         counters: Arc::clone(&parts.counters),
     };
+    let (cluster, member) = membership(parts, &consensus, &barrier, &queue, stored_log.signed);
     Ok(NodeHandles {
         ledger,
         consensus,
         queue,
         collector: Arc::new(collector),
         log_store: Arc::clone(&parts.stores.log),
-        barrier: ReadBarrier::new(Arc::clone(&parts.counters), electorate),
+        barrier,
         signer,
+        cluster: Arc::new(cluster),
+        member,
         flusher: storage.flusher.clone(),
         snapshots,
     })
 }
 
-fn check_identity(directory: &DataDirectory, state: &LedgerState) -> Result<(), OpenError> {
-    match state.ledger_id() {
-        Some(data) if data != directory.ledger_id() => {
-            Err(OpenError::KeyOfAnotherLedger { key: directory.ledger_id(), data })
-        }
-        _ => Ok(()),
-    }
+/// The cluster as this node sees it, and what it does for it.
+fn membership(
+    parts: &NodeParts,
+    consensus: &Consensus,
+    barrier: &ReadBarrier,
+    queue: &WriteQueue,
+    marks: Vec<SignedMark>,
+) -> (ClusterParts, Option<MemberTasks>) {
+    let node_id = parts.directory.node_id();
+    let options = parts.options.cluster.as_ref();
+    let (leader, leader_known) = watch::channel(consensus.status().leader);
+    // A ledger that runs alone leads since it was opened.
+    let (ready, is_ready) = watch::channel(options.is_none());
+    let leader_calls = LeaderCalls {
+        consensus: consensus.clone(),
+        calls: options.map(peer_calls),
+        node_id,
+        leader: leader_known.clone(),
+    };
+    let steward = Steward::new(StewardParts {
+        node_id,
+        consensus: consensus.clone(),
+        barrier: barrier.clone(),
+        queue: queue.clone(),
+        leader: leader_known.clone(),
+        voters_max: options.map_or(1, |options| options.voters_max),
+        silent_after: options.and_then(|options| options.silent_after),
+        alive_within: options.map_or(Duration::ZERO, |options| options.timing.election_max * 2),
+    });
+    let member = options.map(|options| MemberTasks {
+        marks,
+        ledger_id: parts.directory.ledger_id(),
+        cluster_id: options.cluster_id,
+        leader,
+        ready,
+    });
+    let cluster = ClusterParts {
+        node_id,
+        cluster_id: options.map(|options| options.cluster_id),
+        consensus: consensus.clone(),
+        leader_calls,
+        steward,
+        leader: leader_known,
+        ready: is_ready,
+    };
+    (cluster, member)
+}
+
+fn peer_calls(options: &ClusterOptions) -> PeerCalls {
+    PeerCalls::new(Arc::clone(&options.transport), options.cluster_id, options.member.identity.clone())
 }
 
 /// The state is written after the log, and the log is purged after the state: stores that say otherwise are not of
@@ -237,6 +301,9 @@ async fn start_consensus(
         clock: Arc::clone(&parts.options.clock),
         counters: Arc::clone(&parts.counters),
         failure: parts.failure.clone(),
+        calls: parts.options.cluster.as_ref().map(peer_calls),
+        timing: parts.options.cluster.as_ref().map_or_else(Timing::default, |cluster| cluster.timing),
+        clocks: Arc::new(PeerClocks::new(Arc::clone(&parts.options.clock))),
     };
     let (log, on_durable) = Consensus::open_log(&consensus_parts).map_err(OpenError::LogStore)?;
     let log_parts = LogWriterParts {
@@ -279,7 +346,8 @@ async fn guarded(
     }
 }
 
-/// Leads, applies everything that was committed before, and checks that the log is what it was.
+/// A ledger that runs alone leads, applies everything that was committed before, and checks that the log is what it
+/// was. A member does so when it has found its leader.
 async fn recover(
     parts: &NodeParts,
     consensus: &Consensus,
@@ -287,58 +355,30 @@ async fn recover(
     marks: &[SignedMark],
 ) -> Result<(), OpenError> {
     let refused = |error: ConsensusError| start_error(&parts.failure, &error);
-    match parts.options.bootstrap {
-        Bootstrap::Single => consensus.bootstrap_single_voter().await.map_err(refused)?,
-    }
-    consensus.wait_until_recovered().await.map_err(refused)?;
-    let has_identity = read(ledger)?.ledger_id().is_some();
-    if !has_identity {
-        let page_key = random_bytes()?;
-        let initialise = Command::Initialise { ledger_id: parts.directory.ledger_id(), page_key };
-        match consensus.propose(initialise).await.map_err(refused)? {
-            Some(Outcome::Initialised(_)) => {}
-            _ => return Err(OpenError::Consensus { reason: "the ledger took no identity".to_owned() }),
+    let this = parts.directory.node_id();
+    match &parts.options.bootstrap {
+        Bootstrap::Single => {
+            let record = parts.options.cluster.as_ref().map(|cluster| cluster.member.clone());
+            consensus.bootstrap(vec![(this, record)]).await.map_err(refused)?;
         }
+        Bootstrap::Members(members) => {
+            let records = members.iter().map(|member| (member.identity.node_id, Some(member.clone())));
+            consensus.bootstrap(records.collect()).await.map_err(refused)?;
+        }
+        Bootstrap::Joined => {}
     }
-    if read(ledger)?.header_version() < HEADER_VERSION {
-        let raise = Command::RaiseHeaderVersion { version: HEADER_VERSION };
-        consensus.propose(raise).await.map_err(refused)?;
-    }
-    let state = read(ledger)?;
-    check_identity(&parts.directory, &state)?;
-    marks.iter().try_for_each(|mark| check_mark(&state, mark))
-}
-
-fn read(ledger: &AppliedLedger) -> Result<std::sync::RwLockReadGuard<'_, LedgerState>, OpenError> {
-    ledger.read().map_err(|error| OpenError::Consensus { reason: error.to_string() })
-}
-
-/// What was signed must still be there. The id of a vault that is gone is never used again, so nothing
-/// can be signed against its old checkpoints.
-fn check_mark(state: &LedgerState, mark: &SignedMark) -> Result<(), OpenError> {
-    let broken = |error| match error {
-        ReadError::State(error) => OpenError::StateStore(error),
-        other => OpenError::Consensus { reason: other.to_string() },
-    };
-    let recovered_size = match state.tip(mark.vault) {
-        Ok(tip) => tip.size,
-        // Of a fenced vault it is checked when it is recovered.
-        Err(ReadError::VaultNotFound | ReadError::VaultDiverged(_)) => return Ok(()),
-        Err(error) => return Err(broken(error)),
-    };
-    let agrees =
-        mark.size <= recovered_size && state.log_root_at(mark.vault, mark.size).map_err(broken)? == mark.root;
-    if agrees {
+    if parts.options.cluster.is_some() {
         return Ok(());
     }
-    let named = state.vaults(None, None, usize::MAX).into_iter().find(|info| info.id == mark.vault);
-    Err(OpenError::SignedCheckpointLost {
-        vault: named
-            .map_or_else(|| mark.vault.to_string(), |info| format!("{}/{}", info.namespace, info.name)),
-        vault_id: mark.vault,
-        signed_size: mark.size,
-        recovered_size,
-    })
+    consensus.wait_until_recovered().await.map_err(refused)?;
+    let ledger_id = parts.directory.ledger_id();
+    found(consensus, ledger, ledger_id, None).await.map_err(|error| match error {
+        FoundError::Consensus(error) => refused(error),
+        FoundError::Open(error) => error,
+    })?;
+    let state = ledger.read().map_err(|error| OpenError::Consensus { reason: error.to_string() })?;
+    check_identity(&state, ledger_id, None)?;
+    marks.iter().try_for_each(|mark| check_mark(&state, mark))
 }
 
 /// The tasks that run for as long as the node does, and the batcher, which ends when it has drained.
@@ -352,16 +392,38 @@ fn spawn_tasks(parts: &NodeParts, handles: &NodeHandles) -> Tasks {
         queue: handles.queue.clone(),
         consensus: handles.consensus.clone(),
         ledger: Arc::clone(&handles.ledger),
+        leader: handles.cluster.leader_calls.clone(),
         counters: Arc::clone(&parts.counters),
         batch_delay: parts.options.batch_delay,
     };
     let mut forever = JoinSet::new();
-    forever.spawn(handles.barrier.clone().run(handles.consensus.clone()));
+    let leader_calls = handles.cluster.leader_calls.clone();
+    forever.spawn(handles.barrier.clone().run(leader_calls, Arc::clone(&handles.ledger)));
     forever.spawn(handles.signer.clone().run());
     forever.spawn(Arc::clone(&handles.collector).run());
     forever.spawn(release_log(handles.flusher.clone(), handles.consensus.clone()));
     forever.spawn(handles.snapshots.clone().run());
+    if let Some(member) = handles.member.clone() {
+        spawn_member_tasks(parts, handles, member, &mut forever);
+    }
     Tasks { forever, batcher: tokio::spawn(batcher.run()) }
+}
+
+fn spawn_member_tasks(parts: &NodeParts, handles: &NodeHandles, member: MemberTasks, forever: &mut JoinSet<()>) {
+    let duties = Duties {
+        consensus: handles.consensus.clone(),
+        leader: handles.cluster.leader_calls.clone(),
+        ledger: Arc::clone(&handles.ledger),
+        barrier: handles.barrier.clone(),
+        ledger_id: member.ledger_id,
+        cluster_id: member.cluster_id,
+        marks: member.marks,
+        failure: parts.failure.clone(),
+        ready: member.ready,
+    };
+    forever.spawn(duties.run());
+    forever.spawn(handles.consensus.clone().follow_leader(member.leader));
+    forever.spawn(handles.cluster.steward.clone().run());
 }
 
 /// After each flush the log may be purged as far as the state store is durable.

@@ -4,13 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
+use crate::cluster::{ClusterOptions, VOTERS_MAX};
+use crate::peers::MemberRecord;
 
 /// How a new ledger comes into being.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Bootstrap {
     /// This node is the only voter.
     Single,
+    /// These nodes are the voters, this one among them. One of them makes the cluster so; the same list given to
+    /// several of them makes the same cluster.
+    Members(Vec<MemberRecord>),
+    /// The node waits until the leader of its cluster sends it everything.
+    Joined,
 }
 
 /// How a node works.
@@ -38,6 +45,8 @@ pub struct Options {
     pub snapshot_keep: usize,
     /// How a new ledger comes into being.
     pub bootstrap: Bootstrap,
+    /// What makes this node a member of a cluster. `None` = the ledger runs alone, without a way to peers.
+    pub cluster: Option<ClusterOptions>,
     /// The clock. Default: the operating system's.
     pub clock: Arc<dyn Clock>,
 }
@@ -65,6 +74,19 @@ pub enum OptionsError {
         /// The least that works.
         min: usize,
     },
+    /// A limit is too high.
+    #[error("{name} is {given}; it must be at most {max}")]
+    TooHigh {
+        /// The field.
+        name: &'static str,
+        /// Its value.
+        given: usize,
+        /// The most that works.
+        max: usize,
+    },
+    /// Several members, but no way to them.
+    #[error("a ledger of several members needs a way to its peers: set `cluster`")]
+    NoWayToPeers,
     /// An interval is outside its range.
     #[error("{name} is {given:?}; it must be from {min:?} to {max:?}")]
     Interval {
@@ -77,6 +99,29 @@ pub enum OptionsError {
         /// The longest that works.
         max: Duration,
     },
+}
+
+impl ClusterOptions {
+    fn validate(&self) -> Result<(), OptionsError> {
+        at_least("voters_max", self.voters_max, 1)?;
+        if self.voters_max > VOTERS_MAX {
+            let (name, given, max) = ("voters_max", self.voters_max, VOTERS_MAX);
+            return Err(OptionsError::TooHigh { name, given, max });
+        }
+        let hour = Duration::from_secs(3_600);
+        let timing = &self.timing;
+        within("heartbeat", timing.heartbeat, Duration::from_millis(10), hour)?;
+        within("election_min", timing.election_min, timing.heartbeat * 2, hour)?;
+        within("election_max", timing.election_max, timing.election_min + Duration::from_millis(1), hour)?;
+        within("quorum_loss_silence", timing.quorum_loss_silence, timing.election_max * 2, hour)?;
+        if let Some(silent_after) = self.silent_after {
+            within("silent_after", silent_after, timing.election_max * 2, hour)?;
+        }
+        match self.lease_reads {
+            Some(lease) => within("clock_drift_max", lease.clock_drift_max, Duration::ZERO, timing.election_max),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Default for Options {
@@ -93,6 +138,7 @@ impl Default for Options {
             snapshot_every: Duration::from_secs(3_600),
             snapshot_keep: 3,
             bootstrap: Bootstrap::Single,
+            cluster: None,
             clock: Arc::new(SystemClock),
         }
     }
@@ -111,7 +157,12 @@ impl Options {
         within("flush_interval", self.flush_interval, millisecond, Duration::from_secs(3_600))?;
         within("gc_interval", self.gc_interval, millisecond, GC_INTERVAL_MAX)?;
         at_least("snapshot_keep", self.snapshot_keep, 1)?;
-        within("snapshot_every", self.snapshot_every, Duration::ZERO, SNAPSHOT_EVERY_MAX)
+        within("snapshot_every", self.snapshot_every, Duration::ZERO, SNAPSHOT_EVERY_MAX)?;
+        match &self.cluster {
+            Some(cluster) => cluster.validate(),
+            None if self.bootstrap == Bootstrap::Single => Ok(()),
+            None => Err(OptionsError::NoWayToPeers),
+        }
     }
 }
 

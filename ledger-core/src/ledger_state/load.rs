@@ -31,6 +31,7 @@ pub(super) fn load(store: Arc<dyn StateStore>) -> Result<LedgerState, StateError
     let identity: Option<LedgerRow> =
         identity.map(|row| codec::decode("the ledger row", &row)).transpose()?;
     let header_version = header_version(&overlay)?;
+    let cluster_id = cluster_id(&overlay)?;
     let mut state = LedgerState {
         applied: applied.as_ref().map(|applied| applied.last_applied),
         membership: applied.map(|applied| applied.membership).unwrap_or_default(),
@@ -41,6 +42,7 @@ pub(super) fn load(store: Arc<dyn StateStore>) -> Result<LedgerState, StateError
         idempotency: idempotency(&overlay)?,
         key_count: 0,
         header_version,
+        cluster_id,
         overlay,
     };
     load_vaults(&mut state)?;
@@ -54,6 +56,15 @@ fn header_version(overlay: &Overlay) -> Result<u16, StateError> {
     let version = <[u8; 2]>::try_from(row.as_ref())
         .map_err(|_| inconsistent("the row of the header version has another length than 2"))?;
     known_header_version(u16::from_be_bytes(version))
+}
+
+fn cluster_id(overlay: &Overlay) -> Result<Option<[u8; 16]>, StateError> {
+    let row = overlay.get(Table::Ledger, rows::CLUSTER_KEY)?;
+    let id = |row: Bytes| {
+        <[u8; 16]>::try_from(row.as_ref())
+            .map_err(|_| inconsistent("the row of the cluster's identity has another length than 16"))
+    };
+    row.map(id).transpose()
 }
 
 fn namespaces(overlay: &Overlay) -> Result<BTreeMap<NamespaceName, Namespace>, StateError> {

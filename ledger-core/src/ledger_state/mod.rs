@@ -118,6 +118,7 @@ pub struct LedgerState {
     key_count: u64,
     /// Version of the headers that blocks get from now on.
     header_version: u16,
+    cluster_id: Option<[u8; 16]>,
 }
 
 struct Namespace {
@@ -213,6 +214,7 @@ impl LedgerState {
                 Outcome::HeaderVersion(self.raise_header_version(*version)?)
             }
             Command::Write { submissions } => Outcome::Writes(self.write(at, time_ms, submissions)?),
+            Command::NameCluster { cluster_id } => Outcome::Cluster(self.name_cluster(*cluster_id)),
         };
         self.store_identity()?;
         self.applied = Some(at);
@@ -222,6 +224,11 @@ impl LedgerState {
     /// Version of the headers that blocks get: see [`Command::RaiseHeaderVersion`].
     pub fn header_version(&self) -> u16 {
         self.header_version
+    }
+
+    /// Identity of the cluster: see [`Command::NameCluster`]; `None` before the ledger was in one.
+    pub fn cluster_id(&self) -> Option<[u8; 16]> {
+        self.cluster_id
     }
 
     /// Applies an entry that carries nothing.
@@ -279,6 +286,14 @@ impl LedgerState {
             self.overlay.put(Table::Ledger, rows::HEADER_VERSION_KEY.to_vec(), row);
         }
         Ok(self.header_version)
+    }
+
+    fn name_cluster(&mut self, cluster_id: [u8; 16]) -> [u8; 16] {
+        if self.cluster_id != Some(cluster_id) {
+            self.cluster_id = Some(cluster_id);
+            self.overlay.put(Table::Ledger, rows::CLUSTER_KEY.to_vec(), cluster_id.to_vec());
+        }
+        cluster_id
     }
 
     fn advance_time(&mut self, time_ms: u64) -> Result<u64, StateError> {

@@ -3,8 +3,12 @@
 //! The bytes of a request and of its answer are this crate's own, versioned and documented in
 //! `docs/formats.md`; a [`PeerTransport`] carries them without looking, and proves who sent them.
 
+mod calls;
 mod identity;
+pub(crate) mod messages;
 mod transport;
+
+pub(crate) use calls::PeerCalls;
 
 pub use identity::{
     ClusterId, IdentityError, Incarnation, MEMBER_TEXT_BYTES_MAX, MemberRecord, NodeName, PeerIdentity,

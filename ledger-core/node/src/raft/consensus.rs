@@ -2,31 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ledger_core::codec::CodecError;
 use ledger_core::command::{Command, Outcome, Proposal};
 use ledger_core::ports::StoreError;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
 
 use super::log::Log;
-use super::network::NoPeers;
+use super::network::PeerNetwork;
 use super::state_machine::StateMachine;
 use super::{LedgerRaft, Member, NodeId, ProposalData};
 use crate::applied_state::AppliedLedger;
 use crate::clock::Clock;
+use crate::cluster::{CLOCK_AHEAD_MAX_MS, PeerClocks, Timing};
 use crate::counters::CounterCells;
 use crate::failure::FailureCell;
 use crate::flusher::Flusher;
 use crate::log_writer::{LogWriter, OnDurable};
+use crate::peers::{MemberRecord, PeerCalls};
 
-/// Stalls of 100 to 500 ms in `fsync` are seen on loaded disks: shorter timeouts would elect without need.
-const HEARTBEAT_INTERVAL_MS: u64 = 100;
-const ELECTION_TIMEOUT_MIN_MS: u64 = 500;
-const ELECTION_TIMEOUT_MAX_MS: u64 = 1_000;
-/// At least twice the longest election timeout: how long a leader without a quorum stays silent.
-const QUORUM_LOSS_PROBE_INTERVAL_MS: u64 = 4_000;
+/// How long after an unreachable peer the engine tries again.
+const BACKOFF: &str = "100ms";
+/// Most entries in one message to a peer; bytes bound it before.
+const MESSAGE_ENTRIES_MAX: u64 = 4_096;
 
 /// What the engine is built from.
 pub(crate) struct ConsensusParts {
@@ -40,6 +41,10 @@ pub(crate) struct ConsensusParts {
     pub clock: Arc<dyn Clock>,
     pub counters: Arc<CounterCells>,
     pub failure: FailureCell,
+    /// `None` = this ledger runs alone.
+    pub calls: Option<PeerCalls>,
+    pub timing: Timing,
+    pub clocks: Arc<PeerClocks>,
 }
 
 /// The engine did not do what it was asked to.
@@ -52,6 +57,24 @@ pub(crate) enum ConsensusError {
     /// A quorum did not answer.
     #[error("a quorum of voters did not answer")]
     NoQuorum,
+    /// It was proposed, and the lead was lost before it was known to be committed.
+    #[error("the lead was lost before the outcome was known (leader: {leader:?})")]
+    OutcomeUnknown { leader: Option<NodeId> },
+    /// This node leads, but the ledger has no identity yet.
+    #[error("the ledger is being started")]
+    Starting,
+    /// This node leads, and its clock cannot be right.
+    #[error("the clock of this node is {ahead_ms} ms ahead of a quorum's: correct it, or let another node lead")]
+    ClockAhead { ahead_ms: i64 },
+    /// The membership did not change.
+    #[error("the membership cannot change now: {reason}")]
+    Membership { reason: String },
+    /// The leader was asked, and does not know the outcome.
+    #[error("the leader answers: {reason}")]
+    Leader { reason: String },
+    /// The leader could not be asked.
+    #[error("the leader (node {leader}) does not answer: {reason}")]
+    LeaderUnreachable { leader: NodeId, reason: String },
     /// The node stops.
     #[error("the node stops")]
     Stopped,
@@ -73,6 +96,7 @@ pub(crate) enum ConsensusError {
 pub(crate) struct ConsensusStatus {
     pub term: u64,
     pub is_leader: bool,
+    pub leader: Option<NodeId>,
     pub last_log_index: Option<u64>,
     pub purged_index: Option<u64>,
 }
@@ -80,10 +104,11 @@ pub(crate) struct ConsensusStatus {
 /// The running engine. Clones share it; it may be called from any runtime.
 #[derive(Clone)]
 pub(crate) struct Consensus {
-    raft: Raft<LedgerRaft, StateMachine>,
-    node_id: NodeId,
+    pub(super) raft: Raft<LedgerRaft, StateMachine>,
+    pub(super) node_id: NodeId,
+    pub(super) clock: Arc<dyn Clock>,
     ledger: Arc<AppliedLedger>,
-    clock: Arc<dyn Clock>,
+    clocks: Arc<PeerClocks>,
 }
 
 impl Consensus {
@@ -106,23 +131,34 @@ impl Consensus {
             failure: parts.failure,
         };
         let start = |error: String| ConsensusError::Start { reason: error };
-        let config = settings().validate().map_err(|error| start(error.to_string()))?;
-        let raft = Raft::new(parts.node_id, Arc::new(config), NoPeers, log.0, state_machine)
+        let config = settings(&parts.timing).validate().map_err(|error| start(error.to_string()))?;
+        let network = PeerNetwork { calls: parts.calls, clocks: Arc::clone(&parts.clocks) };
+        let raft = Raft::new(parts.node_id, Arc::new(config), network, log.0, state_machine)
             .await
             .map_err(|error| start(error.to_string()))?;
-        Ok(Self { raft, node_id: parts.node_id, ledger: parts.ledger, clock: parts.clock })
+        Ok(Self {
+            raft,
+            node_id: parts.node_id,
+            ledger: parts.ledger,
+            clock: parts.clock,
+            clocks: parts.clocks,
+        })
     }
 
-    /// Makes this node the only voter of a new ledger, or checks that it is one of the stored members.
-    pub async fn bootstrap_single_voter(&self) -> Result<(), ConsensusError> {
+    /// Makes these nodes the voters of a new ledger, or checks that this node is one of the stored members.
+    pub async fn bootstrap(&self, members: Vec<(NodeId, Option<MemberRecord>)>) -> Result<(), ConsensusError> {
         let initialized = self.raft.is_initialized().await.map_err(|_| ConsensusError::Stopped)?;
         if !initialized {
-            let members = BTreeMap::from([(self.node_id, Member::default())]);
-            let start = |error: String| ConsensusError::Start { reason: error };
-            return self.raft.initialize(members).await.map_err(|error| start(error.to_string()));
+            let members: BTreeMap<NodeId, Member> =
+                members.into_iter().map(|(id, record)| (id, Member { record })).collect();
+            return match self.raft.initialize(members).await {
+                // Another member was quicker, with the same members.
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+                Err(error) => Err(ConsensusError::Start { reason: error.to_string() }),
+            };
         }
         let members = self.voters().await?;
-        if members.contains(&self.node_id) {
+        if members.contains(&self.node_id) || self.is_member() {
             Ok(())
         } else {
             Err(ConsensusError::ForeignMembership { node_id: self.node_id, members })
@@ -149,31 +185,56 @@ impl Consensus {
 
     /// Proposes a command with the time of the node's clock; answers once it is committed and applied.
     pub async fn propose(&self, command: Command) -> Result<Option<Outcome>, ConsensusError> {
+        self.check_may_propose(&command)?;
         let data = ProposalData::encode(Proposal { time_ms: self.clock.now_ms(), command })?;
         match self.raft.client_write(data).await {
             Ok(response) => Ok(response.data),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
                 Err(ConsensusError::NotLeader { leader: forward.leader_id })
             }
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(forward))) => {
+                Err(ConsensusError::OutcomeUnknown { leader: forward.leader_id })
+            }
             Err(RaftError::APIError(_)) => Err(ConsensusError::NotLeader { leader: None }),
             Err(RaftError::Fatal(_)) => Err(ConsensusError::Stopped),
         }
     }
 
-    /// The read barrier (ReadIndex): a read of the applied state that starts after this returned sees
-    /// everything that was committed before it was called.
-    pub async fn confirm_leadership(&self) -> Result<(), ConsensusError> {
-        let linearizer = match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(linearizer) => linearizer,
+    /// Before the ledger has its identity nothing else can be applied. And time in the ledger never goes back: a
+    /// leader whose clock is wrong does not set it.
+    fn check_may_propose(&self, command: &Command) -> Result<(), ConsensusError> {
+        let starts = matches!(command, Command::Initialise { .. });
+        if !starts && self.ledger.read_directory().ledger_id().is_none() {
+            let leader = self.status().leader;
+            return Err(if leader == Some(self.node_id) {
+                ConsensusError::Starting
+            } else {
+                ConsensusError::NotLeader { leader }
+            });
+        }
+        let metrics = self.raft.metrics();
+        let voters: Vec<NodeId> = metrics.borrow_watched().membership_config.voter_ids().collect();
+        let ahead_ms = self.clocks.ahead_of_quorum_ms(self.node_id, voters);
+        if ahead_ms > CLOCK_AHEAD_MAX_MS { Err(ConsensusError::ClockAhead { ahead_ms }) } else { Ok(()) }
+    }
+
+    /// The read barrier (ReadIndex) of a leader: an index that everything which was committed before the call is at
+    /// or before. A quorum has confirmed meanwhile that this node leads.
+    pub async fn read_index(&self) -> Result<u64, ConsensusError> {
+        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                return Err(ConsensusError::NotLeader { leader: forward.leader_id });
+                Err(ConsensusError::NotLeader { leader: forward.leader_id })
             }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                return Err(ConsensusError::NoQuorum);
-            }
-            Err(RaftError::Fatal(_)) => return Err(ConsensusError::Stopped),
-        };
-        self.ledger.wait_applied(linearizer.read_log_id().index()).await;
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(ConsensusError::NoQuorum),
+            Err(RaftError::Fatal(_)) => Err(ConsensusError::Stopped),
+        }
+    }
+
+    /// Waits until this node has confirmed that it leads and has applied everything that was committed before.
+    pub async fn confirm_leadership(&self) -> Result<(), ConsensusError> {
+        let index = self.read_index().await?;
+        self.ledger.wait_applied(index).await;
         Ok(())
     }
 
@@ -183,6 +244,11 @@ impl Consensus {
         self.raft.trigger().snapshot().await.map_err(|_| ConsensusError::Stopped)
     }
 
+    /// What is known about the clocks of the peers.
+    pub fn clocks(&self) -> &PeerClocks {
+        &self.clocks
+    }
+
     /// What the engine knows about itself.
     pub fn status(&self) -> ConsensusStatus {
         let metrics = self.raft.metrics();
@@ -190,6 +256,7 @@ impl Consensus {
         ConsensusStatus {
             term: metrics.current_term,
             is_leader: metrics.current_leader == Some(self.node_id),
+            leader: metrics.current_leader,
             last_log_index: metrics.last_log_index,
             purged_index: metrics.purged.map(|id| id.index),
         }
@@ -218,18 +285,21 @@ impl Consensus {
 /// The log as it was read, on its way into the engine.
 pub(crate) struct StoredLog(Log);
 
-fn settings() -> Config {
+fn settings(timing: &Timing) -> Config {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Config {
         cluster_name: "strongroom".to_owned(),
-        heartbeat_interval: HEARTBEAT_INTERVAL_MS,
-        election_timeout_min: ELECTION_TIMEOUT_MIN_MS,
-        election_timeout_max: ELECTION_TIMEOUT_MAX_MS,
+        heartbeat_interval: ms(timing.heartbeat),
+        election_timeout_min: ms(timing.election_min),
+        election_timeout_max: ms(timing.election_max),
         enable_pre_vote: Some(true),
-        quorum_loss_probe_interval: Some(QUORUM_LOSS_PROBE_INTERVAL_MS),
+        quorum_loss_probe_interval: Some(ms(timing.quorum_loss_silence)),
         // The node decides when: after each flush of the state store.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: 0,
+        max_payload_entries: MESSAGE_ENTRIES_MAX,
         allow_log_reversion: Some(false),
+        backoff: BACKOFF.to_owned(),
         ..Config::default()
     }
 }

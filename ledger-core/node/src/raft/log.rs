@@ -9,7 +9,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{Stream, StreamExt, stream};
-use ledger_core::ports::{LogChange, LogStore, StoreError};
+use ledger_core::ports::{LogChange, LogRecord, LogStore, StoreError};
 use openraft::errors::LeaderChanged;
 use openraft::storage::{
     IOFlushed, LeaderBoundedStreamError, LeaderBoundedStreamResult, RaftLogReader, RaftLogStorage,
@@ -60,12 +60,14 @@ impl Log {
         let records = self.store.read(from, stored_to, READ_BYTES_MAX).map_err(io::Error::other)?;
         // A range without any record lies before the log's beginning.
         let complete = records.last().is_none_or(|record| record.id.index + 1 == stored_to);
+        let read_bytes: usize = records.iter().map(LogRecord::size_bytes).sum();
         let mut entries = records
             .into_iter()
             .map(record::entry)
             .collect::<Result<Vec<_>, _>>()
             .map_err(io::Error::other)?;
-        if complete {
+        // One read is one message to a peer: a full one is not made fuller.
+        if complete && read_bytes < READ_BYTES_MAX / 2 {
             entries.extend(plan.held);
         }
         Ok(entries)

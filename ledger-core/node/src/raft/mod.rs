@@ -3,23 +3,28 @@
 //! Nothing of the engine is in the crate's public API, on a disk or on a wire: [`record`] translates
 //! between its types and the records of the ports.
 
+mod answers;
 mod consensus;
 mod log;
 mod log_index;
+mod members;
 mod network;
 mod proposal_data;
 mod record;
 mod state_machine;
+mod wire;
 #[cfg(test)]
 mod storage_suite;
 
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
+pub(crate) use members::{Heartbeats, MemberProgress, Members};
 pub(crate) use record::sole_voter;
 
 use ledger_core::command::Outcome;
 use openraft::impls::leader_id_std;
 use openraft::vote::RaftLeaderId;
 
+use crate::peers::MemberRecord;
 use proposal_data::ProposalData;
 
 /// Identity of a node, never given to another one.
@@ -28,8 +33,8 @@ pub(crate) type NodeId = u64;
 /// What the members of a cluster know about one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Member {
-    /// Where it listens for its peers; empty while it has none.
-    pub address: String,
+    /// `None` in a ledger that runs alone.
+    pub record: Option<MemberRecord>,
 }
 
 openraft::declare_raft_types!(

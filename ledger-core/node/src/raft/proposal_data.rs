@@ -56,6 +56,7 @@ impl fmt::Display for ProposalData {
             Command::CreateVaultRetaining { .. } => "create vault retaining",
             Command::SetRetention { .. } => "set retention",
             Command::Compact => "compact",
+            Command::NameCluster { .. } => "name cluster",
         };
         write!(f, "{kind}, {} bytes", self.encoded.len())
     }

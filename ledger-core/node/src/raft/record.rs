@@ -7,20 +7,25 @@ use ledger_core::codec::CodecError;
 use ledger_core::ports::{LogId, LogKind, LogRecord, StoredVote};
 use openraft::impls::leader_id_std;
 use openraft::{EntryPayload, Membership, StoredMembership, Vote};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::proposal_data::ProposalData;
 use super::{Clid, EngineLogId, Entry, Member, NodeId, StoredMembershipOf};
 
 /// Format byte of encoded memberships.
-const MEMBERSHIP_FORMAT: u8 = 1;
+const MEMBERSHIP_FORMAT: u8 = 2;
+/// As written for a ledger that runs alone, whose one member has no record.
+const MEMBERSHIP_FORMAT_ALONE: u8 = 1;
 
 /// A record of the log or of the state that this program cannot read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordError {
     #[error("log record {index} does not decode: {source}")]
     Proposal { index: u64, source: CodecError },
-    #[error("a membership record has format {found:?}; this program reads format {MEMBERSHIP_FORMAT}")]
+    #[error("log record {index} is of kind {found}, which this program does not know: use a newer one")]
+    Kind { index: u64, found: u8 },
+    #[error("a membership record has format {found:?}; this program reads formats up to {MEMBERSHIP_FORMAT}")]
     MembershipFormat { found: Option<u8> },
     #[error("a membership record does not decode: {0}")]
     Membership(#[source] postcard::Error),
@@ -75,16 +80,17 @@ pub(crate) fn entry(record: LogRecord) -> Result<Entry, RecordError> {
     Ok(Entry { log_id: engine_log_id(record.id), payload })
 }
 
-/// What a membership record holds: where it stood in the log, voters, and everyone's address.
+/// What a membership record holds: where it stood in the log, voters, and everyone's record.
 #[derive(Serialize, Deserialize)]
-struct MembershipRecord {
+struct MembershipRecord<M> {
     at: Option<(u64, u64)>,
     voters: Vec<Vec<NodeId>>,
-    members: Vec<(NodeId, MemberRecord)>,
+    members: Vec<(NodeId, M)>,
 }
 
+/// A member in format 1: the address was always empty.
 #[derive(Serialize, Deserialize)]
-struct MemberRecord {
+struct LoneMember {
     address: String,
 }
 
@@ -92,14 +98,25 @@ pub(crate) fn encode_membership(
     at: Option<&EngineLogId>,
     membership: &Membership<NodeId, Member>,
 ) -> Result<Bytes, RecordError> {
-    let member = |(id, member): (&NodeId, &Member)| (*id, MemberRecord { address: member.address.clone() });
+    if membership.nodes().all(|(_, member)| member.record.is_none()) {
+        let alone = |_: &Member| LoneMember { address: String::new() };
+        return encode_members(MEMBERSHIP_FORMAT_ALONE, at, membership, alone);
+    }
+    encode_members(MEMBERSHIP_FORMAT, at, membership, |member| member.record.clone())
+}
+
+fn encode_members<M: Serialize>(
+    format: u8,
+    at: Option<&EngineLogId>,
+    membership: &Membership<NodeId, Member>,
+    member: impl Fn(&Member) -> M,
+) -> Result<Bytes, RecordError> {
     let record = MembershipRecord {
         at: at.map(|id| (id.leader_id.term, id.index)),
         voters: membership.get_joint_config().iter().map(|set| set.iter().copied().collect()).collect(),
-        members: membership.nodes().map(member).collect(),
+        members: membership.nodes().map(|(id, node)| (*id, member(node))).collect(),
     };
-    let bytes = postcard::to_extend(&record, vec![MEMBERSHIP_FORMAT]).map_err(RecordError::Membership)?;
-    Ok(Bytes::from(bytes))
+    postcard::to_extend(&record, vec![format]).map(Bytes::from).map_err(RecordError::Membership)
 }
 
 /// The membership of a ledger that goes on with one node alone, where the stored one stood in the log.
@@ -116,14 +133,22 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> Result<StoredMembershipOf, Reco
     let Some((format, body)) = bytes.split_first() else {
         return Ok(StoredMembership::default());
     };
-    if *format != MEMBERSHIP_FORMAT {
-        return Err(RecordError::MembershipFormat { found: Some(*format) });
+    match *format {
+        MEMBERSHIP_FORMAT_ALONE => decode_members(body, |_: LoneMember| Member::default()),
+        MEMBERSHIP_FORMAT => decode_members(body, |record| Member { record }),
+        found => Err(RecordError::MembershipFormat { found: Some(found) }),
     }
-    let record: MembershipRecord = postcard::from_bytes(body).map_err(RecordError::Membership)?;
+}
+
+fn decode_members<M: DeserializeOwned>(
+    body: &[u8],
+    member: impl Fn(M) -> Member,
+) -> Result<StoredMembershipOf, RecordError> {
+    let record: MembershipRecord<M> = postcard::from_bytes(body).map_err(RecordError::Membership)?;
     let voters: Vec<BTreeSet<NodeId>> =
         record.voters.into_iter().map(|set| set.into_iter().collect()).collect();
     let members: BTreeMap<NodeId, Member> =
-        record.members.into_iter().map(|(id, member)| (id, Member { address: member.address })).collect();
+        record.members.into_iter().map(|(id, encoded)| (id, member(encoded))).collect();
     let membership = Membership::new(voters, members)
         .map_err(|error| RecordError::MembershipContent(error.to_string()))?;
     let at = record.at.map(|(term, index)| EngineLogId::new(Clid::new(term), index));

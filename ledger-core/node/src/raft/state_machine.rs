@@ -2,7 +2,6 @@
 //!
 //! The state is durable on its own: the flusher writes it to the state store with its position in the
 //! log. A snapshot is therefore a reference to that position, enough for the engine to purge the log.
-//! Sending one to another node is refused: this ledger has a single voter.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +11,6 @@ use ledger_core::command::Outcome;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
-use super::network::SingleVoter;
 use super::{EngineLogId, Entry, LedgerRaft, Snapshot, SnapshotMeta, StoredMembershipOf, record};
 use crate::applied_state::AppliedLedger;
 use crate::counters::{CounterCells, add};
@@ -33,6 +31,11 @@ pub(crate) struct StateMachine {
     pub counters: Arc<CounterCells>,
     pub failure: FailureCell,
 }
+
+/// A snapshot of another node arrived.
+#[derive(Debug, thiserror::Error)]
+#[error("this release takes no snapshots from peers: restore this node from a snapshot file")]
+struct NoInstallation;
 
 /// Applying cannot go on because the flusher has ended.
 #[derive(Debug, thiserror::Error)]
@@ -150,7 +153,7 @@ impl RaftStateMachine<LedgerRaft> for StateMachine {
         _meta: &SnapshotMeta,
         _snapshot: DurablePosition,
     ) -> Result<(), io::Error> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, SingleVoter))
+        Err(io::Error::new(io::ErrorKind::Unsupported, NoInstallation))
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {

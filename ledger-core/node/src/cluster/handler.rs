@@ -1,0 +1,235 @@
+//! Answers what peers ask of this node, after it has checked who asks.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{ClusterParts, forwarding, membership};
+use crate::batcher::WriteQueue;
+use crate::peers::messages::{
+    self, JoinAnswer, JoinRequest, MembershipRequest, NodeInfoAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
+};
+use crate::peers::{
+    ClusterId, MemberRecord, PeerFuture, PeerHandler, PeerIdentity, PeerMethod, PeerRefusal, PeerRequest,
+};
+use crate::raft::{Consensus, ConsensusError, Members};
+
+/// Answers in the name of an open ledger.
+pub(crate) struct NodeHandler {
+    pub cluster: Arc<ClusterParts>,
+    pub cluster_id: ClusterId,
+    pub member: MemberRecord,
+    pub queue: WriteQueue,
+    /// The ledger's signing key as text, for members that join. Never in a log.
+    pub log_key: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl fmt::Debug for NodeHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeHandler")
+            .field("cluster", &self.cluster_id)
+            .field("identity", &self.member.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PeerHandler for NodeHandler {
+    fn handle(&self, request: PeerRequest) -> PeerFuture<'_, Result<Bytes, PeerRefusal>> {
+        Box::pin(self.answer(request))
+    }
+}
+
+impl NodeHandler {
+    async fn answer(&self, request: PeerRequest) -> Result<Bytes, PeerRefusal> {
+        self.check_addressee(&request)?;
+        match request.method {
+            PeerMethod::NodeInfo => encode(&self.node_info()),
+            PeerMethod::Join => self.join(&request.from, decode(&request.body)?).await,
+            PeerMethod::Vote | PeerMethod::PreVote => {
+                self.check_cluster(&request)?;
+                self.check_candidate(&request)?;
+                self.cluster.consensus.answer(request.method, &request.body).await
+            }
+            PeerMethod::Append | PeerMethod::TransferLeader => {
+                self.check_cluster(&request)?;
+                self.check_leader(&request)?;
+                self.cluster.consensus.answer(request.method, &request.body).await
+            }
+            PeerMethod::ReadIndex
+            | PeerMethod::Propose
+            | PeerMethod::Membership
+            | PeerMethod::Checkpoint
+            | PeerMethod::Tips => {
+                self.check_cluster(&request)?;
+                self.check_member(&request.from)?;
+                self.serve(request).await
+            }
+            other => Err(PeerRefusal::Malformed { reason: format!("{other:?} is not answered here") }),
+        }
+    }
+
+    async fn serve(&self, request: PeerRequest) -> Result<Bytes, PeerRefusal> {
+        match request.method {
+            PeerMethod::ReadIndex => {
+                let _: ReadIndexRequest = decode(&request.body)?;
+                let index = self.cluster.consensus.read_index().await.map_err(refusal)?;
+                encode(&ReadIndexAnswer { index })
+            }
+            PeerMethod::Propose => {
+                let asked: ProposeRequest = decode(&request.body)?;
+                encode(&forwarding::answer(&self.cluster.consensus, &self.queue, asked).await?)
+            }
+            PeerMethod::Membership => {
+                let asked: MembershipRequest = decode(&request.body)?;
+                encode(&membership::answer(&self.cluster, asked).await?)
+            }
+            other => Err(PeerRefusal::Malformed { reason: format!("{other:?} is not answered here") }),
+        }
+    }
+
+    fn check_addressee(&self, request: &PeerRequest) -> Result<(), PeerRefusal> {
+        let this = self.member.identity.node_id;
+        match request.to {
+            Some(to) if to != this => {
+                Err(PeerRefusal::Identity { reason: format!("this is node {this}, not node {to}") })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_cluster(&self, request: &PeerRequest) -> Result<(), PeerRefusal> {
+        if request.cluster == Some(self.cluster_id) {
+            Ok(())
+        } else {
+            Err(PeerRefusal::OtherCluster { theirs: self.cluster_id, ours: request.cluster })
+        }
+    }
+
+    /// A member must be the one that the membership knows under its number. Answers whether it knows it at all.
+    fn check_known(&self, members: &Members, from: &PeerIdentity) -> Result<Known, PeerRefusal> {
+        let known = match members.records.get(&from.node_id) {
+            None => return Ok(Known::No),
+            // A ledger that ran alone before has no records yet; the transport has proved the name.
+            Some(None) => return Ok(Known::Yes),
+            Some(Some(record)) => &record.identity,
+        };
+        if known.name != from.name {
+            let reason = format!("node {} is {}, not {}", from.node_id, known.name, from.name);
+            return Err(PeerRefusal::Identity { reason });
+        }
+        if known.incarnation != from.incarnation {
+            let reason = format!(
+                "node {} ({}) has another incarnation in the membership: its directory was wiped or replaced, let it \
+                 start under a new number",
+                from.node_id, from.name
+            );
+            return Err(PeerRefusal::Identity { reason });
+        }
+        Ok(Known::Yes)
+    }
+
+    /// Only the leader answers these, and it knows every member.
+    fn check_member(&self, from: &PeerIdentity) -> Result<(), PeerRefusal> {
+        match self.check_known(&self.cluster.consensus.members(), from)? {
+            Known::Yes => Ok(()),
+            Known::No => Err(removed(from)),
+        }
+    }
+
+    /// A leader may have been taken in by entries that this node does not have yet, and whether it leads is settled by
+    /// its term.
+    fn check_leader(&self, request: &PeerRequest) -> Result<(), PeerRefusal> {
+        self.check_known(&self.cluster.consensus.members(), &request.from).map(drop)
+    }
+
+    /// A candidate that the membership does not know was taken out, unless it has entries that this node does not.
+    fn check_candidate(&self, request: &PeerRequest) -> Result<(), PeerRefusal> {
+        let members = self.cluster.consensus.members();
+        if self.check_known(&members, &request.from)? == Known::Yes {
+            return Ok(());
+        }
+        let (vote, last_log) = Consensus::vote_in(request.method, &request.body)?;
+        if vote.node != request.from.node_id {
+            return Err(PeerRefusal::Identity { reason: format!("it asks for votes for node {}", vote.node) });
+        }
+        if last_log > members.log_index { Ok(()) } else { Err(removed(&request.from)) }
+    }
+
+    fn node_info(&self) -> NodeInfoAnswer {
+        let status = self.cluster.consensus.status();
+        NodeInfoAnswer {
+            identity: self.member.identity.clone(),
+            peer_address: self.member.peer_address.clone(),
+            client_url: self.member.client_url.clone(),
+            cluster: Some(self.cluster_id),
+            term: status.term,
+            leader: status.leader,
+            members: self.records(),
+        }
+    }
+
+    fn records(&self) -> Vec<MemberRecord> {
+        self.cluster.consensus.members().records.into_values().flatten().collect()
+    }
+
+    /// The new member is a learner when this returns; it votes once it has caught up.
+    async fn join(&self, from: &PeerIdentity, asked: JoinRequest) -> Result<Bytes, PeerRefusal> {
+        if asked.member.identity != *from {
+            return Err(PeerRefusal::Identity { reason: "it asks for another node".to_owned() });
+        }
+        membership::check_record(&asked.member)
+            .map_err(|error| PeerRefusal::Refused { reason: error.to_string() })?;
+        let status = self.cluster.consensus.status();
+        if !status.is_leader {
+            return Err(PeerRefusal::NotLeader { leader: status.leader });
+        }
+        self.cluster
+            .steward
+            .take_in(asked.member)
+            .await
+            .map_err(|error| PeerRefusal::Refused { reason: error.to_string() })?;
+        let members = self.records();
+        encode(&JoinAnswer { cluster_id: self.cluster_id, log_key: (self.log_key)(), members })
+    }
+}
+
+/// Answers for a ledger that runs alone.
+#[derive(Debug)]
+pub(crate) struct AloneHandler;
+
+impl PeerHandler for AloneHandler {
+    fn handle(&self, _request: PeerRequest) -> PeerFuture<'_, Result<Bytes, PeerRefusal>> {
+        let reason = "its ledger runs alone and is in no cluster".to_owned();
+        Box::pin(std::future::ready(Err(PeerRefusal::NotReady { reason })))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Yes,
+    No,
+}
+
+fn removed(from: &PeerIdentity) -> PeerRefusal {
+    let reason = format!("node {} ({}) is no member of this cluster: it was removed, or never added", from.node_id, from.name);
+    PeerRefusal::Identity { reason }
+}
+
+fn refusal(error: ConsensusError) -> PeerRefusal {
+    match error {
+        ConsensusError::NotLeader { leader } => PeerRefusal::NotLeader { leader },
+        ConsensusError::Stopped => PeerRefusal::NotReady { reason: "it stops".to_owned() },
+        other => PeerRefusal::Refused { reason: other.to_string() },
+    }
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, PeerRefusal> {
+    messages::decode(body).map_err(|error| PeerRefusal::Malformed { reason: error.to_string() })
+}
+
+fn encode<T: Serialize>(answer: &T) -> Result<Bytes, PeerRefusal> {
+    messages::encode(answer).map_err(|error| PeerRefusal::Refused { reason: error.to_string() })
+}

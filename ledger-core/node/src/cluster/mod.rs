@@ -1,0 +1,167 @@
+//! The cluster that a node belongs to: who is in it, who leads, and how both change.
+
+mod clocks;
+mod duties;
+mod forwarding;
+mod handler;
+mod leader_calls;
+mod membership;
+mod status;
+mod steward;
+
+pub(crate) use clocks::{CLOCK_AHEAD_MAX_MS, PeerClocks};
+pub(crate) use duties::{Duties, FoundError, check_identity, check_mark, found};
+pub(crate) use forwarding::{forward_command, forward_writes};
+pub(crate) use handler::{AloneHandler, NodeHandler};
+pub(crate) use leader_calls::LeaderCalls;
+pub(crate) use steward::{Steward, StewardParts};
+
+pub use membership::{MembershipChange, MembershipError};
+pub use status::{ClusterStatus, MemberRole, MemberStatus};
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::peers::{ClusterId, MemberRecord, PeerTransport};
+use crate::raft::Consensus;
+
+/// Voters of a cluster unless it is told otherwise; further members receive everything and do not vote.
+pub const VOTERS_MAX_DEFAULT: usize = 5;
+/// Most voters that a cluster may be told to have.
+pub const VOTERS_MAX: usize = 7;
+/// A voter that is silent for so long is replaced, unless it is told otherwise.
+pub const SILENT_AFTER_DEFAULT: Duration = Duration::from_secs(30);
+
+/// What makes a node a member of a cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// The way to the peers. It is called from the node's own threads, and may be called from many at once.
+    pub transport: Arc<dyn PeerTransport>,
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// This node, as its peers shall know it.
+    pub member: MemberRecord,
+    /// Most voters; members beyond are learners, and are promoted when a voter goes. Default 5, at most 7.
+    pub voters_max: usize,
+    /// A voter that has been silent for so long is removed by the leader when a learner that has caught up can take
+    /// its place and three voters remain. `None` = never. Default 30 s.
+    pub silent_after: Option<Duration>,
+    /// Linearizable reads by lease, without asking a quorum each time. Default: off.
+    pub lease_reads: Option<LeaseReads>,
+    /// Heartbeats and elections.
+    pub timing: Timing,
+}
+
+/// Reads by lease: the leader answers by itself for as long as no other node can have been elected. That holds only
+/// while clocks run at about the same speed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseReads {
+    /// How much two nodes' clocks may drift apart during one lease ([`Timing::election_max`]): the lease is
+    /// shortened by it. A larger drift allows stale reads.
+    pub clock_drift_max: Duration,
+}
+
+/// How quickly a lost leader is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two heartbeats.
+    pub heartbeat: Duration,
+    /// An election starts after a time drawn from here ...
+    pub election_min: Duration,
+    /// ... to here, counted from the end of the old leader's lease, which is this long.
+    pub election_max: Duration,
+    /// How long a leader without a quorum stays silent, so that it hinders no other: at least twice `election_max`.
+    pub quorum_loss_silence: Duration,
+}
+
+impl Default for Timing {
+    /// Stalls of 100 to 500 ms in `fsync` are seen on loaded disks: shorter times would elect without need.
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(500),
+            election_max: Duration::from_millis(1_000),
+            quorum_loss_silence: Duration::from_millis(4_000),
+        }
+    }
+}
+
+impl ClusterOptions {
+    /// A member with everything else as it is by default.
+    pub fn new(transport: Arc<dyn PeerTransport>, cluster_id: ClusterId, member: MemberRecord) -> Self {
+        Self {
+            transport,
+            cluster_id,
+            member,
+            voters_max: VOTERS_MAX_DEFAULT,
+            silent_after: Some(SILENT_AFTER_DEFAULT),
+            lease_reads: None,
+            timing: Timing::default(),
+        }
+    }
+}
+
+/// The cluster of an open ledger. Clones share it.
+#[derive(Clone)]
+pub struct Cluster(pub(crate) Arc<ClusterParts>);
+
+pub(crate) struct ClusterParts {
+    pub node_id: u64,
+    /// `None` = the ledger runs alone.
+    pub cluster_id: Option<ClusterId>,
+    pub consensus: Consensus,
+    pub leader_calls: LeaderCalls,
+    pub steward: Steward,
+    pub leader: watch::Receiver<Option<u64>>,
+    pub ready: watch::Receiver<bool>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("node_id", &self.0.node_id)
+            .field("cluster_id", &self.0.cluster_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// What this node knows about its cluster.
+    pub fn status(&self) -> ClusterStatus {
+        status::of(&self.0)
+    }
+
+    /// Who leads as far as this node knows; changes with it.
+    pub fn watch_leader(&self) -> watch::Receiver<Option<u64>> {
+        self.0.leader.clone()
+    }
+
+    /// Takes a node in: it receives everything, and once it has caught up it votes, when there is a vote to give.
+    /// Returns when that is decided, or after [`ADD_WAIT`](membership::ADD_WAIT): it goes on by itself then. A member
+    /// that is there already, with the same name and incarnation, gets its new addresses.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn add(&self, member: MemberRecord) -> Result<MembershipChange, MembershipError> {
+        membership::add(&self.0, member).await
+    }
+
+    /// Takes a node out, this one too. It cannot come back under the same directory unless it is added again.
+    ///
+    /// # Errors
+    /// See [`MembershipError`]: the last voter stays, and so does one without which no quorum would answer.
+    pub async fn remove(&self, node_id: u64) -> Result<MembershipChange, MembershipError> {
+        membership::remove(&self.0, node_id).await
+    }
+
+    /// Hands the lead to a voter, or to the one that has most of the log; answers who leads then.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn transfer(&self, to: Option<u64>) -> Result<u64, MembershipError> {
+        membership::transfer(&self.0, to).await
+    }
+}

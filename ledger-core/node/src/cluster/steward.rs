@@ -1,0 +1,313 @@
+//! The leader's care for the membership: one change at a time, votes for those who have caught up, and no vote for
+//! those who have fallen silent.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
+
+use super::membership::{ADD_WAIT, MembershipChange, MembershipError};
+use crate::batcher::WriteQueue;
+use crate::peers::MemberRecord;
+use crate::raft::{Consensus, ConsensusError, Members};
+use crate::read_barrier::ReadBarrier;
+
+/// Most members, learners included.
+const MEMBERS_MAX: usize = 32;
+/// A learner this close to the end of the log has caught up.
+const CAUGHT_UP_ENTRIES: u64 = 256;
+/// How often the leader looks at the members.
+const ROUND_INTERVAL: Duration = Duration::from_millis(250);
+/// A change that is not committed after this is reported as undecided.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Automatic removal leaves at least so many voters.
+const VOTERS_MIN_AUTOMATIC: usize = 3;
+/// How long a hand-over waits for the successor to have the whole log, and again for it to lead.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often the end of the log and the successor's are compared while a hand-over waits.
+const HAND_OVER_POLL: Duration = Duration::from_millis(1);
+
+/// What the steward works with.
+pub(crate) struct StewardParts {
+    pub node_id: u64,
+    pub consensus: Consensus,
+    pub barrier: ReadBarrier,
+    pub queue: WriteQueue,
+    pub leader: watch::Receiver<Option<u64>>,
+    pub voters_max: usize,
+    pub silent_after: Option<Duration>,
+    /// A member that has not answered for so long does not count as alive.
+    pub alive_within: Duration,
+}
+
+/// The steward. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Steward(Arc<Inner>);
+
+struct Inner {
+    parts: StewardParts,
+    /// Held during a change.
+    changing: Mutex<()>,
+}
+
+impl Steward {
+    pub fn new(parts: StewardParts) -> Self {
+        Self(Arc::new(Inner { parts, changing: Mutex::new(()) }))
+    }
+
+    /// Takes a node in and waits until it votes, or until it is clear that it will not soon.
+    pub async fn add(&self, member: MemberRecord) -> Result<MembershipChange, MembershipError> {
+        let log_index = self.take_in(member.clone()).await?;
+        let node_id = member.identity.node_id;
+        let deadline = Instant::now() + ADD_WAIT;
+        let mut changes = self.0.parts.consensus.changes();
+        loop {
+            let members = self.0.parts.consensus.members();
+            if members.voters.contains(&node_id) && !members.is_joint && members.is_committed {
+                let log_index = members.log_index.unwrap_or(log_index);
+                return Ok(MembershipChange::Voter { node_id, log_index });
+            }
+            let no_vote_to_give = members.voters.len() >= self.0.parts.voters_max;
+            if no_vote_to_give || !self.0.parts.consensus.status().is_leader {
+                return Ok(MembershipChange::Learner { node_id, log_index });
+            }
+            match tokio::time::timeout_at(deadline, changes.next()).await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Ok(MembershipChange::Learner { node_id, log_index }),
+            }
+        }
+    }
+
+    /// Makes a node a learner, or replaces the record of a member; answers where that stands in the log.
+    pub async fn take_in(&self, member: MemberRecord) -> Result<u64, MembershipError> {
+        let _changing = self.0.changing.lock().await;
+        let members = self.0.parts.consensus.members();
+        if let Some(log_index) = self.check_addition(&members, &member)? {
+            return Ok(log_index);
+        }
+        // From here on others may be asked for votes: a read must ask a quorum.
+        self.0.parts.barrier.require_quorum();
+        self.bounded(self.0.parts.consensus.set_learners(vec![member])).await
+    }
+
+    /// `Some` when the member is there just so.
+    fn check_addition(
+        &self,
+        members: &Members,
+        member: &MemberRecord,
+    ) -> Result<Option<u64>, MembershipError> {
+        let node_id = member.identity.node_id;
+        match members.records.get(&node_id) {
+            Some(Some(known)) if known == member => return Ok(Some(members.log_index.unwrap_or(0))),
+            Some(Some(known)) if known.identity != member.identity => {
+                return Err(MembershipError::OtherIncarnation { node_id });
+            }
+            Some(_) => return Ok(None),
+            None => {}
+        }
+        let namesake = members.records.iter().find(|(id, record)| {
+            **id != node_id && record.as_ref().is_some_and(|known| known.identity.name == member.identity.name)
+        });
+        if let Some((id, _)) = namesake
+            && self.alive().contains(id)
+        {
+            let name = member.identity.name.to_string();
+            return Err(MembershipError::NameTaken { name, node_id: *id });
+        }
+        if members.records.len() >= MEMBERS_MAX {
+            return Err(MembershipError::TooManyMembers { max: MEMBERS_MAX });
+        }
+        Ok(None)
+    }
+
+    /// Takes a node out that is not this one.
+    pub async fn remove(&self, node_id: u64) -> Result<MembershipChange, MembershipError> {
+        let _changing = self.0.changing.lock().await;
+        let consensus = &self.0.parts.consensus;
+        let members = consensus.members();
+        if !members.records.contains_key(&node_id) {
+            return Err(MembershipError::NotMember { node_id });
+        }
+        let log_index = if members.voters.contains(&node_id) {
+            let left: BTreeSet<u64> = members.voters.iter().copied().filter(|id| *id != node_id).collect();
+            if left.is_empty() {
+                return Err(MembershipError::LastVoter { node_id });
+            }
+            self.check_quorum(&left)?;
+            self.bounded(consensus.set_voters(left)).await?
+        } else {
+            self.bounded(consensus.remove_learners(BTreeSet::from([node_id]))).await?
+        };
+        consensus.clocks().retain(|id| id != node_id);
+        Ok(MembershipChange::Removed { node_id, log_index })
+    }
+
+    fn check_quorum(&self, voters: &BTreeSet<u64>) -> Result<(), MembershipError> {
+        let alive = self.alive().intersection(voters).count();
+        if alive > voters.len() / 2 {
+            Ok(())
+        } else {
+            Err(MembershipError::QuorumLost { alive, voters: voters.len() })
+        }
+    }
+
+    /// This node, and the members that answered lately.
+    fn alive(&self) -> BTreeSet<u64> {
+        let parts = &self.0.parts;
+        let answers = parts.consensus.progress().into_iter();
+        let alive = answers.filter(|(_, known)| known.silent.is_some_and(|silent| silent <= parts.alive_within));
+        alive.map(|(id, _)| id).chain([parts.node_id]).collect()
+    }
+
+    /// Hands the lead over; answers who has it.
+    pub async fn transfer(&self, to: Option<u64>) -> Result<u64, MembershipError> {
+        let parts = &self.0.parts;
+        if to == Some(parts.node_id) {
+            return Ok(parts.node_id);
+        }
+        let _changing = self.0.changing.lock().await;
+        let to = self.successor(to)?;
+        // What is proposed from now on waits for the next leader.
+        let _paused = parts.queue.pause();
+        let deadline = Instant::now() + HAND_OVER_TIMEOUT;
+        while !self.has_whole_log(to) {
+            if Instant::now() >= deadline {
+                return Err(MembershipError::NoSuccessor);
+            }
+            tokio::time::sleep(HAND_OVER_POLL).await;
+        }
+        parts.consensus.hand_over(to).await?;
+        let mut leader = parts.leader.clone();
+        let others = |leader: &Option<u64>| leader.is_some_and(|id| id != parts.node_id);
+        match tokio::time::timeout(HAND_OVER_TIMEOUT, leader.wait_for(others)).await {
+            Ok(Ok(leader)) => Ok(leader.unwrap_or(to)),
+            Ok(Err(_)) => Err(MembershipError::Unavailable { reason: "the node stops".to_owned() }),
+            Err(_) => Err(MembershipError::Unavailable { reason: format!("node {to} does not take over") }),
+        }
+    }
+
+    /// The voter that is asked for, or the one with most of the log.
+    fn successor(&self, to: Option<u64>) -> Result<u64, MembershipError> {
+        let consensus = &self.0.parts.consensus;
+        let members = consensus.members();
+        if let Some(to) = to {
+            if !members.records.contains_key(&to) {
+                return Err(MembershipError::NotMember { node_id: to });
+            }
+            if !members.voters.contains(&to) {
+                return Err(MembershipError::NotVoter { node_id: to });
+            }
+            return Ok(to);
+        }
+        let alive = self.alive();
+        let progress = consensus.progress();
+        let others = members.voters.iter().filter(|id| **id != self.0.parts.node_id && alive.contains(id));
+        let best = others.max_by_key(|id| progress.get(id).and_then(|known| known.matched));
+        best.copied().ok_or(MembershipError::NoSuccessor)
+    }
+
+    fn has_whole_log(&self, node_id: u64) -> bool {
+        let consensus = &self.0.parts.consensus;
+        let matched = consensus.progress().get(&node_id).and_then(|known| known.matched);
+        matched.is_some() && matched >= consensus.status().last_log_index
+    }
+
+    async fn bounded(
+        &self,
+        change: impl Future<Output = Result<u64, ConsensusError>>,
+    ) -> Result<u64, MembershipError> {
+        match tokio::time::timeout(CHANGE_TIMEOUT, change).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(_) => {
+                let reason = format!("it is not committed after {CHANGE_TIMEOUT:?}");
+                Err(MembershipError::Unavailable { reason })
+            }
+        }
+    }
+
+    /// Looks after the members for as long as this node leads, for ever.
+    pub async fn run(self) {
+        let mut rounds = tokio::time::interval(ROUND_INTERVAL);
+        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut led_since = None;
+        loop {
+            rounds.tick().await;
+            if !self.0.parts.consensus.status().is_leader {
+                led_since = None;
+                continue;
+            }
+            let led_for = led_since.get_or_insert_with(Instant::now).elapsed();
+            // An explicit change has precedence; this one comes back.
+            let Ok(_changing) = self.0.changing.try_lock() else { continue };
+            if let Err(error) = self.round(led_for).await {
+                tracing::info!(%error, "the membership stays as it is for now");
+            }
+        }
+    }
+
+    async fn round(&self, led_for: Duration) -> Result<(), MembershipError> {
+        let consensus = &self.0.parts.consensus;
+        let members = consensus.members();
+        if !members.is_committed {
+            return Ok(());
+        }
+        if members.is_joint {
+            self.bounded(consensus.leave_joint()).await?;
+            return Ok(());
+        }
+        let Some(voters) = self.better_voters(&members, led_for) else { return Ok(()) };
+        self.check_quorum(&voters)?;
+        tracing::info!(before = ?members.voters, after = ?voters, "the voters of the cluster change");
+        self.0.parts.barrier.require_quorum();
+        self.bounded(consensus.set_voters(voters)).await.map(drop)
+    }
+
+    /// The voters after one step of promotion or replacement; `None` = they are as they should be.
+    fn better_voters(&self, members: &Members, led_for: Duration) -> Option<BTreeSet<u64>> {
+        let learner = self.caught_up_learner(members)?;
+        let mut voters = members.voters.clone();
+        let name = |id: &u64| members.records.get(id)?.as_ref().map(|record| &record.identity.name);
+        let namesake = voters.iter().copied().find(|id| name(id).is_some() && name(id) == name(&learner));
+        let silent = self.silent_voter(members, led_for).filter(|_| voters.len() >= VOTERS_MIN_AUTOMATIC);
+        if let Some(gone) = namesake {
+            // The same machine with a new directory: the old one will not come back.
+            voters.remove(&gone);
+        } else if let Some(gone) = silent {
+            tracing::warn!(node_id = gone, replacement = learner, "a silent voter is replaced");
+            voters.remove(&gone);
+        } else if voters.len() >= self.0.parts.voters_max {
+            return None;
+        }
+        voters.insert(learner);
+        Some(voters)
+    }
+
+    fn caught_up_learner(&self, members: &Members) -> Option<u64> {
+        let consensus = &self.0.parts.consensus;
+        let last = consensus.status().last_log_index?;
+        let progress = consensus.progress();
+        let alive = self.alive();
+        let learners = members.records.keys().filter(|id| !members.voters.contains(id) && alive.contains(id));
+        let is_close = |id: &&u64| {
+            let matched = progress.get(id).and_then(|known| known.matched);
+            matched.is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= last)
+        };
+        learners.filter(is_close).min().copied()
+    }
+
+    /// The voter that has been silent for longest, when it has been for too long.
+    fn silent_voter(&self, members: &Members, led_for: Duration) -> Option<u64> {
+        let silent_after = self.0.parts.silent_after?;
+        let progress = self.0.parts.consensus.progress();
+        let silence = |id: &u64| {
+            let since_answer = progress.get(id).and_then(|known| known.silent);
+            // One that never answered this leader is measured from when it began to lead.
+            since_answer.map_or(led_for, |silent| silent.min(led_for))
+        };
+        let others = members.voters.iter().filter(|id| **id != self.0.parts.node_id);
+        let longest = others.map(|id| (silence(id), *id)).max()?;
+        (longest.0 >= silent_after).then_some(longest.1)
+    }
+}

@@ -1,0 +1,149 @@
+//! What members ask of each other beside consensus.
+
+use ledger_core::command::{Command, Outcome, Receipt, WriteRefusal};
+use ledger_core::names::{VaultId, VaultRef};
+use ledger_core::transaction::{Actor, Transaction};
+use ledger_verify::Hash;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{MembershipChange, MembershipError};
+use crate::peers::{ClusterId, MemberRecord, PeerIdentity};
+
+/// Asks the leader how far a read must wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReadIndexRequest {
+    /// Readers that wait for the answer: for the leader's counters.
+    pub readers: u64,
+}
+
+/// Everything that was acknowledged before the question is at or before this index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReadIndexAnswer {
+    pub index: u64,
+}
+
+/// What a follower's callers asked for, on its way to the leader.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum ProposeRequest {
+    /// Transactions in the order in which they came.
+    Writes(Vec<ForwardedWrite>),
+    /// One administrative command.
+    Command(Box<Command>),
+}
+
+/// A write with the author whom the follower has authenticated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ForwardedWrite {
+    pub vault: VaultRef,
+    pub actor: Actor,
+    pub transaction: Transaction,
+}
+
+/// The leader's answer, in the order of the request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum ProposeAnswer {
+    Writes(Vec<Result<Receipt, ForwardedFailure>>),
+    Command(Result<Option<Box<Outcome>>, ForwardedFailure>),
+}
+
+/// Why the leader did not do it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum ForwardedFailure {
+    /// Decided: nothing changed.
+    Refused(WriteRefusal),
+    /// Nothing was done.
+    Overloaded { retry_after_ms: u64 },
+    /// Undecided: it may or may not happen.
+    Unavailable { reason: String },
+    /// Nothing was done: the node does not lead.
+    NotLeader { leader: Option<u64> },
+}
+
+/// Asks the leader for a signed checkpoint over at least so many blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CheckpointRequest {
+    /// Vault and least number of blocks.
+    pub wanted: Vec<(VaultId, u64)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CheckpointAnswer {
+    /// Size and signed note for each vault that was asked for, in order; or why there is none.
+    pub notes: Vec<Result<(u64, String), String>>,
+}
+
+/// The newest block of a vault on the asking node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VaultTip {
+    pub vault: VaultId,
+    pub height: u64,
+    pub block_hash: Hash,
+    pub state_root: Hash,
+}
+
+/// A replica's tips, for the leader to compare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TipsRequest {
+    pub tips: Vec<VaultTip>,
+}
+
+/// What the leader has at the same heights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TipsAnswer {
+    /// For each tip, in order: the leader's block hash and state root at that height; `None` = it is not there (yet).
+    pub leader: Vec<Option<(Hash, Hash)>>,
+}
+
+/// A change of the membership.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum MembershipRequest {
+    Add(MemberRecord),
+    Remove(u64),
+    Transfer(Option<u64>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum MembershipAnswer {
+    /// To `Add` and `Remove`.
+    Changed(MembershipChange),
+    /// To `Transfer`: who leads now.
+    Transferred { leader: u64 },
+    Refused(MembershipError),
+}
+
+/// Take me in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct JoinRequest {
+    pub member: MemberRecord,
+}
+
+/// What a new member needs.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct JoinAnswer {
+    pub cluster_id: ClusterId,
+    /// The ledger's signing key: only ever sent to a peer that has proved its name.
+    pub log_key: String,
+    pub members: Vec<MemberRecord>,
+}
+
+impl std::fmt::Debug for JoinAnswer {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinAnswer")
+            .field("cluster_id", &self.cluster_id)
+            .field("members", &self.members)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who answers, and whom it knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeInfoAnswer {
+    pub identity: PeerIdentity,
+    pub peer_address: String,
+    pub client_url: String,
+    pub cluster: Option<ClusterId>,
+    pub term: u64,
+    pub leader: Option<u64>,
+    pub members: Vec<MemberRecord>,
+}

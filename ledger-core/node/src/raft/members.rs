@@ -1,0 +1,164 @@
+//! Who belongs to the cluster, who votes, and changes of both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::async_runtime::Instant;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{ChangeMembers, RaftMetrics};
+use openraft::errors::{ClientWriteError, RaftError};
+use tokio::sync::watch;
+
+use super::consensus::{Consensus, ConsensusError};
+use super::{LedgerRaft, Member, NodeId};
+use crate::peers::MemberRecord;
+
+/// The membership as a node knows it, committed or not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Members {
+    /// Everyone, by number; `None` = written by a ledger that ran alone.
+    pub records: BTreeMap<NodeId, Option<MemberRecord>>,
+    /// Who votes, in any of the sets of a joint membership.
+    pub voters: BTreeSet<NodeId>,
+    /// Whether a change of voters is half done.
+    pub is_joint: bool,
+    /// Where it stands in the log.
+    pub log_index: Option<u64>,
+    /// Whether it is known to be committed.
+    pub is_committed: bool,
+}
+
+/// What a leader knows about the progress of a member.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct MemberProgress {
+    /// The last entry that is known to be in its log.
+    pub matched: Option<u64>,
+    /// How long ago it last answered.
+    pub silent: Option<Duration>,
+}
+
+impl Consensus {
+    /// The newest membership.
+    pub fn members(&self) -> Members {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let stored = &metrics.membership_config;
+        Members {
+            records: stored.nodes().map(|(id, member)| (*id, member.record.clone())).collect(),
+            voters: stored.voter_ids().collect(),
+            is_joint: stored.get_joint_config().len() > 1,
+            log_index: stored.log_id().map(|id| id.index),
+            is_committed: metrics.committed_membership_config.log_id() == stored.log_id(),
+        }
+    }
+
+    /// Whether this node belongs to the newest membership.
+    pub fn is_member(&self) -> bool {
+        let metrics = self.raft.metrics();
+        metrics.borrow_watched().membership_config.get_node(&self.node_id).is_some()
+    }
+
+    /// What this node knows about the others while it leads; empty otherwise.
+    pub fn progress(&self) -> BTreeMap<NodeId, MemberProgress> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let mut progress: BTreeMap<NodeId, MemberProgress> = BTreeMap::new();
+        for (id, matched) in metrics.replication.iter().flatten() {
+            progress.entry(*id).or_default().matched = matched.as_ref().map(|id| id.index);
+        }
+        for (id, heard) in metrics.heartbeat.iter().flatten() {
+            let silent = heard.as_ref().map(|heard| heard.elapsed());
+            progress.entry(*id).or_default().silent = silent;
+        }
+        progress
+    }
+
+    /// Tells at every change who leads as far as this node knows, for ever.
+    pub async fn follow_leader(self, leader: watch::Sender<Option<NodeId>>) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let now = metrics.borrow_watched().current_leader;
+            leader.send_if_modified(|known| std::mem::replace(known, now) != now);
+            if metrics.changed().await.is_err() {
+                // The engine has stopped: whoever watches it ends the node.
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Changes of what the engine reports, from now on.
+    pub fn changes(&self) -> Changes {
+        Changes(self.raft.metrics())
+    }
+
+    /// Takes nodes in that do not vote, or replaces their records.
+    pub async fn set_learners(&self, records: Vec<MemberRecord>) -> Result<u64, ConsensusError> {
+        let nodes: BTreeMap<NodeId, Member> = records
+            .into_iter()
+            .map(|record| (record.identity.node_id, Member { record: Some(record) }))
+            .collect();
+        self.change(ChangeMembers::SetNodes(nodes)).await
+    }
+
+    /// Lets exactly these members vote, through a joint membership. Voters that lose their vote leave the cluster.
+    pub async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<u64, ConsensusError> {
+        self.change(ChangeMembers::ReplaceAllVoters(voters)).await
+    }
+
+    /// Takes out nodes that do not vote.
+    pub async fn remove_learners(&self, nodes: BTreeSet<NodeId>) -> Result<u64, ConsensusError> {
+        self.change(ChangeMembers::RemoveNodes(nodes)).await
+    }
+
+    /// Finishes a change of voters that an earlier leader left half done.
+    pub async fn leave_joint(&self) -> Result<u64, ConsensusError> {
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await
+    }
+
+    async fn change(&self, change: ChangeMembers<NodeId, Member>) -> Result<u64, ConsensusError> {
+        let refused = |error: &dyn std::error::Error| ConsensusError::Membership { reason: error.to_string() };
+        match self.raft.change_membership(change, false).await {
+            Ok(response) => Ok(response.log_id.index),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                Err(ConsensusError::NotLeader { leader: forward.leader_id })
+            }
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(forward))) => {
+                Err(ConsensusError::OutcomeUnknown { leader: forward.leader_id })
+            }
+            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => Err(refused(&error)),
+            Err(RaftError::APIError(error)) => Err(refused(&error)),
+            Err(RaftError::Fatal(_)) => Err(ConsensusError::Stopped),
+        }
+    }
+
+    /// Hands the lead over; whether it worked shows in who leads.
+    pub async fn hand_over(&self, to: NodeId) -> Result<(), ConsensusError> {
+        self.raft.trigger().transfer_leader(to).await.map_err(|_| ConsensusError::Stopped)
+    }
+
+    /// Whether heartbeats are sent while this node leads: a leader that cannot work lets others lead.
+    pub fn set_heartbeats(&self, sending: Heartbeats) {
+        self.raft.runtime_config().heartbeat(sending == Heartbeats::On);
+        self.raft.runtime_config().elect(sending == Heartbeats::On);
+    }
+}
+
+/// What the engine reports, change by change.
+pub(crate) struct Changes(WatchReceiverOf<LedgerRaft, RaftMetrics<LedgerRaft>>);
+
+impl Changes {
+    /// Waits for the next change; `false` when the engine has ended.
+    pub async fn next(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+}
+
+/// Whether this node claims the lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heartbeats {
+    On,
+    Off,
+}
+
+const _: fn() -> &'static str = std::any::type_name::<LedgerRaft>;
