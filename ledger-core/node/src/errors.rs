@@ -359,9 +359,7 @@ impl From<&ConsensusError> for ReadFailure {
             ConsensusError::NotLeader { leader } => {
                 Self::NoLeader { leader: *leader, retry_after: NO_LEADER_RETRY_AFTER }
             }
-            ConsensusError::Starting => {
-                Self::NoLeader { leader: None, retry_after: NO_LEADER_RETRY_AFTER }
-            }
+            ConsensusError::Starting => Self::NoLeader { leader: None, retry_after: NO_LEADER_RETRY_AFTER },
             other => Self::Unavailable { reason: other.to_string() },
         }
     }
@@ -374,9 +372,7 @@ impl From<&ConsensusError> for WriteError {
             ConsensusError::NotLeader { leader } => {
                 Self::NoLeader { leader: *leader, retry_after: NO_LEADER_RETRY_AFTER }
             }
-            ConsensusError::Starting => {
-                Self::NoLeader { leader: None, retry_after: NO_LEADER_RETRY_AFTER }
-            }
+            ConsensusError::Starting => Self::NoLeader { leader: None, retry_after: NO_LEADER_RETRY_AFTER },
             other => Self::Unavailable { reason: other.to_string() },
         }
     }
@@ -389,9 +385,7 @@ impl From<&ConsensusError> for AdminError {
             ConsensusError::NotLeader { leader } => {
                 Self::NoLeader { leader: *leader, retry_after: NO_LEADER_RETRY_AFTER }
             }
-            ConsensusError::Starting => {
-                Self::NoLeader { leader: None, retry_after: NO_LEADER_RETRY_AFTER }
-            }
+            ConsensusError::Starting => Self::NoLeader { leader: None, retry_after: NO_LEADER_RETRY_AFTER },
             other => Self::Unavailable { reason: other.to_string() },
         }
     }

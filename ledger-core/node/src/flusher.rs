@@ -4,17 +4,18 @@
 //! is durable there may leave the log.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ledger_core::ports::{AppliedState, StateStore, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::applied_state::{AppliedLedger, HalfApplied};
 use crate::counters::{CounterCells, add};
 use crate::failure::{FailedPart, FailureCell, PanicReport, shared};
+use crate::threads::{DiskTiming, Running, Threads};
 
 /// The flush thread's controls. Clones share it.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub(crate) struct Flusher {
 struct Shared {
     orders: Mutex<Orders>,
     wake: Condvar,
+    /// For a flusher that is a task.
+    wake_task: Notify,
     /// Flushes that are done; carries no data, only wakes.
     rounds: watch::Sender<u64>,
     durable: Mutex<Option<AppliedState>>,
@@ -54,6 +57,7 @@ impl Flusher {
         let shared = Shared {
             orders: Mutex::new(Orders::default()),
             wake: Condvar::new(),
+            wake_task: Notify::new(),
             rounds: watch::Sender::new(0),
             durable: Mutex::new(durable),
             durable_next_index: AtomicU64::new(next_index),
@@ -62,14 +66,23 @@ impl Flusher {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Starts the thread: it flushes at every interval, when asked to, and once more before it ends.
-    pub fn start(&self, parts: FlusherParts) -> io::Result<JoinHandle<()>> {
+    /// Starts the thread, or the task: it flushes at every interval, when asked to, and once more before it ends.
+    pub fn start(&self, parts: FlusherParts, threads: &Threads) -> io::Result<Running> {
         let flusher = self.clone();
-        std::thread::Builder::new().name("ledger-flush".to_owned()).spawn(move || {
-            let _report = PanicReport(parts.failure.clone());
-            let _end = EndAtDrop(flusher.clone());
-            flusher.run(&parts);
-        })
+        let guards = (PanicReport(parts.failure.clone()), EndAtDrop(flusher.clone()));
+        match threads {
+            Threads::Own => Running::thread("ledger-flush", move || {
+                let _guards = guards;
+                flusher.run(&parts);
+            }),
+            Threads::Inline(work) => {
+                let disks = Arc::clone(&work.disks);
+                Ok(Running::task(async move {
+                    let _guards = guards;
+                    flusher.run_inline(&parts, &*disks).await;
+                }))
+            }
+        }
     }
 
     /// What is durable in the state store.
@@ -87,7 +100,7 @@ impl Flusher {
         let mut orders = lock(&self.shared.orders);
         if !orders.wanted {
             orders.wanted = true;
-            self.shared.wake.notify_one();
+            self.wake();
         }
     }
 
@@ -104,26 +117,46 @@ impl Flusher {
     /// Lets the thread flush once more and end.
     pub fn finish(&self) {
         lock(&self.shared.orders).stop = true;
+        self.wake();
+    }
+
+    fn wake(&self) {
         self.shared.wake.notify_one();
+        self.shared.wake_task.notify_one();
     }
 
     fn run(&self, parts: &FlusherParts) {
         loop {
             let stop = self.wait_for_orders(parts.interval);
-            match self.flush(parts) {
-                Ok(()) => {}
-                // Whoever panicked reports it.
-                Err(FlushError::HalfApplied) => return,
-                Err(FlushError::Store(error)) => {
-                    parts.failure.report(FailedPart::StateStore, shared(error));
-                    return;
-                }
-            }
-            self.shared.rounds.send_modify(|rounds| *rounds += 1);
-            if stop {
+            if self.round(parts).is_break() || stop {
                 return;
             }
         }
+    }
+
+    /// The same as a task, on a disk that takes time of the runtime.
+    async fn run_inline(&self, parts: &FlusherParts, disks: &dyn DiskTiming) {
+        loop {
+            let stop = self.wait_for_orders_inline(parts.interval).await;
+            disks.state_ready().await;
+            if self.round(parts).is_break() || stop {
+                return;
+            }
+        }
+    }
+
+    fn round(&self, parts: &FlusherParts) -> ControlFlow<()> {
+        match self.flush(parts) {
+            Ok(()) => {}
+            // Whoever panicked reports it.
+            Err(FlushError::HalfApplied) => return ControlFlow::Break(()),
+            Err(FlushError::Store(error)) => {
+                parts.failure.report(FailedPart::StateStore, shared(error));
+                return ControlFlow::Break(());
+            }
+        }
+        self.shared.rounds.send_modify(|rounds| *rounds += 1);
+        ControlFlow::Continue(())
     }
 
     /// Waits for an order or the interval; returns whether to end.
@@ -139,6 +172,23 @@ impl Flusher {
         }
         orders.wanted = false;
         orders.stop
+    }
+
+    async fn wait_for_orders_inline(&self, interval: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + interval;
+        loop {
+            {
+                let mut orders = lock(&self.shared.orders);
+                if orders.wanted || orders.stop {
+                    orders.wanted = false;
+                    return orders.stop;
+                }
+            }
+            // Whoever gives an order between the look and this leaves a permit.
+            if tokio::time::timeout_at(deadline, self.shared.wake_task.notified()).await.is_err() {
+                return lock(&self.shared.orders).stop;
+            }
+        }
     }
 
     fn flush(&self, parts: &FlusherParts) -> Result<(), FlushError> {

@@ -15,8 +15,8 @@ use crate::applied_state::AppliedLedger;
 use crate::batcher::{Write, WriteQueue, WriteTarget};
 use crate::clock::Clock;
 use crate::counters::{CounterCells, add};
-use crate::directory::random_bytes;
 use crate::raft::Consensus;
+use crate::randomness::Randomness;
 
 /// Looks for expired entities while this node leads.
 pub(crate) struct GarbageCollector {
@@ -24,6 +24,7 @@ pub(crate) struct GarbageCollector {
     pub ledger: Arc<AppliedLedger>,
     pub queue: WriteQueue,
     pub clock: Arc<dyn Clock>,
+    pub randomness: Randomness,
     pub interval: Duration,
     pub counters: Arc<CounterCells>,
 }
@@ -93,7 +94,7 @@ impl GarbageCollector {
         let count = keys.len();
         let expire = |key| Operation { action: Action::ExpireEntity { key }, condition: None };
         let operations = keys.into_iter().map(expire).collect();
-        let Ok(random) = random_bytes() else { return 0 };
+        let Ok(random) = self.randomness.bytes() else { return 0 };
         // The clock may have gone back behind the log's time, which idempotency keys are measured by.
         let log_time_ms = self.ledger.read().map_or(0, |state| state.log_time_ms());
         let key = IdempotencyKey::from_parts(self.clock.now_ms().max(log_time_ms), random);

@@ -11,7 +11,6 @@ use ledger_core::ports::{LogStore, StateStore};
 use ledger_core::transaction::{Actor, Transaction};
 use ledger_verify::note::{SigningKey, VerifierKey};
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
 use crate::batcher::{Write, WriteTarget};
 use crate::cluster::{AloneHandler, Cluster, NodeHandler, forward_command};
@@ -23,6 +22,7 @@ use crate::historical_proofs::HistoricalProofs;
 use crate::node_thread::{self, NodeHandles, NodeParts, NodeThread};
 use crate::options::Options;
 use crate::peers::PeerHandler;
+use crate::randomness::Randomness;
 use crate::snapshots::{SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot};
 use crate::verified_lists::KeptLists;
 
@@ -82,6 +82,7 @@ pub(crate) struct Shared {
     pub counters: Arc<CounterCells>,
     pub failure: FailureCell,
     pub options: Options,
+    randomness: Randomness,
     node_id: u64,
     ledger_id: LedgerId,
     verifier_key: VerifierKey,
@@ -118,10 +119,12 @@ impl Ledger {
         let (node_id, ledger_id) = (directory.node_id(), directory.ledger_id());
         let verifier_key = directory.signing_key().verifier_key();
         let signing_key = directory.signing_key().clone();
+        let randomness = options.threads.randomness();
         let parts = NodeParts {
             directory,
             stores,
             options: options.clone(),
+            randomness: randomness.clone(),
             counters: Arc::clone(&counters),
             failure: failure.clone(),
         };
@@ -135,6 +138,7 @@ impl Ledger {
             counters,
             failure,
             options,
+            randomness,
             node_id,
             ledger_id,
             verifier_key,
@@ -208,7 +212,7 @@ impl Ledger {
 
     /// Creates a vault with its genesis block.
     pub async fn create_vault(&self, vault: VaultRef) -> Result<VaultInfo, AdminError> {
-        let id = VaultId(Uuid::now_v7().into_bytes());
+        let id = self.fresh_vault_id()?;
         self.vault_command(Command::CreateVault { vault, id }).await
     }
 
@@ -218,7 +222,7 @@ impl Ledger {
         vault: VaultRef,
         retention: Retention,
     ) -> Result<VaultInfo, AdminError> {
-        let id = VaultId(Uuid::now_v7().into_bytes());
+        let id = self.fresh_vault_id()?;
         self.vault_command(Command::CreateVaultRetaining { vault, id, retention }).await
     }
 
@@ -364,6 +368,12 @@ impl Ledger {
             queue: self.shared.handles.queue.clone(),
             log_key: Arc::new(move || key.to_secret_text().to_string()),
         })
+    }
+
+    fn fresh_vault_id(&self) -> Result<VaultId, AdminError> {
+        let id = self.shared.randomness.uuid_v7(self.shared.options.clock.now_ms());
+        let id = id.map_err(|error| AdminError::Unavailable { reason: error.to_string() })?;
+        Ok(VaultId(id.into_bytes()))
     }
 
     fn directory(&self) -> RwLockReadGuard<'_, LedgerState> {

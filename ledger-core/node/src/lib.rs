@@ -68,17 +68,19 @@ mod node_thread;
 mod options;
 pub mod peers;
 mod raft;
+mod randomness;
 mod read_barrier;
 mod reads;
 mod snapshots;
+mod threads;
 mod verified_lists;
 mod watch;
 
-pub use cluster::{
-    Cluster, ClusterOptions, ClusterStatus, LeaseReads, MemberRole, MemberStatus, MembershipChange, MembershipError,
-    SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
-};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use cluster::{
+    Cluster, ClusterOptions, ClusterStatus, LeaseReads, MemberRole, MemberStatus, MembershipChange,
+    MembershipError, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
+};
 pub use counters::Counters;
 pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT, import_key};
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
@@ -97,5 +99,6 @@ pub use snapshots::{
     RestoreError, RestoreTarget, SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot,
     restore_snapshot,
 };
+pub use threads::{DiskTiming, InlineWork, Threads};
 pub use verified_lists::{LIST_PAGE_BYTES_MAX, VerifiedListHead, VerifiedListPage, VerifiedListQuery};
 pub use watch::{BlockWatch, Inclusion, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};

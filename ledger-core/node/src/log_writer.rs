@@ -6,13 +6,15 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
 use ledger_core::ports::{LogChange, LogStore, StoreError};
+use tokio::sync::Notify;
 
 use crate::counters::CounterCells;
 use crate::failure::{FailedPart, FailureCell, PanicReport};
+use crate::threads::{DiskTiming, Running, Threads};
 
 /// Most payload bytes in one commit (64 MiB); what waits beyond goes into the next one.
 const COMMIT_BYTES_MAX: usize = 64 * 1_048_576;
@@ -24,7 +26,7 @@ pub(crate) type Completion = Box<dyn FnOnce(Result<(), Arc<StoreError>>) + Send>
 pub(crate) type ChangeNumber = u64;
 
 /// Called after every commit, before its completions, with the last change that is durable.
-pub(crate) type OnDurable = Box<dyn Fn(ChangeNumber) + Send>;
+pub(crate) type OnDurable = Box<dyn Fn(ChangeNumber) + Send + Sync>;
 
 /// Whether a change must be made durable for its own sake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(crate) struct LogWriter {
 struct Shared {
     stream: Mutex<Stream>,
     wake: Condvar,
+    /// For a writer that is a task.
+    wake_task: Notify,
 }
 
 #[derive(Default)]
@@ -82,19 +86,29 @@ pub(crate) struct LogWriterParts {
 impl LogWriter {
     /// A writer without its thread: changes wait until [`start`](Self::start).
     pub fn new() -> Self {
-        let shared = Shared { stream: Mutex::new(Stream::default()), wake: Condvar::new() };
+        let shared =
+            Shared { stream: Mutex::new(Stream::default()), wake: Condvar::new(), wake_task: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Starts the thread.
-    pub fn start(&self, parts: LogWriterParts) -> io::Result<JoinHandle<()>> {
+    /// Starts the thread, or the task.
+    pub fn start(&self, parts: LogWriterParts, threads: &Threads) -> io::Result<Running> {
         let writer = self.clone();
-        std::thread::Builder::new().name("ledger-log".to_owned()).spawn(move || {
-            let _report = PanicReport(parts.failure.clone());
-            // After a panic too nobody waits for a writer that is gone.
-            let _end = EndAtDrop(writer.clone());
-            writer.run(&parts);
-        })
+        // After a panic too nobody waits for a writer that is gone.
+        let guards = (PanicReport(parts.failure.clone()), EndAtDrop(writer.clone()));
+        match threads {
+            Threads::Own => Running::thread("ledger-log", move || {
+                let _guards = guards;
+                writer.run(&parts);
+            }),
+            Threads::Inline(work) => {
+                let disks = Arc::clone(&work.disks);
+                Ok(Running::task(async move {
+                    let _guards = guards;
+                    writer.run_inline(&parts, &*disks).await;
+                }))
+            }
+        }
     }
 
     /// Puts changes at the end of the stream. `completion` runs on the writer's thread, in stream order.
@@ -114,7 +128,7 @@ impl LogWriter {
         if urgency == Urgency::Now {
             stream.urgent += 1;
             drop(stream);
-            self.shared.wake.notify_one();
+            self.wake();
         }
         Ok(number)
     }
@@ -134,24 +148,59 @@ impl LogWriter {
             stream.phase = Phase::Draining;
         }
         drop(stream);
+        self.wake();
+    }
+
+    fn wake(&self) {
         self.shared.wake.notify_one();
+        self.shared.wake_task.notify_one();
     }
 
     fn run(&self, parts: &LogWriterParts) {
         while let Some(batch) = self.next_batch() {
             let (changes, completions, last) = flatten(batch);
-            match parts.store.commit(&changes) {
-                Ok(()) => {
-                    parts.counters.count_log_batch(&changes);
-                    (parts.on_durable)(last);
-                    completions.into_iter().for_each(|completion| completion(Ok(())));
-                }
-                Err(error) => {
-                    let error = Arc::new(error);
-                    parts.failure.report(FailedPart::LogStore, error.clone());
-                    completions.into_iter().for_each(|completion| completion(Err(error.clone())));
-                    return self.end(Some(&error));
-                }
+            let committed = parts.store.commit(&changes);
+            if self.complete(parts, &changes, (completions, last), committed).is_break() {
+                return;
+            }
+        }
+    }
+
+    /// The same as a task, on a disk whose syncs take time of the runtime.
+    async fn run_inline(&self, parts: &LogWriterParts, disks: &dyn DiskTiming) {
+        while let Some(batch) = self.next_batch_inline().await {
+            let (changes, completions, last) = flatten(batch);
+            let committed = match parts.store.commit(&changes) {
+                Ok(()) => disks.log_synced().await,
+                error => error,
+            };
+            if self.complete(parts, &changes, (completions, last), committed).is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Tells everyone how a commit ended.
+    fn complete(
+        &self,
+        parts: &LogWriterParts,
+        changes: &[LogChange],
+        (completions, last): (Vec<Completion>, ChangeNumber),
+        committed: Result<(), StoreError>,
+    ) -> ControlFlow<()> {
+        match committed {
+            Ok(()) => {
+                parts.counters.count_log_batch(changes);
+                (parts.on_durable)(last);
+                completions.into_iter().for_each(|completion| completion(Ok(())));
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                parts.failure.report(FailedPart::LogStore, error.clone());
+                completions.into_iter().for_each(|completion| completion(Err(error.clone())));
+                self.end(Some(&error));
+                ControlFlow::Break(())
             }
         }
     }
@@ -160,14 +209,24 @@ impl LogWriter {
     fn next_batch(&self) -> Option<Vec<Change>> {
         let mut stream = self.lock();
         loop {
-            let draining = !matches!(stream.phase, Phase::Running);
-            if stream.urgent > 0 || (draining && !stream.waiting.is_empty()) {
-                return Some(stream.take_batch());
-            }
-            if draining {
-                return None;
+            match stream.next_batch() {
+                Next::Batch(batch) => return Some(batch),
+                Next::End => return None,
+                Next::Wait => {}
             }
             stream = self.shared.wake.wait(stream).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    async fn next_batch_inline(&self) -> Option<Vec<Change>> {
+        loop {
+            let next = self.lock().next_batch();
+            match next {
+                Next::Batch(batch) => return Some(batch),
+                Next::End => return None,
+                // Whoever wakes the task between the look and this leaves a permit.
+                Next::Wait => self.shared.wake_task.notified().await,
+            }
         }
     }
 
@@ -198,7 +257,25 @@ impl Drop for EndAtDrop {
     }
 }
 
+/// What the writer does next.
+enum Next {
+    Batch(Vec<Change>),
+    Wait,
+    End,
+}
+
 impl Stream {
+    fn next_batch(&mut self) -> Next {
+        let draining = !matches!(self.phase, Phase::Running);
+        if self.urgent > 0 || (draining && !self.waiting.is_empty()) {
+            Next::Batch(self.take_batch())
+        } else if draining {
+            Next::End
+        } else {
+            Next::Wait
+        }
+    }
+
     fn take_batch(&mut self) -> Vec<Change> {
         let mut batch = Vec::with_capacity(self.waiting.len());
         let mut bytes = 0;

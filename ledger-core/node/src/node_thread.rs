@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ledger_core::ledger_state::LedgerState;
@@ -16,11 +15,11 @@ use tokio::task::JoinSet;
 use crate::applied_state::AppliedLedger;
 use crate::batcher::{Batcher, WriteQueue};
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
-use crate::counters::CounterCells;
 use crate::cluster::{
     ClusterOptions, ClusterParts, Duties, FoundError, LeaderCalls, PeerClocks, Steward, StewardParts, Timing,
     check_identity, check_mark, found,
 };
+use crate::counters::CounterCells;
 use crate::directory::DataDirectory;
 use crate::errors::OpenError;
 use crate::failure::{FailedPart, FailureCell, Fault, PanicReport};
@@ -31,8 +30,10 @@ use crate::log_writer::{LogWriter, LogWriterParts};
 use crate::options::{Bootstrap, Options};
 use crate::peers::{ClusterId, PeerCalls};
 use crate::raft::{Consensus, ConsensusError, ConsensusParts};
+use crate::randomness::Randomness;
 use crate::read_barrier::{Electorate, ReadBarrier};
 use crate::snapshots::{SnapshotMaker, SnapshotMakerParts};
+use crate::threads::{Running, Threads};
 
 /// What callers hold of a running node.
 pub(crate) struct NodeHandles {
@@ -65,6 +66,7 @@ pub(crate) struct NodeParts {
     pub directory: DataDirectory,
     pub stores: Stores,
     pub options: Options,
+    pub randomness: Randomness,
     pub counters: Arc<CounterCells>,
     pub failure: FailureCell,
 }
@@ -82,40 +84,46 @@ pub(crate) async fn start(parts: NodeParts) -> Result<(NodeHandles, NodeThread),
     let (stop, stopped) = mpsc::channel(1);
     let (alive, ended) = watch::channel(());
     let (opened, outcome) = oneshot::channel();
-    let body = move || {
-        let _alive = alive;
-        let _report = PanicReport(parts.failure.clone());
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(opened.send(Err(OpenError::Thread(error)))),
-        };
-        runtime.block_on(run(parts, opened, stopped));
-    };
-    spawn("ledger-raft", body).map_err(OpenError::Thread)?;
+    let guards = (alive, PanicReport(parts.failure.clone()));
+    match parts.options.threads {
+        Threads::Own => {
+            let body = move || {
+                let _guards = guards;
+                let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(opened.send(Err(OpenError::Thread(error)))),
+                };
+                runtime.block_on(run(parts, opened, stopped));
+            };
+            // It says itself when it has ended.
+            drop(Running::thread("ledger-raft", body).map_err(OpenError::Thread)?);
+        }
+        Threads::Inline(_) => {
+            drop(Running::task(async move {
+                let _guards = guards;
+                parts.randomness.clone().scope(run(parts, opened, stopped)).await;
+            }));
+        }
+    }
     let ended_early = || OpenError::Thread(io::Error::other("it ended while the ledger opened"));
     let handles = outcome.await.map_err(|_| ended_early())??;
     Ok((handles, NodeThread { stop, ended }))
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
 /// The storage threads, to be stopped last.
 struct StorageThreads {
     log_writer: LogWriter,
     flusher: Flusher,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Running>,
 }
 
 impl StorageThreads {
     /// Flushes what is applied, commits what waits for the log, and waits for both threads.
-    fn finish(self) {
+    async fn finish(self) {
         self.flusher.finish();
         self.log_writer.finish();
         for thread in self.threads {
-            // A panic was reported by the thread itself.
-            let _ = thread.join();
+            thread.ended().await;
         }
     }
 }
@@ -136,10 +144,10 @@ async fn run(
             } else {
                 parted.consensus.shutdown().await;
             }
-            storage.finish();
+            storage.finish().await;
         }
         Err(error) => {
-            storage.finish();
+            storage.finish().await;
             drop(opened.send(Err(error)));
         }
     }
@@ -184,6 +192,7 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
             counters: Arc::clone(&parts.counters),
             every: parts.options.snapshot_every,
             keep: parts.options.snapshot_keep,
+            threads: parts.options.threads.clone(),
         },
     );
     let snapshots = match snapshots {
@@ -199,6 +208,7 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         ledger: Arc::clone(&ledger),
         queue: queue.clone(),
         clock: Arc::clone(&parts.options.clock),
+        randomness: parts.randomness.clone(),
         interval: parts.options.gc_interval,
         counters: Arc::clone(&parts.counters),
     };
@@ -312,7 +322,9 @@ async fn start_consensus(
         failure: parts.failure.clone(),
         on_durable,
     };
-    storage.threads.push(storage.log_writer.start(log_parts).map_err(OpenError::Thread)?);
+    storage
+        .threads
+        .push(storage.log_writer.start(log_parts, &parts.options.threads).map_err(OpenError::Thread)?);
     let flusher_parts = FlusherParts {
         store: Arc::clone(&parts.stores.state),
         ledger: Arc::clone(ledger),
@@ -320,7 +332,9 @@ async fn start_consensus(
         counters: Arc::clone(&parts.counters),
         failure: parts.failure.clone(),
     };
-    storage.threads.push(storage.flusher.start(flusher_parts).map_err(OpenError::Thread)?);
+    storage
+        .threads
+        .push(storage.flusher.start(flusher_parts, &parts.options.threads).map_err(OpenError::Thread)?);
     Consensus::start(consensus_parts, log).await.map_err(|error| start_error(&parts.failure, &error))
 }
 
@@ -372,7 +386,7 @@ async fn recover(
     }
     consensus.wait_until_recovered().await.map_err(refused)?;
     let ledger_id = parts.directory.ledger_id();
-    found(consensus, ledger, ledger_id, None).await.map_err(|error| match error {
+    found(consensus, ledger, &parts.randomness, ledger_id, None).await.map_err(|error| match error {
         FoundError::Consensus(error) => refused(error),
         FoundError::Open(error) => error,
     })?;
@@ -409,7 +423,12 @@ fn spawn_tasks(parts: &NodeParts, handles: &NodeHandles) -> Tasks {
     Tasks { forever, batcher: tokio::spawn(batcher.run()) }
 }
 
-fn spawn_member_tasks(parts: &NodeParts, handles: &NodeHandles, member: MemberTasks, forever: &mut JoinSet<()>) {
+fn spawn_member_tasks(
+    parts: &NodeParts,
+    handles: &NodeHandles,
+    member: MemberTasks,
+    forever: &mut JoinSet<()>,
+) {
     let duties = Duties {
         consensus: handles.consensus.clone(),
         leader: handles.cluster.leader_calls.clone(),
@@ -419,6 +438,7 @@ fn spawn_member_tasks(parts: &NodeParts, handles: &NodeHandles, member: MemberTa
         cluster_id: member.cluster_id,
         marks: member.marks,
         failure: parts.failure.clone(),
+        randomness: parts.randomness.clone(),
         ready: member.ready,
     };
     forever.spawn(duties.run());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 use crate::cluster::{ClusterOptions, VOTERS_MAX};
 use crate::peers::MemberRecord;
+use crate::threads::Threads;
 
 /// How a new ledger comes into being.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct Options {
     pub cluster: Option<ClusterOptions>,
     /// The clock. Default: the operating system's.
     pub clock: Arc<dyn Clock>,
+    /// Where the node's work is done. Default: on threads of its own.
+    pub threads: Threads,
 }
 
 /// Longest interval between two searches for expired entities.
@@ -118,7 +121,9 @@ impl ClusterOptions {
             within("silent_after", silent_after, timing.election_max * 2, hour)?;
         }
         match self.lease_reads {
-            Some(lease) => within("clock_drift_max", lease.clock_drift_max, Duration::ZERO, timing.election_max),
+            Some(lease) => {
+                within("clock_drift_max", lease.clock_drift_max, Duration::ZERO, timing.election_max)
+            }
             None => Ok(()),
         }
     }
@@ -140,6 +145,7 @@ impl Default for Options {
             bootstrap: Bootstrap::Single,
             cluster: None,
             clock: Arc::new(SystemClock),
+            threads: Threads::Own,
         }
     }
 }

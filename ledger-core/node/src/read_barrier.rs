@@ -144,9 +144,9 @@ pub(crate) async fn read_index(leader: &LeaderCalls, readers: u64) -> Result<u64
         other => other,
     };
     let unreadable = |reason: String| ConsensusError::LeaderUnreachable { leader: hint.unwrap_or(0), reason };
-    let body = messages::encode(&ReadIndexRequest { readers }).map_err(|error| unreadable(error.to_string()))?;
+    let body =
+        messages::encode(&ReadIndexRequest { readers }).map_err(|error| unreadable(error.to_string()))?;
     let answer = leader.ask(PeerMethod::ReadIndex, body, ASK_TIMEOUT).await?;
-    let answer: ReadIndexAnswer =
-        messages::decode(&answer).map_err(|error| unreadable(error.to_string()))?;
+    let answer: ReadIndexAnswer = messages::decode(&answer).map_err(|error| unreadable(error.to_string()))?;
     Ok(answer.index)
 }

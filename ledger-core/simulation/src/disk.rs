@@ -30,8 +30,6 @@ pub enum Durability {
 pub struct DiskCounters {
     /// Batches of the log that were committed.
     pub log_commits: u64,
-    /// Batches of the state that were committed.
-    pub state_commits: u64,
     /// Unsynced batches that a crash destroyed.
     pub lost_batches: u64,
     /// Unsynced batches that survived a crash although nobody had been told.
@@ -42,6 +40,21 @@ pub struct DiskCounters {
     pub truncations: u64,
     /// Purges.
     pub purges: u64,
+}
+
+impl std::ops::Add for DiskCounters {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            log_commits: self.log_commits + other.log_commits,
+            lost_batches: self.lost_batches + other.lost_batches,
+            surviving_batches: self.surviving_batches + other.surviving_batches,
+            lost_votes: self.lost_votes + other.lost_votes,
+            truncations: self.truncations + other.truncations,
+            purges: self.purges + other.purges,
+        }
+    }
 }
 
 /// What stays of a node's log when its process ends. Clones share it.

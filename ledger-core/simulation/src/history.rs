@@ -87,6 +87,11 @@ impl History {
         }
     }
 
+    /// One call; `None` when it was withdrawn.
+    pub fn call(&self, open: OpenCall) -> Option<&Call> {
+        self.calls.get(open.0)?.as_ref()
+    }
+
     /// All calls that may have happened.
     pub fn calls(&self) -> impl Iterator<Item = &Call> {
         self.calls.iter().flatten()

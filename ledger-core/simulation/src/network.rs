@@ -333,7 +333,7 @@ impl Wires {
             self.counters.lost += 1;
             return;
         }
-        if comes_twice && !matches!(message.body, Body::Answer(_)) {
+        if comes_twice && may_come_twice(&message.body) {
             self.counters.duplicated += 1;
             self.sent += 1;
             self.in_flight.insert((due[1], self.sent), message.clone());
@@ -370,6 +370,22 @@ impl Wires {
                 self.trace.tell(format_args!("{from} -> {to} #{} connection refused", call.0), &[]);
             }
         }
+    }
+}
+
+/// A transport repeats no request by itself; that a node repeats what asks or tells, and changes nothing by being
+/// repeated, must be harmless. Writes are repeated by clients, with their idempotency key.
+fn may_come_twice(body: &Body) -> bool {
+    match body {
+        Body::Peer(request) => !matches!(
+            request.method,
+            PeerMethod::Propose
+                | PeerMethod::Membership
+                | PeerMethod::Join
+                | PeerMethod::Promise
+                | PeerMethod::Settle
+        ),
+        Body::Client(_) | Body::Answer(_) => false,
     }
 }
 

@@ -9,10 +9,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ledger_node::Ledger;
 use ledger_node::peers::PeerHandler;
 use tokio::runtime::Runtime;
 
 use crate::client_calls::{ClientAnswer, ClientRequest};
+use crate::clock::WorldTime;
 use crate::dice::Dice;
 use crate::network::{Body, Endpoint, Message, Network, Reply};
 use crate::trace::Trace;
@@ -31,6 +33,11 @@ pub trait Node: Send + Sync + 'static {
 
     /// Answers clients.
     fn serve(&self, request: ClientRequest) -> Boxed<ClientAnswer>;
+
+    /// The ledger, when it is one.
+    fn ledger(&self) -> Option<&Ledger> {
+        None
+    }
 }
 
 /// What a boot leads to: a node, or why there is none.
@@ -51,13 +58,10 @@ pub enum HostState {
 
 struct Host {
     runtime: Option<Runtime>,
-    /// The host's own time since its boot; paused hosts fall behind.
-    born_us: u64,
+    /// How far the host has come; paused ones fall behind.
     moved_to_us: u64,
     is_paused: bool,
     state: Arc<Mutex<HostState>>,
-    dice: Dice,
-    boots: u32,
     /// Messages for a host that does not run at the moment.
     inbox: Vec<Message>,
 }
@@ -79,14 +83,19 @@ pub struct World {
     trace: Trace,
     order: Dice,
     now_us: u64,
-    seed: u64,
+    time: WorldTime,
 }
 
 impl World {
     /// A world with nothing but a network.
     pub fn new(seed: u64, network: Network, trace: Trace) -> Self {
         let order = Dice::new(seed, "order of hosts");
-        Self { hosts: BTreeMap::new(), network, trace, order, now_us: 0, seed }
+        Self { hosts: BTreeMap::new(), network, trace, order, now_us: 0, time: WorldTime::default() }
+    }
+
+    /// The true time, for the clocks of hosts.
+    pub fn time(&self) -> &WorldTime {
+        &self.time
     }
 
     /// The time since the beginning.
@@ -153,15 +162,11 @@ impl World {
     }
 
     fn install(&mut self, endpoint: Endpoint, runtime: Runtime, state: Arc<Mutex<HostState>>) {
-        let boots = self.hosts.get(&endpoint).map_or(0, |host| host.boots) + 1;
         let host = Host {
             runtime: Some(runtime),
-            born_us: self.now_us,
             moved_to_us: self.now_us,
             is_paused: false,
             state,
-            dice: Dice::new(self.seed, ("host", endpoint, boots)),
-            boots,
             inbox: Vec::new(),
         };
         if let Some(before) = self.hosts.insert(endpoint, host) {
@@ -200,6 +205,25 @@ impl World {
         }
     }
 
+    /// Lets a host do something more; `false` when no process runs there.
+    pub fn spawn(&self, endpoint: Endpoint, body: impl Future<Output = ()> + Send + 'static) -> bool {
+        let runtime = self.hosts.get(&endpoint).and_then(|host| host.runtime.as_ref());
+        runtime.map(|runtime| runtime.spawn(body)).is_some()
+    }
+
+    /// The node on a host, when one is open there.
+    pub fn node(&self, endpoint: Endpoint) -> Option<Arc<dyn Node>> {
+        match self.state(endpoint) {
+            HostState::Up(node) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// Whether the process on a host stands still.
+    pub fn is_paused(&self, endpoint: Endpoint) -> bool {
+        self.hosts.get(&endpoint).is_some_and(|host| host.is_paused)
+    }
+
     /// Whether a process runs, or is paused, on a host.
     pub fn is_running(&self, endpoint: Endpoint) -> bool {
         self.hosts.get(&endpoint).is_some_and(|host| host.runtime.is_some())
@@ -214,6 +238,7 @@ impl World {
     pub fn step(&mut self) {
         self.now_us += STEP_US;
         self.trace.set_now_us(self.now_us);
+        self.time.set_us(self.now_us);
         for message in self.network.advance(self.now_us) {
             match self.hosts.get_mut(&message.to) {
                 Some(host) if host.runtime.is_some() => host.inbox.push(message),
@@ -266,7 +291,6 @@ impl Host {
         if self.is_paused {
             return;
         }
-        let _seed = self.dice.seed();
         let behind_us = now_us.saturating_sub(STEP_US).saturating_sub(self.moved_to_us);
         self.moved_to_us = now_us;
         let inbox = std::mem::take(&mut self.inbox);
@@ -282,12 +306,6 @@ impl Host {
             }
             tokio::time::sleep_until(end).await;
         });
-    }
-
-    /// The host's time since its boot.
-    #[expect(dead_code, reason = "told by the clock of a node, which follows")]
-    fn age_us(&self) -> u64 {
-        self.moved_to_us - self.born_us
     }
 }
 

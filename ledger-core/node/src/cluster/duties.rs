@@ -13,11 +13,11 @@ use tokio::sync::watch;
 
 use super::LeaderCalls;
 use crate::applied_state::AppliedLedger;
-use crate::directory::random_bytes;
 use crate::errors::OpenError;
 use crate::failure::{FailedPart, FailureCell, shared};
 use crate::peers::ClusterId;
 use crate::raft::{Consensus, ConsensusError};
+use crate::randomness::Randomness;
 use crate::read_barrier::{Electorate, ReadBarrier, read_index};
 
 /// How often a member looks whether anything is left to do; at once when the lead changes.
@@ -34,6 +34,7 @@ pub(crate) struct Duties {
     /// What this node has signed before it was opened and may not have applied again yet.
     pub marks: Vec<SignedMark>,
     pub failure: FailureCell,
+    pub randomness: Randomness,
     pub ready: watch::Sender<bool>,
 }
 
@@ -83,7 +84,8 @@ impl Duties {
         let index = read_index(&self.leader, 0).await?;
         self.ledger.wait_applied(index).await;
         if leads {
-            found(&self.consensus, &self.ledger, self.ledger_id, Some(self.cluster_id)).await?;
+            let (ledger_id, cluster_id) = (self.ledger_id, Some(self.cluster_id));
+            found(&self.consensus, &self.ledger, &self.randomness, ledger_id, cluster_id).await?;
         }
         let state = self.ledger.read().map_err(|_| ConsensusError::Stopped)?;
         check_identity(&state, self.ledger_id, Some(self.cluster_id))?;
@@ -111,6 +113,7 @@ impl Duties {
 pub(crate) async fn found(
     consensus: &Consensus,
     ledger: &AppliedLedger,
+    randomness: &Randomness,
     ledger_id: LedgerId,
     cluster_id: Option<ClusterId>,
 ) -> Result<(), FoundError> {
@@ -119,7 +122,7 @@ pub(crate) async fn found(
         (state.ledger_id().is_some(), state.header_version(), state.cluster_id())
     };
     if !has_identity {
-        let page_key = random_bytes().map_err(OpenError::Directory)?;
+        let page_key = randomness.bytes().map_err(OpenError::Directory)?;
         match consensus.propose(Command::Initialise { ledger_id, page_key }).await? {
             Some(Outcome::Initialised(_)) => {}
             _ => return Err(OpenError::Consensus { reason: "the ledger took no identity".to_owned() }.into()),
@@ -167,7 +170,9 @@ pub(crate) fn check_identity(
         return Err(OpenError::KeyOfAnotherLedger { key: ledger_id, data });
     }
     match (state.cluster_id().map(ClusterId), cluster_id) {
-        (Some(data), Some(directory)) if data != directory => Err(OpenError::OtherCluster { data, directory }),
+        (Some(data), Some(directory)) if data != directory => {
+            Err(OpenError::OtherCluster { data, directory })
+        }
         _ => Ok(()),
     }
 }

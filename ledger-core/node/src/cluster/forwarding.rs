@@ -81,7 +81,9 @@ pub(super) async fn answer(
         }
         ProposeRequest::Command(command) if may_be_forwarded(&command) => {
             let outcome = consensus.propose(*command).await;
-            ProposeAnswer::Command(outcome.map(|outcome| outcome.map(Box::new)).map_err(ForwardedFailure::from))
+            ProposeAnswer::Command(
+                outcome.map(|outcome| outcome.map(Box::new)).map_err(ForwardedFailure::from),
+            )
         }
         ProposeRequest::Command(_) => {
             return Err(PeerRefusal::Refused { reason: "only the leader itself proposes that".to_owned() });

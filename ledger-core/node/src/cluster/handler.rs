@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use super::{ClusterParts, forwarding, membership};
 use crate::batcher::WriteQueue;
 use crate::peers::messages::{
-    self, JoinAnswer, JoinRequest, MembershipRequest, NodeInfoAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
+    self, JoinAnswer, JoinRequest, MembershipRequest, NodeInfoAnswer, ProposeRequest, ReadIndexAnswer,
+    ReadIndexRequest,
 };
 use crate::peers::{
     ClusterId, MemberRecord, PeerFuture, PeerHandler, PeerIdentity, PeerMethod, PeerRefusal, PeerRequest,
@@ -153,7 +154,9 @@ impl NodeHandler {
         }
         let (vote, last_log) = Consensus::vote_in(request.method, &request.body)?;
         if vote.node != request.from.node_id {
-            return Err(PeerRefusal::Identity { reason: format!("it asks for votes for node {}", vote.node) });
+            return Err(PeerRefusal::Identity {
+                reason: format!("it asks for votes for node {}", vote.node),
+            });
         }
         if last_log > members.log_index { Ok(()) } else { Err(removed(&request.from)) }
     }
@@ -214,7 +217,10 @@ enum Known {
 }
 
 fn removed(from: &PeerIdentity) -> PeerRefusal {
-    let reason = format!("node {} ({}) is no member of this cluster: it was removed, or never added", from.node_id, from.name);
+    let reason = format!(
+        "node {} ({}) is no member of this cluster: it was removed, or never added",
+        from.node_id, from.name
+    );
     PeerRefusal::Identity { reason }
 }
 

@@ -57,7 +57,9 @@ impl LeaderCalls {
             };
             match answer {
                 Ok(answer) => return Ok(answer),
-                Err(PeerError::Refused { refusal: PeerRefusal::NotLeader { leader: named }, .. }) => leader = named,
+                Err(PeerError::Refused { refusal: PeerRefusal::NotLeader { leader: named }, .. }) => {
+                    leader = named
+                }
                 Err(PeerError::Refused { refusal, .. }) => {
                     return Err(AskError::Refused { leader: asked, refusal });
                 }

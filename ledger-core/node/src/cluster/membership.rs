@@ -134,7 +134,10 @@ impl From<ConsensusError> for MembershipError {
     }
 }
 
-pub(super) async fn add(parts: &ClusterParts, member: MemberRecord) -> Result<MembershipChange, MembershipError> {
+pub(super) async fn add(
+    parts: &ClusterParts,
+    member: MemberRecord,
+) -> Result<MembershipChange, MembershipError> {
     check_record(&member)?;
     if parts.consensus.status().is_leader {
         return parts.steward.add(member).await;

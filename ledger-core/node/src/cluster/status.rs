@@ -70,7 +70,8 @@ pub(super) fn of(parts: &ClusterParts) -> ClusterStatus {
         };
         let is_this = status.is_leader && node_id == parts.node_id;
         let known = progress.get(&node_id).copied().unwrap_or_default();
-        let heard_ms = known.silent.map(|silent: Duration| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX));
+        let heard_ms =
+            known.silent.map(|silent: Duration| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX));
         MemberStatus {
             node_id,
             record,

@@ -108,7 +108,8 @@ impl Steward {
             None => {}
         }
         let namesake = members.records.iter().find(|(id, record)| {
-            **id != node_id && record.as_ref().is_some_and(|known| known.identity.name == member.identity.name)
+            **id != node_id
+                && record.as_ref().is_some_and(|known| known.identity.name == member.identity.name)
         });
         if let Some((id, _)) = namesake
             && self.alive().contains(id)
@@ -157,7 +158,8 @@ impl Steward {
     fn alive(&self) -> BTreeSet<u64> {
         let parts = &self.0.parts;
         let answers = parts.consensus.progress().into_iter();
-        let alive = answers.filter(|(_, known)| known.silent.is_some_and(|silent| silent <= parts.alive_within));
+        let alive =
+            answers.filter(|(_, known)| known.silent.is_some_and(|silent| silent <= parts.alive_within));
         alive.map(|(id, _)| id).chain([parts.node_id]).collect()
     }
 

@@ -22,7 +22,8 @@ impl Consensus {
             }
             PeerMethod::PreVote => {
                 let request: VoteRequest = decode(body)?;
-                let answer = self.raft.pre_vote(wire::engine_vote_request(&request)).await.map_err(stopped)?;
+                let answer =
+                    self.raft.pre_vote(wire::engine_vote_request(&request)).await.map_err(stopped)?;
                 encode(&wire::vote_answer(&answer))
             }
             PeerMethod::Append => {
@@ -59,8 +60,7 @@ fn decode<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, PeerRefusal>
 }
 
 fn encode<T: Serialize>(answer: &T) -> Result<Bytes, PeerRefusal> {
-    messages::encode(answer)
-        .map_err(|error: MessageError| PeerRefusal::Refused { reason: error.to_string() })
+    messages::encode(answer).map_err(|error: MessageError| PeerRefusal::Refused { reason: error.to_string() })
 }
 
 fn malformed(error: &dyn std::error::Error) -> PeerRefusal {

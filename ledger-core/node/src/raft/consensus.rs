@@ -64,7 +64,9 @@ pub(crate) enum ConsensusError {
     #[error("the ledger is being started")]
     Starting,
     /// This node leads, and its clock cannot be right.
-    #[error("the clock of this node is {ahead_ms} ms ahead of a quorum's: correct it, or let another node lead")]
+    #[error(
+        "the clock of this node is {ahead_ms} ms ahead of a quorum's: correct it, or let another node lead"
+    )]
     ClockAhead { ahead_ms: i64 },
     /// The membership did not change.
     #[error("the membership cannot change now: {reason}")]
@@ -146,7 +148,10 @@ impl Consensus {
     }
 
     /// Makes these nodes the voters of a new ledger, or checks that this node is one of the stored members.
-    pub async fn bootstrap(&self, members: Vec<(NodeId, Option<MemberRecord>)>) -> Result<(), ConsensusError> {
+    pub async fn bootstrap(
+        &self,
+        members: Vec<(NodeId, Option<MemberRecord>)>,
+    ) -> Result<(), ConsensusError> {
         let initialized = self.raft.is_initialized().await.map_err(|_| ConsensusError::Stopped)?;
         if !initialized {
             let members: BTreeMap<NodeId, Member> =
@@ -226,7 +231,9 @@ impl Consensus {
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
                 Err(ConsensusError::NotLeader { leader: forward.leader_id })
             }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(ConsensusError::NoQuorum),
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(ConsensusError::NoQuorum)
+            }
             Err(RaftError::Fatal(_)) => Err(ConsensusError::Stopped),
         }
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use openraft::async_runtime::Instant;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ChangeMembers, RaftMetrics};
-use openraft::errors::{ClientWriteError, RaftError};
 use tokio::sync::watch;
 
 use super::consensus::{Consensus, ConsensusError};
@@ -117,7 +117,8 @@ impl Consensus {
     }
 
     async fn change(&self, change: ChangeMembers<NodeId, Member>) -> Result<u64, ConsensusError> {
-        let refused = |error: &dyn std::error::Error| ConsensusError::Membership { reason: error.to_string() };
+        let refused =
+            |error: &dyn std::error::Error| ConsensusError::Membership { reason: error.to_string() };
         match self.raft.change_membership(change, false).await {
             Ok(response) => Ok(response.log_id.index),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {

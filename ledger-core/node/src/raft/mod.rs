@@ -11,10 +11,11 @@ mod members;
 mod network;
 mod proposal_data;
 mod record;
+mod runtime;
 mod state_machine;
-mod wire;
 #[cfg(test)]
 mod storage_suite;
+mod wire;
 
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
 pub(crate) use members::{Heartbeats, MemberProgress, Members};
@@ -46,7 +47,7 @@ openraft::declare_raft_types!(
         NodeId = NodeId,
         Node = Member,
         LeaderId = leader_id_std::LeaderId<u64, NodeId>,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+        AsyncRuntime = runtime::NodeRuntime,
 );
 
 type LeaderId = leader_id_std::LeaderId<u64, NodeId>;

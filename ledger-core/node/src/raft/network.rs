@@ -9,8 +9,8 @@ use openraft::OptionalSend;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -93,8 +93,7 @@ impl PeerClient {
     ) -> Result<AppendEntriesResponse<LedgerRaft>, NetworkError> {
         let message = wire::append_request(request)?;
         let bytes = message.records.iter().map(|record| record.payload.len() + RECORD_OVERHEAD_BYTES).sum();
-        let answer: AppendAnswer =
-            self.call(PeerMethod::Append, &message, (bytes, APPEND_TIMEOUT)).await?;
+        let answer: AppendAnswer = self.call(PeerMethod::Append, &message, (bytes, APPEND_TIMEOUT)).await?;
         self.network.clocks.observe(self.target, answer.clock_ms);
         Ok(wire::engine_append_answer(answer.outcome))
     }

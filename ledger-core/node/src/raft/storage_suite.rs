@@ -5,7 +5,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use futures::{Stream, StreamExt};
 use ledger_core::memory::{MemoryLogDisk, MemoryLogStore};
@@ -18,6 +17,7 @@ use super::{Clid, EngineLogId, LedgerRaft, Member, NodeId, SnapshotMeta, StoredM
 use crate::counters::CounterCells;
 use crate::failure::FailureCell;
 use crate::log_writer::{LogWriter, LogWriterParts};
+use crate::threads::{Running, Threads};
 
 type PlainSnapshot = openraft::Snapshot<Clid, NodeId, Member, SnapshotMeta>;
 
@@ -89,13 +89,13 @@ impl RaftSnapshotBuilder<LedgerRaft> for BuiltFrom {
 /// Ends the writer's thread with the test.
 struct WriterThread {
     writer: LogWriter,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Running>,
 }
 
 impl Drop for WriterThread {
     fn drop(&mut self) {
         self.writer.finish();
-        if let Some(thread) = self.thread.take() {
+        if let Some(Running::Thread(thread)) = self.thread.take() {
             let _ = thread.join();
         }
     }
@@ -115,7 +115,8 @@ impl StoreBuilder<LedgerRaft, Log, Positions, WriterThread> for OnMemoryDisk {
             failure: FailureCell::default(),
             on_durable: log.on_durable(),
         };
-        let thread = writer.start(parts).map_err(|error| StorageError::write(error_of(&error)))?;
+        let thread =
+            writer.start(parts, &Threads::Own).map_err(|error| StorageError::write(error_of(&error)))?;
         Ok((WriterThread { writer, thread: Some(thread) }, log, Positions::default()))
     }
 }

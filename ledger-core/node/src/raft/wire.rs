@@ -1,17 +1,18 @@
 //! Between the engine's messages and those that travel.
 
 use ledger_core::ports::{LogId, LogKind, LogRecord};
+use openraft::Vote;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
+    TransferLeaderResponse,
 };
 use openraft::raft::{VoteRequest as EngineVoteRequest, VoteResponse};
-use openraft::Vote;
 
 use super::record::{self, EngineVote, RecordError};
 use super::{Clid, EngineLogId, Entry, LedgerRaft};
 use crate::peers::messages::{
-    AppendOutcome, AppendRequest, TransferAnswer, TransferRequest, VoteAnswer, VoteRequest, WireLogId, WireRecord,
-    WireVote,
+    AppendOutcome, AppendRequest, TransferAnswer, TransferRequest, VoteAnswer, VoteRequest, WireLogId,
+    WireRecord, WireVote,
 };
 
 pub(super) fn wire_log_id(id: &EngineLogId) -> WireLogId {
@@ -59,7 +60,9 @@ pub(super) fn engine_vote_answer(answer: &VoteAnswer) -> VoteResponse<LedgerRaft
     VoteResponse::new(engine_vote(&answer.vote), last_log, answer.granted)
 }
 
-pub(super) fn append_request(request: &AppendEntriesRequest<LedgerRaft>) -> Result<AppendRequest, RecordError> {
+pub(super) fn append_request(
+    request: &AppendEntriesRequest<LedgerRaft>,
+) -> Result<AppendRequest, RecordError> {
     let record = |entry: &Entry| {
         record::log_record(entry).map(|record| WireRecord {
             term: record.id.term,
@@ -130,7 +133,9 @@ pub(super) fn engine_transfer_request(request: &TransferRequest) -> TransferLead
 pub(super) fn transfer_answer(answer: &TransferLeaderResponse<LedgerRaft>) -> TransferAnswer {
     match answer {
         Ok(()) => TransferAnswer::Accepted,
-        Err(TransferLeaderError::VoteChanged { actual, .. }) => TransferAnswer::VoteChanged(wire_vote(actual)),
+        Err(TransferLeaderError::VoteChanged { actual, .. }) => {
+            TransferAnswer::VoteChanged(wire_vote(actual))
+        }
         Err(TransferLeaderError::LogNotFlushed { actual, .. }) => {
             TransferAnswer::Behind(actual.as_ref().map(wire_log_id))
         }

@@ -22,6 +22,7 @@ use crate::checkpoint_signer::{CheckpointSigner, SignError};
 use crate::clock::Clock;
 use crate::counters::{CounterCells, add};
 use crate::flusher::Flusher;
+use crate::threads::{Running, Threads};
 
 /// After each frame the writer rests so many times as long as the frame took: about a third of one processor.
 const REST_FACTOR: u32 = 2;
@@ -99,6 +100,7 @@ pub(crate) struct SnapshotMakerParts {
     pub counters: Arc<CounterCells>,
     pub every: Duration,
     pub keep: usize,
+    pub threads: Threads,
 }
 
 /// Index and time of the newest snapshot.
@@ -181,15 +183,21 @@ impl SnapshotMaker {
         let (sender, answer) = oneshot::channel();
         let maker = self.clone();
         lock(&self.0.work).writing = Some(Progress::default());
-        let body = move || {
+        let work = async move {
             let end = EndOfWork(maker, turn);
-            let made = end.0.make();
+            let made = end.0.make().await;
             end.0.count(&made);
             drop(end);
             // Nobody may be waiting any more.
             let _ = sender.send(made);
         };
-        std::thread::Builder::new().name("ledger-snapshot".to_owned()).spawn(body)?;
+        match self.0.parts.threads {
+            Threads::Own => {
+                let waits = tokio::runtime::Builder::new_current_thread().build()?;
+                drop(Running::thread("ledger-snapshot", move || waits.block_on(work))?);
+            }
+            Threads::Inline(_) => drop(Running::task(work)),
+        }
         answer.await.unwrap_or(Err(SnapshotFailure::Stopped))
     }
 
@@ -231,12 +239,12 @@ impl SnapshotMaker {
         }
     }
 
-    fn make(&self) -> Result<StoredSnapshot, SnapshotFailure> {
+    async fn make(&self) -> Result<StoredSnapshot, SnapshotFailure> {
         if self.0.held_back.load(Ordering::SeqCst) {
             return Err(SnapshotFailure::HeldBack);
         }
         let started = Instant::now();
-        let (view, header) = self.begin()?;
+        let (view, header) = self.begin().await?;
         let index = header.applied.index;
         let folder = &self.0.folder;
         let stored = match folder.find(index).filter(|stored| holds_the_same(stored, &header)) {
@@ -276,16 +284,15 @@ impl SnapshotMaker {
     }
 
     /// A view of everything that is applied now, with the signed tips of its vaults.
-    fn begin(&self) -> Result<(Box<dyn StateView>, Header), SnapshotFailure> {
-        let waits = tokio::runtime::Builder::new_current_thread().build()?;
+    async fn begin(&self) -> Result<(Box<dyn StateView>, Header), SnapshotFailure> {
         for _ in 0..ATTEMPTS_MAX {
-            waits.block_on(self.flush())?;
+            self.flush().await?;
             let view = self.0.parts.store.view().map_err(StateError::from)?;
             let mut header = snapshot::outline(view.as_ref(), self.0.parts.clock.now_ms())?;
             if let Some(tips) = self.tips(&header)? {
                 let mut notes = Vec::with_capacity(tips.len());
                 for tips in tips.chunks(SIGNED_AT_ONCE) {
-                    let signed = waits.block_on(self.0.parts.signer.sign_tips(tips));
+                    let signed = self.0.parts.signer.sign_tips(tips).await;
                     notes.extend(signed.map_err(|error| match error {
                         SignError::Stopped => SnapshotFailure::Stopped,
                         _ => SnapshotFailure::Unsettled,
@@ -380,6 +387,10 @@ impl Pace<'_> {
         lock(&inner.work).writing = Some(*progress);
         if inner.held_back.load(Ordering::SeqCst) {
             return ControlFlow::Break(());
+        }
+        // Real time, which a simulation has none of.
+        if matches!(inner.parts.threads, Threads::Inline(_)) {
+            return if *lock(&inner.stopping) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         }
         let until = Instant::now() + self.frame_began.elapsed().saturating_mul(REST_FACTOR).min(REST_MAX);
         let mut stopping = lock(&inner.stopping);

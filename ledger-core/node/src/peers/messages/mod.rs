@@ -10,9 +10,9 @@ pub(crate) use consensus::{
     WireLogId, WireRecord, WireVote,
 };
 pub(crate) use service::{
-    CheckpointAnswer, CheckpointRequest, ForwardedFailure, ForwardedWrite, JoinAnswer, JoinRequest, MembershipAnswer,
-    MembershipRequest, NodeInfoAnswer, ProposeAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest, TipsAnswer,
-    TipsRequest, VaultTip,
+    CheckpointAnswer, CheckpointRequest, ForwardedFailure, ForwardedWrite, JoinAnswer, JoinRequest,
+    MembershipAnswer, MembershipRequest, NodeInfoAnswer, ProposeAnswer, ProposeRequest, ReadIndexAnswer,
+    ReadIndexRequest, TipsAnswer, TipsRequest, VaultTip,
 };
 
 use bytes::Bytes;
@@ -27,7 +27,9 @@ const CAPACITY: usize = 256;
 /// Bytes that are no message of the kind that was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MessageError {
-    #[error("a message has format {found:?}; this program speaks format {FORMAT}: bring both nodes to one release")]
+    #[error(
+        "a message has format {found:?}; this program speaks format {FORMAT}: bring both nodes to one release"
+    )]
     Format { found: Option<u8> },
     #[error("a message does not decode: {0}")]
     Malformed(postcard::Error),

@@ -107,7 +107,9 @@ pub(crate) enum MembershipAnswer {
     /// To `Add` and `Remove`.
     Changed(MembershipChange),
     /// To `Transfer`: who leads now.
-    Transferred { leader: u64 },
+    Transferred {
+        leader: u64,
+    },
     Refused(MembershipError),
 }
 

@@ -1,0 +1,3 @@
+//! Three real nodes under faults.
+
+mod seeds;
