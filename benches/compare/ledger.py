@@ -209,7 +209,7 @@ class Ours:
         url = ready["metrics_url"].rstrip("/")
         self.metrics_url = url if url.endswith("/metrics") else f"{url}/metrics"
         self.generator = [self.options.strongroom, "bench", "ledger", "--url", ready["ledger_url"],
-                          "--token-file", ready["token_file"]]
+                          "--token-file", ready["token_file"], "--calls", self.options.calls]
 
 
 @contextlib.contextmanager
@@ -396,8 +396,8 @@ def numbers(text):
 def operations(text):
     values = text.split(",")
     for value in values:
-        if value not in ("write", "read", "read-eventual"):
-            raise argparse.ArgumentTypeError(f"{value} is not write, read or read-eventual")
+        if value not in ("write", "read", "read-eventual", "txn100"):
+            raise argparse.ArgumentTypeError(f"{value} is not write, read, read-eventual or txn100")
     return values
 
 
@@ -406,8 +406,12 @@ def parse_options():
     parser.add_argument("--rounds", type=int, default=3, help="turns of each engine (3)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds per measurement (5)")
     parser.add_argument("--clients", type=numbers, default=[1, 64, 256], help="concurrent clients (1,64,256)")
-    parser.add_argument("--ops", type=operations, default=["write", "read"],
-                        help="write, read (linearizable), read-eventual (write,read)")
+    parser.add_argument("--ops", type=operations, default=["write", "read", "txn100"],
+                        help="write, read (linearizable), read-eventual, txn100: 100 puts that count once "
+                             "(write,read,txn100)")
+    parser.add_argument("--calls", choices=("stream", "request"), default="stream",
+                        help="how our client's calls travel: over a stream per connection, as it does, or each as a "
+                             "request of its own, as etcd's client does (stream)")
     parser.add_argument("--connections", type=int, default=8, help="connections of a generator (8)")
     parser.add_argument("--value-bytes", type=int, default=256, help="bytes of a value (256)")
     parser.add_argument("--keys", type=int, default=10_000, help="distinct keys (10000)")
@@ -455,7 +459,7 @@ def run():
     summary = summarize(turns, engines, workloads)
     if options.json:
         settings = {"rounds": options.rounds, "seconds": options.seconds, "connections": options.connections,
-                    "value_bytes": options.value_bytes, "keys": options.keys}
+                    "value_bytes": options.value_bytes, "keys": options.keys, "calls": options.calls}
         print(json.dumps({"machine": machine, "settings": settings, **summary, "turns": turns}, indent=2))
     else:
         print_table(summary, engines, machine)

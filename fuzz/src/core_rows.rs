@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ledger_core::backup::{Gathered, Increment, Replay};
 use ledger_core::codec;
 use ledger_core::command::{Command, Proposal, Submission};
 use ledger_core::entity::{EntityKey, EntityValue};
@@ -17,10 +18,10 @@ use ledger_core::relationship::{Relation, Relationship, Resource, Subject};
 use ledger_core::transaction::{Action, Actor, Condition, IdempotencyKey, Operation, Transaction};
 use ledger_verify::state::StateKey;
 
-const NOW_MS: u64 = 1_800_000_000_000;
+pub const NOW_MS: u64 = 1_800_000_000_000;
 const PAGE_KEY: [u8; 32] = [7; 32];
 const SCOPE: &[u8] = b"acme/orders, prefix door:";
-const VAULT: VaultId = VaultId([9; 16]);
+pub const VAULT: VaultId = VaultId([9; 16]);
 
 /// A snapshot: reading all of it must not panic, and its ends must tell what the whole tells.
 pub fn snapshot(bytes: &[u8]) -> bool {
@@ -30,6 +31,32 @@ pub fn snapshot(bytes: &[u8]) -> bool {
         assert_eq!(ends.expect("the ends of a sound file").header, whole.header);
     }
     whole.is_ok()
+}
+
+/// An increment of a backup: reading all of it must not panic, and what it holds is replayed or refused.
+pub fn increment(bytes: &[u8]) -> bool {
+    let Ok(mut increment) = Increment::open(bytes) else { return false };
+    let header = increment.header().clone();
+    let mut state = history_until(header.after);
+    if let Ok(mut replay) = Replay::new(&mut state, &header) {
+        while let Ok(Some(record)) = increment.next_record() {
+            if replay.record(record).is_err() {
+                break;
+            }
+        }
+        let _ = replay.finish(None);
+    }
+    increment.finish().is_ok()
+}
+
+/// The state after the first entries of the history.
+fn history_until(index: u64) -> LedgerState {
+    let store = Arc::new(MemoryStateStore::open(&MemoryStateDisk::default()));
+    let mut state = LedgerState::load(store).expect("an empty store opens");
+    for (at, proposal) in (0..=index).zip(history()) {
+        state.apply(LogId { term: 1, node: 0, index: at }, &proposal).expect("a valid history");
+    }
+    state
 }
 
 /// What is decoded is encoded so that it decodes to the same.
@@ -146,7 +173,7 @@ fn ada() -> Subject {
 }
 
 /// A short history, one command of each kind.
-fn history() -> Vec<Proposal> {
+pub fn history() -> Vec<Proposal> {
     let namespace = NamespaceName::new("acme").expect("a valid name");
     let vault: VaultRef = "acme/orders".parse().expect("a valid name");
     let key = |text: &str| EntityKey::new(text).expect("a valid key");
@@ -198,12 +225,25 @@ pub fn made_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
             state.finish_flush();
         }
         seeds.push(("state_rows", index.to_string(), rows_of(&store)));
+        seeds.extend(
+            increment_since(&store, index as u64, 2).map(|file| ("increment", index.to_string(), file)),
+        );
     }
     for (name, after) in [("empty", &b""[..]), ("key", b"door:front"), ("bytes", &[0, 0xFF, 9])] {
         let token = page_token::encode(&PAGE_KEY, SCOPE, after);
         seeds.push(("page_token", name.to_owned(), token.into_bytes()));
     }
     seeds
+}
+
+/// What came after an entry, when the last one is so far; two of the history's entries are enough for a seed.
+fn increment_since(store: &MemoryStateStore, last: u64, after: u64) -> Option<Vec<u8>> {
+    let view = store.view().expect("memory can be read");
+    let outline = ledger_core::snapshot::outline(view.as_ref(), NOW_MS).ok()?;
+    let gathered = Gathered::since(view.as_ref(), outline, after).ok().filter(|_| last > after)?;
+    let mut file = Vec::new();
+    gathered.write(&mut file, &mut |_| ControlFlow::Continue(())).expect("memory can be written");
+    Some(file)
 }
 
 fn rows_of(store: &MemoryStateStore) -> Vec<u8> {

@@ -19,8 +19,10 @@ pub mod mutation;
 mod redb_rows;
 #[path = "../../servers/strongroom/src/ttl.rs"]
 mod ttl;
+mod undo_rows;
 #[path = "../../ledger-core/verify/fuzz/entry_points.rs"]
 mod verify;
+mod wal_segments;
 
 use std::path::PathBuf;
 
@@ -36,7 +38,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "header", run: verified::header, seeds: "ledger-core/verify/fuzz/seeds/header" },
     Target {
         name: "transaction",
@@ -51,9 +53,12 @@ pub const TARGETS: [Target; 13] = [
     },
     Target { name: "list_json", run: verified::list_json, seeds: "ledger-core/verify/fuzz/seeds/list_json" },
     Target { name: "snapshot", run: core_rows::snapshot, seeds: "fuzz/seeds/snapshot" },
+    Target { name: "increment", run: core_rows::increment, seeds: "fuzz/seeds/increment" },
     Target { name: "proposal", run: core_rows::proposal, seeds: "fuzz/seeds/proposal" },
     Target { name: "page_token", run: core_rows::page_token, seeds: "fuzz/seeds/page_token" },
     Target { name: "state_rows", run: core_rows::state_rows, seeds: "fuzz/seeds/state_rows" },
+    Target { name: "undo_rows", run: undo_rows::undo_rows, seeds: "fuzz/seeds/undo_rows" },
+    Target { name: "wal_segments", run: wal_segments::wal_segments, seeds: "fuzz/seeds/wal_segments" },
     Target { name: "redb_rows", run: redb_rows::redb_rows, seeds: "fuzz/seeds/redb_rows" },
     Target { name: "transaction_file", run: files::transaction_file, seeds: "fuzz/seeds/transaction_file" },
     Target { name: "import_lines", run: files::import_lines, seeds: "fuzz/seeds/import_lines" },
@@ -85,6 +90,8 @@ impl Target {
 /// Seeds made from real data: the folder, the name and the bytes. They are committed; this is how they were made.
 pub fn made_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut seeds = core_rows::made_seeds();
+    seeds.extend(undo_rows::made_seeds());
+    seeds.extend(wal_segments::made_seeds());
     seeds.extend(redb_rows::made_seeds());
     seeds
 }

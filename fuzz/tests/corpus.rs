@@ -39,7 +39,9 @@ fn damaged_seeds_are_refused_or_decoded_and_never_panic_or_hang() {
 #[test]
 fn made_seeds_are_accepted_as_they_are() {
     let made = made_seeds();
-    for target in ["proposal", "page_token", "state_rows", "redb_rows"] {
+    for target in
+        ["proposal", "page_token", "state_rows", "undo_rows", "wal_segments", "redb_rows", "increment"]
+    {
         let run = strongroom_fuzz::Target::named(target).run;
         let seeds = made.iter().filter(|(of, ..)| *of == target);
         let accepted = seeds.filter(|(_, _, bytes)| run(bytes)).count();

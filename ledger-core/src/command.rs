@@ -7,7 +7,9 @@ use std::str::FromStr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::access_token::{AccessToken, TOKENS_MAX, TokenId};
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultRef};
+use crate::ports::LogId;
 use crate::transaction::{Actor, Transaction};
 
 /// One replicated entry: a command and the leader's time for it.
@@ -86,6 +88,34 @@ pub enum Command {
         /// Identity of the cluster.
         cluster_id: [u8; 16],
     },
+    /// Makes a token valid. The same token again is answered in the same way.
+    PutToken {
+        /// The token without its secret.
+        token: AccessToken,
+    },
+    /// Makes a token invalid.
+    RevokeToken {
+        /// Which.
+        id: TokenId,
+    },
+    /// Makes these tokens valid when the ledger has none yet, and does nothing when it has.
+    FirstTokens {
+        /// At most [`TOKENS_MAX`] tokens, no id twice.
+        tokens: Vec<AccessToken>,
+    },
+}
+
+/// A command that changed something without a block that tells it, as the journal keeps it and a backup carries it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournaledCommand {
+    /// Where it stood in the log.
+    pub at: LogId,
+    /// Log time of its entry, unix milliseconds.
+    pub time_ms: u64,
+    /// What it was.
+    pub command: Command,
+    /// The vault that it created, changed or deleted.
+    pub vault: Option<VaultId>,
 }
 
 /// How much of its past a vault keeps: the bodies of its blocks, and what proofs of earlier states need.
@@ -172,6 +202,10 @@ pub enum Outcome {
     Compacted(CompactionProgress),
     /// To [`Command::NameCluster`]: the cluster from now on.
     Cluster([u8; 16]),
+    /// To [`Command::PutToken`] and [`Command::RevokeToken`].
+    Token(Result<AccessToken, AdminRefusal>),
+    /// To [`Command::FirstTokens`]; `false` when the ledger had tokens already.
+    FirstTokens(bool),
 }
 
 /// What a round of compaction did, over all vaults.
@@ -272,6 +306,18 @@ pub enum AdminRefusal {
     /// A ledger holds at most [`NAMESPACES_MAX`] namespaces.
     #[error("a ledger holds at most {NAMESPACES_MAX} namespaces")]
     TooManyNamespaces,
+    /// There is no such token.
+    #[error("there is no token {0}: it was revoked, or belongs to another ledger")]
+    TokenNotFound(TokenId),
+    /// Nobody would be left who may administer the ledger.
+    #[error("the token {0} is the last one with the role admin on *: create another one before revoking it")]
+    LastAdminToken(TokenId),
+    /// The proposed id belongs to another token.
+    #[error("the token id {0} belongs to another token")]
+    TokenIdUsed(TokenId),
+    /// A ledger holds at most [`TOKENS_MAX`] tokens.
+    #[error("a ledger holds at most {TOKENS_MAX} tokens: revoke those that are no longer used")]
+    TooManyTokens,
 }
 
 /// Most vaults in one ledger, deleted ones not counted.

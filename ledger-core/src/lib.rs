@@ -1,6 +1,9 @@
 //! The verifiable ledger as pure logic: data model, state machine, trees and storage ports.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod access;
+pub mod access_token;
+pub mod backup;
 pub mod codec;
 pub mod command;
 #[cfg(feature = "conformance")]
@@ -20,4 +23,5 @@ pub mod relationship;
 mod rows;
 pub mod snapshot;
 pub mod state_tree;
+pub mod tlog_tiles;
 pub mod transaction;

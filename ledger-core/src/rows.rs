@@ -5,6 +5,7 @@ use ledger_verify::Hash;
 use ledger_verify::transaction::RelationshipRef;
 use serde::{Deserialize, Serialize};
 
+use crate::access_token::TokenId;
 use crate::codec::{self, CodecError};
 use crate::command::{OperationResult, Retention, Submission};
 use crate::entity::EntityKey;
@@ -16,7 +17,7 @@ use crate::transaction::{Actor, IdempotencyKey};
 /// Separates the texts of a relationship in a row key; no text can contain it.
 const SEPARATOR: u8 = 0;
 
-/// The one row of [`Table::Ledger`](crate::ports::Table::Ledger).
+/// The row of [`Table::Ledger`](crate::ports::Table::Ledger) that every ledger has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LedgerRow {
     pub ledger_id: LedgerId,
@@ -33,6 +34,20 @@ pub(crate) const LEDGER_KEY: &[u8] = b"ledger";
 pub(crate) const HEADER_VERSION_KEY: &[u8] = b"header_version";
 /// Key of the row of the same table that holds the cluster's identity (16 bytes); no row = it was never in one.
 pub(crate) const CLUSTER_KEY: &[u8] = b"cluster";
+
+/// What the keys of tokens in the same table begin with; the 8 bytes of the token's id follow. The row is an
+/// [`AccessToken`](crate::access_token::AccessToken).
+pub(crate) const TOKEN_PREFIX: &[u8] = b"token/";
+
+pub(crate) fn token_key(id: TokenId) -> Vec<u8> {
+    [TOKEN_PREFIX, &id.0].concat()
+}
+
+/// What keys of that table begin with whose rows hold commands that made no block, by log index.
+pub(crate) const JOURNAL_PREFIX: &[u8] = b"journal/";
+/// Key of the row of the same table that says from which log index on (u64, big-endian) the journal is complete; no
+/// row = there is none yet.
+pub(crate) const JOURNAL_SINCE_KEY: &[u8] = b"journal_since";
 
 /// A row of `Table::Namespaces`, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +138,15 @@ pub(crate) struct PostponedRow {
 /// The prefix of every row of a vault; also the key of its row in `Table::Vaults` and of its fence.
 pub(crate) fn vault_prefix(vault: VaultNumber) -> Vec<u8> {
     vault.0.to_be_bytes().to_vec()
+}
+
+pub(crate) fn journal_key(log_index: u64) -> Vec<u8> {
+    [JOURNAL_PREFIX, &log_index.to_be_bytes()].concat()
+}
+
+/// The log index in a row key of the journal.
+pub(crate) fn journal_index(row_key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(row_key.strip_prefix(JOURNAL_PREFIX)?.try_into().ok()?))
 }
 
 pub(crate) fn entity_key(vault: VaultNumber, key: &str) -> Vec<u8> {

@@ -91,6 +91,15 @@ impl Connection {
         Ok(())
     }
 
+    /// Writes several keys in one transaction and waits until etcd has made it durable.
+    pub(crate) async fn put_all(&mut self, puts: Vec<(Vec<u8>, Vec<u8>)>) -> anyhow::Result<()> {
+        let op = |(key, value)| RequestOp { request: Some(Op::RequestPut(PutRequest { key, value })) };
+        let success = puts.into_iter().map(op).collect();
+        let answer = self.0.txn(TxnRequest { success }).await?.into_inner();
+        ensure!(answer.succeeded, "etcd refused a transaction of puts");
+        Ok(())
+    }
+
     /// Reads one key after etcd has confirmed that it still leads.
     pub(crate) async fn read_linearizable(&mut self, key: Vec<u8>) -> anyhow::Result<()> {
         self.read(RangeRequest { key, ..Default::default() }).await

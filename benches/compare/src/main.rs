@@ -63,6 +63,8 @@ enum Operation {
     Read,
     /// A read of one key from the server's own state.
     ReadEventual,
+    /// A durable transaction of 100 puts; it counts once.
+    Txn100,
 }
 
 /// One measurement, as printed.
@@ -119,7 +121,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         value_bytes: arguments.value_bytes,
         duration: std::time::Duration::from_secs(arguments.seconds),
     };
-    if arguments.op != Operation::Write {
+    if matches!(arguments.op, Operation::Read | Operation::ReadEventual) {
         peer.preload(&workload).await.context("preload the keys")?;
     }
     for clients in arguments.clients {

@@ -12,6 +12,9 @@ use crate::latency::Latencies;
 /// A client that only meets errors stops after this many, so that a dead server does not spin.
 const ERRORS_PER_CLIENT_MAX: u64 = 100;
 
+/// Puts of one transaction. Their keys follow each other: etcd refuses a key that comes twice.
+pub(crate) const TXN_PUTS: u64 = 100;
+
 /// What every client of a measurement does.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Workload {
@@ -76,6 +79,15 @@ async fn client_loop(
             Operation::Write => {
                 random.fill(&mut value);
                 connection.put(key, value.clone()).await
+            }
+            Operation::Txn100 => {
+                let first = random.next();
+                let mut puts = Vec::with_capacity(TXN_PUTS as usize);
+                for offset in 0..TXN_PUTS {
+                    random.fill(&mut value);
+                    puts.push((Workload::key(first.wrapping_add(offset) % workload.keys), value.clone()));
+                }
+                connection.put_all(puts).await
             }
             Operation::Read => connection.read_linearizable(key).await,
             Operation::ReadEventual => connection.read_serializable(key).await,

@@ -75,6 +75,12 @@ pub struct NodeInfo {
     pub vault_count: u64,
     /// Vaults that are fenced.
     pub fenced_vault_count: u64,
+    /// Its name in the cluster; empty when it runs alone.
+    pub node_name: String,
+    /// Process id of the server; 0 = an older server.
+    pub pid: u32,
+    /// Who leads, as far as the node knows.
+    pub leader_id: Option<u64>,
 }
 
 impl NodeInfo {
@@ -282,6 +288,9 @@ impl LedgerClient {
             namespace_count: answer.namespace_count,
             vault_count: answer.vault_count,
             fenced_vault_count: answer.fenced_vault_count,
+            node_name: answer.node_name,
+            pid: answer.pid,
+            leader_id: Some(answer.leader_id).filter(|id| *id != 0),
         })
     }
 

@@ -10,12 +10,15 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::call_line::Outcome;
 use crate::error::{ClientError, Refusal};
 use crate::idempotency::LedgerClock;
-use crate::options::ClientOptions;
+use crate::leader_hint::LeaderHint;
+use crate::nodes::{Destination, Node, NodeHealth, Nodes};
+use crate::options::{CallPath, ClientOptions};
 use crate::pins::{PinId, PinStore};
-use crate::pool::ChannelPool;
-use crate::retry::Repeatable;
+use crate::retry::{Effort, Repeatable};
+use crate::streamed::StreamedCall;
 
 /// Largest answer that is read, in bytes: pages stop at 4 MiB, one entity may go over by its size.
 pub(crate) const ANSWER_BYTES_MAX: usize = 8 * 1_048_576;
@@ -23,6 +26,17 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 8 * 1_048_576;
 pub(crate) const REQUEST_BYTES_MAX: usize = 4 * 1_048_576 + 65_536;
 /// Vaults whose identity is remembered between calls.
 const KNOWN_VAULTS_MAX: usize = 10_000;
+
+/// How a call is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// Longest time for one try.
+    pub timeout: Duration,
+    /// Which failures are worth another try.
+    pub repeatable: Repeatable,
+    /// Whom to ask first.
+    pub destination: Destination,
+}
 
 /// A ledger as a client sees it. Cheap to clone; clones share connections, clock and pins.
 #[derive(Clone)]
@@ -36,7 +50,7 @@ pub(crate) struct Inner {
     pub(crate) clock: LedgerClock,
     /// Held by verified calls that lost a race for a pin.
     pub(crate) verification_turn: tokio::sync::Mutex<()>,
-    pool: ChannelPool,
+    pub(crate) nodes: Arc<Nodes>,
     authorization: Option<MetadataValue<Ascii>>,
     known_vaults: Mutex<HashMap<VaultRef, PinId>>,
 }
@@ -46,19 +60,19 @@ impl LedgerClient {
     /// server shows at the first call. It must be called inside a tokio runtime, and is refused elsewhere.
     pub fn connect(options: ClientOptions, pins: Arc<dyn PinStore>) -> Result<Self, ClientError> {
         options.validate()?;
-        if tokio::runtime::Handle::try_current().is_err() {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             let what = "a client is made inside a tokio runtime: its connections live there".to_owned();
             return Err(ClientError::Options { what });
-        }
+        };
         let authorization = options.token.as_deref().map(bearer).transpose()?;
-        let pool = ChannelPool::new(&options)?;
+        let nodes = Nodes::new(&options, authorization.as_ref(), &runtime)?;
         let known_vaults = Mutex::new(HashMap::new());
         let inner = Inner {
             options,
             pins,
             clock: LedgerClock::default(),
             verification_turn: tokio::sync::Mutex::new(()),
-            pool,
+            nodes,
             authorization,
             known_vaults,
         };
@@ -70,7 +84,13 @@ impl LedgerClient {
         self.inner.clock.now_ms()
     }
 
-    /// Makes a call, and makes it again on other channels while that is allowed and worth it.
+    /// How the nodes that this client knows have answered so far.
+    pub fn nodes(&self) -> Vec<NodeHealth> {
+        self.inner.nodes.health()
+    }
+
+    /// Makes a call on the leader, where it is known; and again, there or on other nodes, while that is allowed and
+    /// worth it.
     pub(crate) async fn call<Req, Res, Send, Answer>(
         &self,
         repeatable: Repeatable,
@@ -82,14 +102,14 @@ impl LedgerClient {
         Send: Fn(Channel, Request<Req>) -> Answer,
         Answer: Future<Output = Result<Response<Res>, Status>>,
     {
-        self.call_within(self.inner.options.request_timeout, repeatable, request, send).await
+        let timeout = self.inner.options.request_timeout;
+        self.call_as(Manner { timeout, repeatable, destination: Destination::Leader }, request, send).await
     }
 
-    /// As [`call`](Self::call), with a time of its own for one try.
-    pub(crate) async fn call_within<Req, Res, Send, Answer>(
+    /// Makes a read on the leader or on any node.
+    pub(crate) async fn call_at<Req, Res, Send, Answer>(
         &self,
-        timeout: Duration,
-        repeatable: Repeatable,
+        destination: Destination,
         request: Req,
         send: Send,
     ) -> Result<Res, ClientError>
@@ -98,24 +118,76 @@ impl LedgerClient {
         Send: Fn(Channel, Request<Req>) -> Answer,
         Answer: Future<Output = Result<Response<Res>, Status>>,
     {
-        let mut tries = 0;
+        let timeout = self.inner.options.request_timeout;
+        self.call_as(Manner { timeout, repeatable: Repeatable::Always, destination }, request, send).await
+    }
+
+    pub(crate) async fn call_as<Req, Res, Send, Answer>(
+        &self,
+        manner: Manner,
+        request: Req,
+        send: Send,
+    ) -> Result<Res, ClientError>
+    where
+        Req: Clone,
+        Send: Fn(Channel, Request<Req>) -> Answer,
+        Answer: Future<Output = Result<Response<Res>, Status>>,
+    {
+        let (request, send) = (&request, &send);
+        self.repeat(manner, |node, timeout| async move {
+            let mut message = self.authorized(request.clone());
+            message.set_timeout(timeout);
+            let answer = send(node.channel()?, message);
+            Ok(self.answer(&node, timeout, answer).await)
+        })
+        .await
+    }
+
+    /// Makes a call that may be repeated over a stream, where that is wanted and possible.
+    pub(crate) async fn streamed_call<Req: StreamedCall>(
+        &self,
+        destination: Destination,
+        request: Req,
+    ) -> Result<Req::Answer, ClientError> {
+        if self.inner.options.calls == CallPath::Requests {
+            return self.call_at(destination, request, Req::request).await;
+        }
+        let timeout = self.inner.options.request_timeout;
+        let manner = Manner { timeout, repeatable: Repeatable::Always, destination };
+        let request = &request;
+        self.repeat(manner, |node, timeout| async move { self.streamed(&node, timeout, request).await }).await
+    }
+
+    /// Tries on one node after the other until it succeeds, fails for good, or was tried often enough.
+    async fn repeat<Res, Attempt>(
+        &self,
+        manner: Manner,
+        attempt: impl Fn(Arc<Node>, Duration) -> Attempt,
+    ) -> Result<Res, ClientError>
+    where
+        Attempt: Future<Output = Result<Result<Res, Refusal>, ClientError>>,
+    {
+        let Manner { timeout, repeatable, destination } = manner;
+        let Inner { options, nodes, .. } = &*self.inner;
+        let mut effort = Effort::within(options.call_timeout.max(timeout), destination);
         loop {
-            tries += 1;
-            let mut refusal = match self.try_once(timeout, request.clone(), &send).await? {
+            let node = effort.choose(nodes)?;
+            let time = effort.time_for_a_try(timeout);
+            let mut refusal = match attempt(Arc::clone(&node), time).await? {
                 Ok(answer) => return Ok(answer),
                 Err(refusal) => refusal,
             };
-            refusal.tries = tries;
-            match self.inner.options.retry.wait_after(tries, &refusal, repeatable) {
+            match effort.wait_after(&options.retry, &mut refusal, repeatable, nodes, &node) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return Err(refusal.into()),
             }
         }
     }
 
-    /// Opens a stream, once. Only its beginning has to come within the time of a call.
+    /// Opens a stream on a node, once. Only its beginning has to come within the time of a call.
     pub(crate) async fn open_stream<Req, Res, Send, Answer>(
         &self,
+        node: &Node,
         message: Req,
         send: Send,
     ) -> Result<Result<Streaming<Res>, Refusal>, ClientError>
@@ -124,12 +196,48 @@ impl LedgerClient {
         Answer: Future<Output = Result<Response<Streaming<Res>>, Status>>,
     {
         let timeout = self.inner.options.request_timeout;
-        let answer = send(self.inner.pool.next()?, self.authorized(message));
-        Ok(match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(Refusal::from_status(&status)),
-            Err(_) => Err(Refusal::deadline(timeout)),
-        })
+        let answer = send(node.channel()?, self.authorized(message));
+        Ok(self.answer(node, timeout, answer).await)
+    }
+
+    /// One try over the stream of one of the node's connections.
+    async fn streamed<Req: StreamedCall>(
+        &self,
+        node: &Node,
+        timeout: Duration,
+        request: &Req,
+    ) -> Result<Result<Req::Answer, Refusal>, ClientError> {
+        let nodes = &self.inner.nodes;
+        let line = node.line()?;
+        let outcome = tokio::time::timeout(timeout, line.call(request.clone().into_call())).await;
+        if let Some(hint) = line.take_hint() {
+            nodes.learn(&hint);
+        }
+        let refusal = match outcome {
+            Ok(Outcome::Answered(answer)) => {
+                nodes.answered(node);
+                let answer = Req::answer(answer);
+                return answer
+                    .map(Ok)
+                    .ok_or(ClientError::Answer { what: "it is the answer to another call" });
+            }
+            Ok(Outcome::Unsupported) => {
+                let mut message = self.authorized(request.clone());
+                message.set_timeout(timeout);
+                return Ok(self.answer(node, timeout, Req::request(line.channel(), message)).await);
+            }
+            Ok(Outcome::Refused(refusal)) => refusal,
+            Err(_) => Refusal::deadline(timeout),
+        };
+        Ok(Err(self.naming(node, refusal)))
+    }
+
+    /// Where there are several nodes, a refusal names the one that it came from.
+    fn naming(&self, node: &Node, mut refusal: Refusal) -> Refusal {
+        if self.inner.nodes.count() > 1 {
+            refusal.message = format!("{}: {}", node.url, refusal.message);
+        }
+        refusal
     }
 
     fn authorized<Req>(&self, message: Req) -> Request<Req> {
@@ -140,24 +248,26 @@ impl LedgerClient {
         request
     }
 
-    async fn try_once<Req, Res, Send, Answer>(
+    /// Waits for an answer, and takes in what it tells of the nodes.
+    async fn answer<Res>(
         &self,
+        node: &Node,
         timeout: Duration,
-        message: Req,
-        send: &Send,
-    ) -> Result<Result<Res, Refusal>, ClientError>
-    where
-        Send: Fn(Channel, Request<Req>) -> Answer,
-        Answer: Future<Output = Result<Response<Res>, Status>>,
-    {
-        let mut request = self.authorized(message);
-        request.set_timeout(timeout);
-        let answer = send(self.inner.pool.next()?, request);
-        Ok(match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(Refusal::from_status(&status)),
-            Err(_) => Err(Refusal::deadline(timeout)),
-        })
+        answer: impl Future<Output = Result<Response<Res>, Status>>,
+    ) -> Result<Res, Refusal> {
+        let nodes = &self.inner.nodes;
+        let refusal = match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(response)) => {
+                nodes.answered(node);
+                if let Some(hint) = LeaderHint::from_header(response.metadata()) {
+                    nodes.learn(&hint);
+                }
+                return Ok(response.into_inner());
+            }
+            Ok(Err(status)) => Refusal::from_status(&status),
+            Err(_) => Refusal::deadline(timeout),
+        };
+        Err(self.naming(node, refusal))
     }
 
     pub(crate) fn known_vault(&self, vault: &VaultRef) -> Option<PinId> {

@@ -12,6 +12,22 @@ use tokio::net::TcpStream;
 use tonic::codegen::Service;
 use tonic::transport::Uri;
 
+/// There is no connection, so nothing was sent over one.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotConnected(io::Error);
+
+impl NotConnected {
+    fn io(error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), Self(error))
+    }
+
+    /// Whether an error of the system stands for one of these.
+    pub(crate) fn is_cause_of(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+}
+
 /// Connects to the host and port of a URL.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
@@ -32,7 +48,8 @@ impl Service<Uri> for Connector {
         let timeout = self.timeout;
         Box::pin(async move {
             let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection in {timeout:?}"));
-            let stream = tokio::time::timeout(timeout, connect(&uri)).await.map_err(late)??;
+            let connected = tokio::time::timeout(timeout, connect(&uri)).await;
+            let stream = connected.unwrap_or_else(|elapsed| Err(late(elapsed))).map_err(NotConnected::io)?;
             // Requests are written whole; waiting to fill segments would only delay them.
             stream.set_nodelay(true)?;
             Ok(TokioIo::new(Connection(stream)))

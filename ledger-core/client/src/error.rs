@@ -7,6 +7,8 @@ use ledger_verify::ProofError;
 use ledger_verify::note::NoteError;
 use tonic_types::StatusExt;
 
+use crate::connector::NotConnected;
+use crate::leader_hint::LeaderHint;
 use crate::pins::PinError;
 
 /// The kind of an error: what a caller branches on.
@@ -176,6 +178,14 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// Tries that were made.
     pub tries: u32,
+    /// Whether it is certain that this try changed nothing: it was not sent, or the node says so.
+    pub nothing_happened: bool,
+    /// Tries before this one that may have changed something.
+    pub unknown_outcomes: u32,
+    /// Where the node is that leads, when the node that answered does not and told so.
+    pub leader_url: Option<String>,
+    /// Raft term of its lead.
+    pub leader_term: Option<u64>,
 }
 
 impl Refusal {
@@ -184,6 +194,7 @@ impl Refusal {
         let info = details.error_info().filter(|info| info.domain == ledger_proto::ERROR_DOMAIN);
         let reason = info.map(|info| info.reason.clone()).unwrap_or_default();
         let field = |name: &str| info.and_then(|info| info.metadata.get(name));
+        let hint = LeaderHint::from_header(status.metadata());
         // A status with a source was made on this side: the connection failed, whatever code tonic chose for it.
         let code = match status.code() {
             tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::Cancelled
@@ -204,8 +215,19 @@ impl Refusal {
             idempotency_key: None,
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
             tries: 0,
+            nothing_happened: matches!(reason.as_str(), "NOT_LEADER" | "NO_LEADER" | "OVERLOADED")
+                || was_not_sent(status),
+            unknown_outcomes: 0,
+            leader_url: hint.as_ref().map(|hint| hint.url.clone()).or_else(|| field("leader_url").cloned()),
+            leader_term: hint
+                .map(|hint| hint.term)
+                .or_else(|| field("leader_term").and_then(|text| text.parse().ok())),
             reason,
         }
+    }
+
+    pub(crate) fn leader_hint(&self) -> Option<LeaderHint> {
+        LeaderHint::new(self.leader_term?, self.leader_url.as_deref()?)
     }
 
     /// A stream that ended without a word.
@@ -220,6 +242,18 @@ impl Refusal {
             ..Self::default()
         }
     }
+}
+
+/// Whether there was no connection to send anything over.
+fn was_not_sent(status: &tonic::Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(cause) = source {
+        if cause.downcast_ref().is_some_and(NotConnected::is_cause_of) {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
@@ -347,6 +381,9 @@ impl Refusal {
                  strongroom ledger recover NS/VAULT"
             }
             ("LAST_ADMIN_TOKEN", _) => "create another admin token first",
+            ("NO_LEADER" | "NOT_LEADER", _) => {
+                "the nodes elect a leader, or too few of them run: look at strongroom ledger cluster status"
+            }
             (_, ErrorCode::Unauthorized) => {
                 "name a token file with --token-file or STRONGROOM_TOKEN_FILE whose role and scope suffice"
             }

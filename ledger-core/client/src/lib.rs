@@ -22,8 +22,11 @@
 //! - **Pins.** The last checkpoint and the key that signed it are kept per ledger and vault ([`PinStore`]). The
 //!   first one is trusted on first use, and the answer says so ([`Trust`]).
 //!
+//! - **Nodes.** Several URLs name the nodes of one ledger. Writes and fresh reads go to the leader, which answers name
+//!   ([`LedgerClient::nodes`]); when a node fails, the others are asked at once, under the same idempotency key, and
+//!   the failed one is passed over for a while ([`RetryPolicy`]).
 //! - **Watches.** [`LedgerClient::watch`] returns every block from a height on, checks that none is missing and
-//!   that each continues the one before, and goes on by itself after a broken connection.
+//!   that each continues the one before, and goes on by itself after a broken connection, on another node if need be.
 //!
 //! # It is not
 //! a cache: every call asks the ledger. Plain reads and lists and receipts are not verified.
@@ -34,7 +37,10 @@ mod error;
 mod options;
 
 mod admin;
+mod backup;
+mod call_line;
 mod client;
+mod cluster;
 mod connector;
 mod history;
 mod maintenance;
@@ -44,18 +50,24 @@ mod verified_list;
 mod watch;
 mod write;
 
+mod endpoint;
 mod idempotency;
+mod leader_hint;
+mod nodes;
 mod pins;
-mod pool;
 mod retry;
+mod streamed;
 mod wire;
 
 pub use admin::{AdminPage, MintedToken, NodeInfo, SnapshotInfo, Snapshots, TokenInfo, TokenRole, Vault};
+pub use backup::{BackupPart, BackupPieces};
 pub use client::LedgerClient;
+pub use cluster::{ClusterInfo, ClusterMember, ClusterNode, MemberRole, MembershipChange, MembershipKind};
 pub use error::{ClientError, ErrorCode, Fork, Refusal, tls_hint};
 pub use history::{BlockContent, BlockRange, HistoricalRead, History, HistorySubject};
 pub use maintenance::{IntegrityDepth, IntegrityIssue, IntegrityReport, RecoveredVault, VaultFence};
-pub use options::{ClientOptions, RetryPolicy, TlsOptions};
+pub use nodes::{NODES_MAX, NodeHealth};
+pub use options::{CallPath, ClientOptions, RetryPolicy, TlsOptions, UnlistedNodes};
 pub use pins::{
     DirectoryPins, FORKS_MAX, ForkEvidence, MemoryPins, Pin, PinError, PinId, PinOutcome, PinStore,
 };

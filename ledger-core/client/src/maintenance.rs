@@ -7,8 +7,9 @@ use ledger_proto::v1;
 use ledger_verify::Hash;
 
 use crate::admin::admin;
-use crate::client::LedgerClient;
+use crate::client::{LedgerClient, Manner};
 use crate::error::ClientError;
+use crate::nodes::Destination;
 use crate::retry::Repeatable;
 use crate::wire;
 
@@ -92,7 +93,7 @@ impl LedgerClient {
         let full = depth == IntegrityDepth::Full;
         let request = v1::CheckIntegrityRequest { vault: wire::vault_ref(vault), full };
         let send = |channel, request| async move { admin(channel).check_integrity(request).await };
-        let answer = self.call_within(LONG_CALL_TIMEOUT, Repeatable::Always, request, send).await?;
+        let answer = self.call_as(long_call(Repeatable::Always), request, send).await?;
         let issue = |issue: v1::IntegrityIssue| IntegrityIssue {
             kind: issue.kind,
             height: issue.height,
@@ -112,7 +113,7 @@ impl LedgerClient {
     pub async fn recover_vault(&self, vault: &VaultRef) -> Result<RecoveredVault, ClientError> {
         let request = v1::RecoverVaultRequest { vault: wire::vault_ref(vault) };
         let send = |channel, request| async move { admin(channel).recover_vault(request).await };
-        let answer = self.call_within(LONG_CALL_TIMEOUT, Repeatable::Never, request, send).await?;
+        let answer = self.call_as(long_call(Repeatable::Never), request, send).await?;
         Ok(RecoveredVault {
             height: answer.height,
             state_root: wire::hash_from(&answer.state_root, "a recovered vault's state root")?,
@@ -128,6 +129,10 @@ impl LedgerClient {
         let answer = self.call(Repeatable::Always, v1::ForceGcRequest {}, send).await?;
         Ok(answer.entities_expired)
     }
+}
+
+fn long_call(repeatable: Repeatable) -> Manner {
+    Manner { timeout: LONG_CALL_TIMEOUT, repeatable, destination: Destination::Leader }
 }
 
 pub(crate) fn fence_from(fence: v1::VaultFence) -> Result<VaultFence, ClientError> {

@@ -6,6 +6,7 @@ use ledger_verify::note::VerifierKey;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::error::ClientError;
+use crate::nodes::NODES_MAX;
 
 /// Most channels of one client.
 pub const CHANNELS_MAX: usize = 256;
@@ -24,10 +25,16 @@ pub struct ClientOptions {
     pub connections: usize,
     /// Longest time for one try of a call (default 30 s).
     pub request_timeout: Duration,
+    /// Longest time for a call with all its tries (default 60 s; at least that of one try).
+    pub call_timeout: Duration,
     /// Longest time to open a connection (default 5 s).
     pub connect_timeout: Duration,
     /// When and how often to try again.
     pub retry: RetryPolicy,
+    /// How single reads and writes travel (default: over one stream per connection).
+    pub calls: CallPath,
+    /// What to do about a leader that `urls` does not name.
+    pub unlisted_nodes: UnlistedNodes,
     /// HTTP/2 flow-control window of one stream, in bytes (default 4 MiB, one full answer).
     pub stream_window_bytes: u32,
     /// HTTP/2 flow-control window of one connection, in bytes (default 16 MiB).
@@ -45,8 +52,11 @@ impl ClientOptions {
             tls: TlsOptions::default(),
             connections: 1,
             request_timeout: Duration::from_secs(30),
+            call_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(5),
             retry: RetryPolicy::default(),
+            calls: CallPath::Streamed,
+            unlisted_nodes: UnlistedNodes::default(),
             stream_window_bytes: 4 * 1_048_576,
             connection_window_bytes: 16 * 1_048_576,
             verifier_keys: Vec::new(),
@@ -75,7 +85,10 @@ impl ClientOptions {
         if self.connections == 0 || self.connections.saturating_mul(count) > CHANNELS_MAX {
             return refuse(&format!("connections must be 1 to {CHANNELS_MAX} over all URLs"));
         }
-        if self.request_timeout.is_zero() || self.connect_timeout.is_zero() {
+        if count > NODES_MAX {
+            return refuse(&format!("at most {NODES_MAX} URLs can be named"));
+        }
+        if self.request_timeout.is_zero() || self.connect_timeout.is_zero() || self.call_timeout.is_zero() {
             return refuse("timeouts must be longer than zero");
         }
         if self.retry.tries_max == 0 {
@@ -89,7 +102,8 @@ impl ClientOptions {
         Ok(())
     }
 
-    pub(crate) fn url_list(&self) -> impl Iterator<Item = &str> {
+    /// The URLs, one by one.
+    pub fn url_list(&self) -> impl Iterator<Item = &str> {
         self.urls.split(',').map(str::trim).filter(|url| !url.is_empty())
     }
 }
@@ -103,6 +117,17 @@ impl std::fmt::Debug for ClientOptions {
             .field("request_timeout", &self.request_timeout)
             .finish_non_exhaustive()
     }
+}
+
+/// How gets, checks and writes travel. What they do, and when they are repeated, is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CallPath {
+    /// All of a connection over one stream, many in a message when many are made at once. Servers that have no such
+    /// streams are sent requests.
+    #[default]
+    Streamed,
+    /// Each as a request of its own, which proxies and logs can tell apart.
+    Requests,
 }
 
 /// Certificates for `https://`. All texts are PEM.
@@ -139,11 +164,24 @@ impl TlsOptions {
     }
 }
 
+/// What a client does when a node tells it of a leader that its options do not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnlistedNodes {
+    /// It tries in the background to reach that node, with the same scheme and TLS settings, and then sends calls there.
+    #[default]
+    Use,
+    /// Nothing: the nodes that the options name pass the calls on.
+    Ignore,
+}
+
 /// Exponential back-off with jitter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
-    /// Tries in all, the first included (default 3).
+    /// Tries in all, the first included (default 3). With several nodes: rounds in which each one that is not known to
+    /// be down is asked once.
     pub tries_max: u32,
+    /// For how long a call goes on while nodes answer that there is no leader (default 10 s).
+    pub election_patience: Duration,
     /// Wait before the second try (default 100 ms).
     pub backoff_min: Duration,
     /// Longest wait (default 10 s).
@@ -158,6 +196,7 @@ impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             tries_max: 3,
+            election_patience: Duration::from_secs(10),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(10),
             multiplier: 2.0,

@@ -14,6 +14,7 @@ use tonic::transport::Channel;
 
 use crate::client::{ANSWER_BYTES_MAX, LedgerClient};
 use crate::error::ClientError;
+use crate::nodes::Destination;
 use crate::retry::Repeatable;
 use crate::wire;
 
@@ -28,6 +29,13 @@ pub enum Consistency {
 }
 
 impl Consistency {
+    pub(crate) fn destination(self) -> Destination {
+        match self {
+            Self::Linearizable => Destination::Leader,
+            Self::Eventual => Destination::Any,
+        }
+    }
+
     pub(crate) fn wire(self) -> i32 {
         match self {
             Self::Linearizable => v1::Consistency::Linearizable.into(),
@@ -139,11 +147,7 @@ impl LedgerClient {
             key: key.as_str().to_owned(),
             consistency: consistency.wire(),
         };
-        let answer = self
-            .call(Repeatable::Always, request, |channel, request| async move {
-                reader(channel).get(request).await
-            })
-            .await?;
+        let answer = self.streamed_call(consistency.destination(), request).await?;
         let entity = answer.entity.map(wire::entity_from).transpose()?;
         if entity.as_ref().is_some_and(|(found, _)| found != key) {
             return Err(ClientError::Answer { what: "it is about another key" });
@@ -164,7 +168,7 @@ impl LedgerClient {
             consistency: consistency.wire(),
         };
         let answer = self
-            .call(Repeatable::Always, request, |channel, request| async move {
+            .call_at(consistency.destination(), request, |channel, request| async move {
                 reader(channel).batch_get(request).await
             })
             .await?;
@@ -189,11 +193,7 @@ impl LedgerClient {
             relationship: Some(wire::relationship(relationship)),
             consistency: consistency.wire(),
         };
-        let answer = self
-            .call(Repeatable::Always, request, |channel, request| async move {
-                reader(channel).check(request).await
-            })
-            .await?;
+        let answer = self.streamed_call(consistency.destination(), request).await?;
         self.read(answer.exists.then_some(answer.version), answer.position)
     }
 
@@ -213,7 +213,7 @@ impl LedgerClient {
             consistency: consistency.wire(),
         };
         let answer = self
-            .call(Repeatable::Always, request, |channel, request| async move {
+            .call_at(consistency.destination(), request, |channel, request| async move {
                 reader(channel).list_entities(request).await
             })
             .await?;
@@ -247,7 +247,7 @@ impl LedgerClient {
             consistency: consistency.wire(),
         };
         let answer = self
-            .call(Repeatable::Always, request, |channel, request| async move {
+            .call_at(consistency.destination(), request, |channel, request| async move {
                 reader(channel).list_relationships(request).await
             })
             .await?;
@@ -259,7 +259,7 @@ impl LedgerClient {
     pub async fn tip(&self, vault: &VaultRef, consistency: Consistency) -> Result<Read<Tip>, ClientError> {
         let request = v1::GetTipRequest { vault: wire::vault_ref(vault), consistency: consistency.wire() };
         let answer = self
-            .call(Repeatable::Always, request, |channel, request| async move {
+            .call_at(consistency.destination(), request, |channel, request| async move {
                 reader(channel).get_tip(request).await
             })
             .await?;

@@ -1,5 +1,6 @@
-//! Watching a vault's blocks, over broken connections and restarts of the server.
+//! Watching a vault's blocks, over broken connections, restarts of nodes and from one node to another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,9 +18,10 @@ use tonic::Streaming;
 use crate::client::LedgerClient;
 use crate::error::{ClientError, Fork, Refusal};
 use crate::history::{BlockContent, check_transactions};
+use crate::nodes::{Destination, Node};
 use crate::pins::{ForkEvidence, PinId};
 use crate::read::{header_from, reader};
-use crate::retry::Repeatable;
+use crate::retry::{Effort, Repeatable};
 use crate::verified::extends;
 use crate::wire;
 
@@ -96,8 +98,10 @@ pub struct BlockStream {
     trusted: Option<Trusted>,
     messages: Option<Streaming<v1::WatchBlocksResponse>>,
     partial: Option<Partial>,
-    /// Tries since the last message.
-    tries: u32,
+    /// The node that sends them.
+    node: Option<Arc<Node>>,
+    /// The tries since the last message.
+    effort: Option<Effort>,
     was_open: bool,
 }
 
@@ -141,7 +145,8 @@ impl LedgerClient {
             trusted,
             messages: None,
             partial: None,
-            tries: 0,
+            node: None,
+            effort: None,
             was_open: false,
         })
     }
@@ -166,7 +171,7 @@ impl BlockStream {
             };
             let refusal = match tokio::time::timeout(SILENCE_MAX, messages.message()).await {
                 Ok(Ok(Some(message))) => {
-                    self.tries = 0;
+                    self.effort = None;
                     if let Some(block) = self.take(message)? {
                         return Ok(block);
                     }
@@ -204,13 +209,11 @@ impl BlockStream {
             inclusion_proofs: self.trusted.is_some(),
             trusted_size: self.trusted.as_ref().map_or(0, |trusted| trusted.checkpoint.size),
         };
-        let opened =
-            self.client
-                .open_stream(request, |channel, request| async move {
-                    reader(channel).watch_blocks(request).await
-                })
-                .await?;
-        match opened {
+        let inner = Arc::clone(&self.client.inner);
+        let node = self.effort().choose(&inner.nodes)?;
+        self.node = Some(Arc::clone(&node));
+        let send = |channel, request| async move { reader(channel).watch_blocks(request).await };
+        match self.client.open_stream(&node, request, send).await? {
             Ok(messages) => {
                 self.messages = Some(messages);
                 Ok(())
@@ -221,21 +224,25 @@ impl BlockStream {
 
     /// Waits before the next try, or gives the refusal back when another try is not worth it.
     async fn wait_after(&mut self, mut refusal: Refusal) -> Result<(), ClientError> {
-        self.tries = self.tries.saturating_add(1);
-        refusal.tries = self.tries;
-        let retry = &self.client.inner.options.retry;
-        let wait = if self.was_open {
-            retry.wait_before_resuming(self.tries, &refusal)
-        } else {
-            retry.wait_after(self.tries, &refusal, Repeatable::Always)
-        };
-        match wait {
+        let Some(node) = self.node.take() else { return Err(refusal.into()) };
+        let inner = Arc::clone(&self.client.inner);
+        let (policy, nodes) = (&inner.options.retry, &inner.nodes);
+        match self.effort().wait_after(policy, &mut refusal, Repeatable::Always, nodes, &node) {
             Some(wait) => {
                 tokio::time::sleep(wait).await;
                 Ok(())
             }
             None => Err(refusal.into()),
         }
+    }
+
+    /// The first time as long as a call, later as often as it takes.
+    fn effort(&mut self) -> &mut Effort {
+        let (was_open, call_timeout) = (self.was_open, self.client.inner.options.call_timeout);
+        self.effort.get_or_insert_with(|| match was_open {
+            true => Effort::endless(Destination::Any),
+            false => Effort::within(call_timeout, Destination::Any),
+        })
     }
 
     /// Takes a message in; answers the block that it completes.

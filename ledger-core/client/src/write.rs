@@ -4,12 +4,11 @@ use ledger_core::command::Receipt;
 use ledger_core::names::VaultRef;
 use ledger_core::transaction::{IdempotencyKey, Operation, Transaction};
 use ledger_proto::v1;
-use ledger_proto::v1::write_service_client::WriteServiceClient;
 
-use crate::client::{ANSWER_BYTES_MAX, LedgerClient, REQUEST_BYTES_MAX};
+use crate::client::LedgerClient;
 use crate::error::{ClientError, Refusal};
 use crate::idempotency::{mint, wall_clock_ms};
-use crate::retry::Repeatable;
+use crate::nodes::Destination;
 use crate::wire;
 
 /// How far beyond the ledger's floor a corrected key is stamped at least: well inside of its 24 hours.
@@ -105,13 +104,7 @@ impl LedgerClient {
         };
         let operation_count = request.operations.len();
         let answer = self
-            .call(Repeatable::Always, request, |channel, request| async move {
-                WriteServiceClient::new(channel)
-                    .max_decoding_message_size(ANSWER_BYTES_MAX)
-                    .max_encoding_message_size(REQUEST_BYTES_MAX)
-                    .write(request)
-                    .await
-            })
+            .streamed_call(Destination::Leader, request)
             .await
             .map_err(|error| with_key(error, transaction.idempotency_key()))?;
         if answer.results.len() != operation_count {
@@ -126,10 +119,10 @@ impl LedgerClient {
         Ok(receipt)
     }
 
-    /// A better stamp, when the ledger refused the key of the *first and only* try for its time: then nothing
-    /// can have happened and a new key is safe. An idle ledger's time stands still, and this machine's clock may lie.
+    /// A better stamp, when the ledger refused the key for its time and no try before can have happened: then a new
+    /// key is safe. An idle ledger's time stands still, and this machine's clock may lie.
     fn corrected_time(&self, refusal: &Refusal) -> Option<u64> {
-        if refusal.tries != 1 {
+        if refusal.unknown_outcomes > 0 {
             return None;
         }
         match refusal.reason.as_str() {

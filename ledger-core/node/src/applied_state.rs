@@ -1,7 +1,8 @@
 //! The state that a node has applied, shared between the one task that applies and many readers.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use ledger_core::access_token::AccessTokens;
 use ledger_core::ledger_state::LedgerState;
 use tokio::sync::watch;
 
@@ -15,12 +16,15 @@ pub(crate) struct AppliedLedger {
     state: RwLock<LedgerState>,
     /// Index after the newest applied entry; 0 = nothing applied.
     next_index: watch::Sender<u64>,
+    /// The access tokens of the state.
+    tokens: watch::Sender<Arc<AccessTokens>>,
 }
 
 impl AppliedLedger {
     pub fn new(state: LedgerState) -> Self {
-        let next_index = next_index(&state);
-        Self { state: RwLock::new(state), next_index: watch::Sender::new(next_index) }
+        let next_index = watch::Sender::new(next_index(&state));
+        let tokens = watch::Sender::new(Arc::clone(state.tokens()));
+        Self { state: RwLock::new(state), next_index, tokens }
     }
 
     pub fn read(&self) -> Result<RwLockReadGuard<'_, LedgerState>, HalfApplied> {
@@ -38,12 +42,26 @@ impl AppliedLedger {
 
     /// Tells those who wait that this entry is applied.
     pub fn set_applied(&self, index: u64) {
+        // Before the index: whoever waits for an entry finds the tokens as of that entry.
+        let tokens = Arc::clone(self.read_directory().tokens());
+        self.tokens.send_if_modified(|known| {
+            let is_other = !Arc::ptr_eq(known, &tokens);
+            if is_other {
+                *known = tokens;
+            }
+            is_other
+        });
         self.next_index.send_replace(index + 1);
     }
 
     /// Index of the newest applied entry.
     pub fn applied_index(&self) -> Option<u64> {
         self.next_index.borrow().checked_sub(1)
+    }
+
+    /// The access tokens; changes when they do.
+    pub fn tokens(&self) -> watch::Receiver<Arc<AccessTokens>> {
+        self.tokens.subscribe()
     }
 
     /// Changes after every applied entry.

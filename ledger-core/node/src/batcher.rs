@@ -1,14 +1,16 @@
 //! Writes wait here until a batch has room for them: one batch is one entry of the log.
 //!
 //! A batch takes all that waits, with no tick: an idle ledger answers at the speed of one `fsync`, a
-//! loaded one pays an `fsync` for as many transactions as came in during the last one. One batch is on its way at a
-//! time: a second one beside it would halve the batches, and every batch has its price (an entry, a commit of the log,
-//! a block) whatever its size.
+//! loaded one pays an `fsync` for as many transactions as came in during the last one. A second batch is begun while
+//! the first is on its way only when it is large: it is then made durable while the first one is applied. Every batch
+//! has its price (an entry, a commit of the log, a block) whatever its size, which small ones would pay twice.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use ledger_core::command::{Command, Outcome, Receipt, Submission, WriteRefusal};
 use ledger_core::names::{VaultId, VaultRef};
 use ledger_core::transaction::{Actor, Transaction};
@@ -25,6 +27,11 @@ use crate::raft::{Consensus, ConsensusError};
 
 /// Most bytes of transactions in one entry (8 MiB), a single larger one excepted.
 const BATCH_BYTES_MAX: usize = 8 * 1_048_576;
+/// Batches on their way at once.
+const BATCHES_MAX: usize = 2;
+/// Transactions, or bytes of them, that are worth a batch of their own beside one that is on its way.
+const SECOND_BATCH_TRANSACTIONS: usize = 64;
+const SECOND_BATCH_BYTES: usize = 256 * 1_024;
 /// A refused write may try again after this: by then several batches have left the queue.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
@@ -157,25 +164,28 @@ impl WriteQueue {
             add(&self.0.counters.overloads, 1);
             return Err(WriteError::Overloaded { retry_after: RETRY_AFTER });
         }
+        let bytes_before = waiting.bytes;
         waiting.bytes += bytes;
         waiting.writes.push_back(Queued { write, origin, bytes, caller: Caller::new(sender) });
         let count = waiting.writes.len();
+        let reached_bytes = bytes_before < SECOND_BATCH_BYTES && waiting.bytes >= SECOND_BATCH_BYTES;
         drop(waiting);
-        if count == 1 || count == self.0.batch_size {
+        if reached_bytes || [1, SECOND_BATCH_TRANSACTIONS, self.0.batch_size].contains(&count) {
             self.0.changed.notify_one();
         }
         Ok(answer)
     }
 
-    /// Waits until at least `count` writes wait or the queue is closed; returns how many wait.
-    async fn wait_for(&self, count: usize) -> usize {
+    /// Waits until at least `count` writes or `bytes` of them wait, or the queue is closed; returns how many wait.
+    async fn wait_for(&self, count: usize, bytes: usize) -> usize {
         loop {
             let changed = self.0.changed.notified();
-            let (waiting, closed, paused) = {
+            let (waiting, may_go) = {
                 let waiting = self.lock();
-                (waiting.writes.len(), waiting.closed, waiting.pauses > 0)
+                let enough = waiting.writes.len() >= count || waiting.bytes >= bytes;
+                (waiting.writes.len(), waiting.closed || (enough && waiting.pauses == 0))
             };
-            if closed || (waiting >= count && !paused) {
+            if may_go {
                 return waiting;
             }
             changed.await;
@@ -217,18 +227,45 @@ pub(crate) struct Batcher {
 impl Batcher {
     /// Runs until the queue is closed and empty and every batch is answered.
     pub async fn run(self) {
-        while self.queue.wait_for(1).await > 0 {
-            if !self.batch_delay.is_zero() {
-                let full = self.queue.wait_for(self.queue.0.batch_size);
-                let _ = tokio::time::timeout(self.batch_delay, full).await;
+        let mut on_their_way = FuturesUnordered::new();
+        loop {
+            let next = self.next_batch(on_their_way.len());
+            tokio::select! {
+                biased;
+                Some(()) = on_their_way.next(), if !on_their_way.is_empty() => {}
+                batch = next, if on_their_way.len() < BATCHES_MAX => match batch {
+                    // The first poll, before any later batch is made, puts it into the log's order.
+                    Some(batch) => on_their_way.push(self.send(batch)),
+                    None => break,
+                },
             }
-            let batch = self.queue.take_batch();
-            let status = self.consensus.status();
-            if status.is_leader || self.leader.calls.is_none() {
-                self.propose(batch).await;
-            } else {
-                self.forward(batch, status.leader).await;
-            }
+        }
+        while on_their_way.next().await.is_some() {}
+    }
+
+    /// The next batch, beside `on_their_way` others; `None` when the queue is closed and empty.
+    async fn next_batch(&self, on_their_way: usize) -> Option<Vec<Queued>> {
+        let waiting = match on_their_way {
+            0 => self.queue.wait_for(1, 1).await,
+            _ => self.queue.wait_for(SECOND_BATCH_TRANSACTIONS, SECOND_BATCH_BYTES).await,
+        };
+        if waiting == 0 {
+            return None;
+        }
+        if !self.batch_delay.is_zero() {
+            let full = self.queue.wait_for(self.queue.0.batch_size, usize::MAX);
+            let _ = tokio::time::timeout(self.batch_delay, full).await;
+        }
+        Some(self.queue.take_batch())
+    }
+
+    /// Proposes a batch, or has the leader do it.
+    async fn send(&self, batch: Vec<Queued>) {
+        let status = self.consensus.status();
+        if status.is_leader || self.leader.calls.is_none() {
+            self.propose(batch).await;
+        } else {
+            self.forward(batch, status.leader).await;
         }
     }
 

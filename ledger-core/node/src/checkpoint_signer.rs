@@ -3,7 +3,7 @@
 //! Equivocation is what a signature must never allow: so a checkpoint is taken from the applied state
 //! only, and its size and root are durable in the log store before the key is used.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::applied_state::AppliedLedger;
+use crate::cluster::LeaderCheckpoints;
 use crate::counters::{CounterCells, add};
 use crate::log_writer::LogWriter;
 
@@ -24,6 +25,10 @@ use crate::log_writer::LogWriter;
 const ROUND_INTERVAL: Duration = Duration::from_millis(5);
 /// Most callers that wait at once; more are refused.
 const WAITERS_MAX: usize = 16_384;
+/// Most lists of exact tips that wait at once; more are refused.
+const EXACT_MAX: usize = 64;
+/// Most vaults in one question to the leader; the others come with the next one.
+const FETCHED_AT_ONCE: usize = 256;
 
 /// A checkpoint that was signed.
 #[derive(Debug)]
@@ -43,23 +48,41 @@ pub(crate) enum SignError {
     Overloaded,
     #[error("the state cannot be read: {0}")]
     State(Arc<StateError>),
+    #[error("the leader gave no checkpoint: {0}")]
+    Leader(String),
     #[error("the node stops")]
     Stopped,
 }
 
 type Answer = Result<Arc<SignedTip>, SignError>;
 
+/// Who signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Here,
+    Leader,
+}
+
 struct Waiter {
     size_min: u64,
     answer: oneshot::Sender<Answer>,
 }
 
+/// Tips that are to be signed as they are, and who waits for that.
+struct ExactTips {
+    tips: Vec<(VaultId, u64, Hash)>,
+    answer: oneshot::Sender<Result<Vec<String>, SignError>>,
+}
+
 #[derive(Default)]
 struct Desk {
-    /// The newest checkpoint of each vault.
-    newest: HashMap<VaultId, Arc<SignedTip>>,
-    waiting: HashMap<VaultId, Vec<Waiter>>,
+    /// The newest checkpoint of each vault that was signed here.
+    newest: BTreeMap<VaultId, Arc<SignedTip>>,
+    /// The newest checkpoint of each vault that the leader has signed.
+    fetched: BTreeMap<VaultId, Arc<SignedTip>>,
+    waiting: BTreeMap<VaultId, Vec<Waiter>>,
     waiters: usize,
+    exact: VecDeque<ExactTips>,
     closed: bool,
 }
 
@@ -69,6 +92,8 @@ pub(crate) struct SignerParts {
     pub ledger: Arc<AppliedLedger>,
     pub log_writer: LogWriter,
     pub counters: Arc<CounterCells>,
+    /// Of a member of a cluster: only the leader signs.
+    pub leader: Option<LeaderCheckpoints>,
 }
 
 /// The signer's desk. Clones share it.
@@ -103,7 +128,8 @@ impl CheckpointSigner {
         let (sender, answer) = oneshot::channel();
         {
             let mut desk = self.lock();
-            if let Some(newest) = desk.newest.get(&vault).filter(|newest| newest.size >= size_min) {
+            let known = [desk.newest.get(&vault), desk.fetched.get(&vault)];
+            if let Some(newest) = known.into_iter().flatten().find(|newest| newest.size >= size_min) {
                 return Ok(Arc::clone(newest));
             }
             if desk.closed {
@@ -119,8 +145,32 @@ impl CheckpointSigner {
         answer.await.unwrap_or(Err(SignError::Stopped))
     }
 
-    /// Signs checkpoints over tips that were the newest at some time: a snapshot's. The roots must be those of
-    /// the applied state.
+    /// Checkpoints over tips that were the newest at some time: a snapshot's. The roots must be those of the applied
+    /// state. May be awaited on any runtime, or on none that has a clock.
+    pub async fn signed_tips(&self, tips: &[(VaultId, u64, Hash)]) -> Result<Vec<String>, SignError> {
+        if self.signs_here() {
+            return self.sign_tips(tips).await;
+        }
+        let (answer, notes) = oneshot::channel();
+        {
+            let mut desk = self.lock();
+            if desk.closed {
+                return Err(SignError::Stopped);
+            }
+            if desk.exact.len() >= EXACT_MAX {
+                return Err(SignError::Overloaded);
+            }
+            desk.exact.push_back(ExactTips { tips: tips.to_vec(), answer });
+        }
+        self.0.arrived.notify_one();
+        notes.await.unwrap_or(Err(SignError::Stopped))
+    }
+
+    fn signs_here(&self) -> bool {
+        self.0.parts.leader.as_ref().is_none_or(LeaderCheckpoints::leads)
+    }
+
+    /// Signs such tips here.
     pub async fn sign_tips(&self, tips: &[(VaultId, u64, Hash)]) -> Result<Vec<String>, SignError> {
         let _marking = self.0.marking.lock().await;
         let newer: Vec<LogChange> = {
@@ -150,7 +200,9 @@ impl CheckpointSigner {
 
     /// Forgets the checkpoint of a vault that was deleted.
     pub fn forget(&self, vault: VaultId) {
-        self.lock().newest.remove(&vault);
+        let mut desk = self.lock();
+        desk.newest.remove(&vault);
+        desk.fetched.remove(&vault);
     }
 
     /// Signs in rounds, for ever.
@@ -172,9 +224,52 @@ impl CheckpointSigner {
         desk.closed = true;
         desk.waiters = 0;
         desk.waiting.clear();
+        desk.exact.clear();
     }
 
     async fn round(&self) {
+        if let Some(leader) = &self.0.parts.leader {
+            leader.settle().await;
+        }
+        self.serve_exact().await;
+        match self.0.parts.leader.as_ref().filter(|leader| !leader.leads()) {
+            Some(leader) => self.fetch_round(leader).await,
+            None => self.sign_round().await,
+        }
+    }
+
+    async fn serve_exact(&self) {
+        loop {
+            let Some(ExactTips { tips, answer }) = self.lock().exact.pop_front() else { return };
+            let notes = match self.0.parts.leader.as_ref().filter(|leader| !leader.leads()) {
+                Some(leader) => leader.exact(tips).await,
+                None => self.sign_tips(&tips).await,
+            };
+            // Whoever asked may have gone.
+            let _ = answer.send(notes);
+        }
+    }
+
+    /// Asks the leader for what is waited for.
+    async fn fetch_round(&self, leader: &LeaderCheckpoints) {
+        let most = |waiters: &Vec<Waiter>| waiters.iter().map(|waiter| waiter.size_min).max().unwrap_or(0);
+        let wanted: Vec<(VaultId, u64)> = {
+            let desk = self.lock();
+            desk.waiting
+                .iter()
+                .map(|(vault, waiters)| (*vault, most(waiters)))
+                .take(FETCHED_AT_ONCE)
+                .collect()
+        };
+        if wanted.is_empty() {
+            return;
+        }
+        for (vault, answer) in leader.newest(wanted, |vault| self.origin(vault)).await {
+            self.answer(vault, &answer.map(Arc::new), Source::Leader);
+        }
+    }
+
+    async fn sign_round(&self) {
         let _marking = self.0.marking.lock().await;
         let tips = self.tips();
         let marks = tips.iter().filter_map(|(vault, tip)| {
@@ -187,7 +282,7 @@ impl CheckpointSigner {
         }
         for (vault, tip) in tips {
             let answer = tip.map(|tip| self.sign(vault, tip.size, tip.log_root));
-            self.answer(vault, &answer);
+            self.answer(vault, &answer, Source::Here);
         }
     }
 
@@ -214,11 +309,13 @@ impl CheckpointSigner {
     }
 
     /// Answers those whom the outcome serves; whoever came later and asks for more waits on.
-    fn answer(&self, vault: VaultId, answer: &Answer) {
+    fn answer(&self, vault: VaultId, answer: &Answer, source: Source) {
         let mut desk = self.lock();
-        match answer {
-            Ok(tip) => drop(desk.newest.insert(vault, Arc::clone(tip))),
-            Err(_) => drop(desk.newest.remove(&vault)),
+        match (answer, source) {
+            (Ok(tip), Source::Here) => drop(desk.newest.insert(vault, Arc::clone(tip))),
+            (Ok(tip), Source::Leader) => drop(desk.fetched.insert(vault, Arc::clone(tip))),
+            (Err(_), Source::Here) => drop(desk.newest.remove(&vault)),
+            (Err(_), Source::Leader) => drop(desk.fetched.remove(&vault)),
         }
         let waiting = desk.waiting.remove(&vault).unwrap_or_default();
         let is_served = |waiter: &Waiter| answer.as_ref().map_or(true, |tip| tip.size >= waiter.size_min);
@@ -226,6 +323,8 @@ impl CheckpointSigner {
         desk.waiters = desk.waiters.saturating_sub(served.len());
         if !later.is_empty() {
             desk.waiting.insert(vault, later);
+        }
+        if !desk.waiting.is_empty() {
             self.0.arrived.notify_one();
         }
         drop(desk);

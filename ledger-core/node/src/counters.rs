@@ -51,6 +51,10 @@ counters! {
     barrier_rounds,
     /// Checkpoints that were signed.
     checkpoints_signed,
+    /// Vault tips that were compared with the leader's.
+    tips_compared,
+    /// Vaults that were fenced because they differ from the leader's.
+    vaults_diverged,
     /// Commits of the state store.
     flushes,
     /// Times that applying waited for a flush because the overlay was full.

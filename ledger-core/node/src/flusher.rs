@@ -4,7 +4,6 @@
 //! is durable there may leave the log.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,9 +14,9 @@ use tokio::sync::{Notify, watch};
 use crate::applied_state::{AppliedLedger, HalfApplied};
 use crate::counters::{CounterCells, add};
 use crate::failure::{FailedPart, FailureCell, PanicReport, shared};
-use crate::threads::{DiskTiming, Running, Threads};
+use crate::worker::{Threads, Worker};
 
-/// The flush thread's controls. Clones share it.
+/// The flush worker's controls. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Flusher {
     shared: Arc<Shared>,
@@ -26,7 +25,6 @@ pub(crate) struct Flusher {
 struct Shared {
     orders: Mutex<Orders>,
     wake: Condvar,
-    /// For a flusher that is a task.
     wake_task: Notify,
     /// Flushes that are done; carries no data, only wakes.
     rounds: watch::Sender<u64>,
@@ -41,7 +39,21 @@ struct Orders {
     stop: bool,
 }
 
-/// What the thread works with.
+/// What the worker does after a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    GoOn,
+    End,
+}
+
+impl Orders {
+    fn take(&mut self) -> Order {
+        self.wanted = false;
+        if self.stop { Order::End } else { Order::GoOn }
+    }
+}
+
+/// What the worker works with.
 pub(crate) struct FlusherParts {
     pub store: Arc<dyn StateStore>,
     pub ledger: Arc<AppliedLedger>,
@@ -51,7 +63,7 @@ pub(crate) struct FlusherParts {
 }
 
 impl Flusher {
-    /// Controls without the thread; `durable` is what the store holds already.
+    /// Controls without the worker; `durable` is what the store holds already.
     pub fn new(durable: Option<AppliedState>) -> Self {
         let next_index = durable.as_ref().map_or(0, |applied| applied.last_applied.index + 1);
         let shared = Shared {
@@ -66,22 +78,20 @@ impl Flusher {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Starts the thread, or the task: it flushes at every interval, when asked to, and once more before it ends.
-    pub fn start(&self, parts: FlusherParts, threads: &Threads) -> io::Result<Running> {
+    /// Starts the worker: it flushes at every interval, when asked to, and once more before it ends.
+    pub fn start(&self, parts: FlusherParts, threads: Threads) -> io::Result<Worker> {
         let flusher = self.clone();
-        let guards = (PanicReport(parts.failure.clone()), EndAtDrop(flusher.clone()));
         match threads {
-            Threads::Own => Running::thread("ledger-flush", move || {
-                let _guards = guards;
-                flusher.run(&parts);
+            Threads::Own => Worker::thread("ledger-flush", move || {
+                let _report = PanicReport(parts.failure.clone());
+                let _end = EndAtDrop(flusher.clone());
+                while flusher.round(&parts, flusher.wait_for_orders(parts.interval)) {}
             }),
-            Threads::Inline(work) => {
-                let disks = Arc::clone(&work.disks);
-                Ok(Running::task(async move {
-                    let _guards = guards;
-                    flusher.run_inline(&parts, &*disks).await;
-                }))
-            }
+            Threads::Inline { .. } => Ok(Worker::task(async move {
+                let _report = PanicReport(parts.failure.clone());
+                let _end = EndAtDrop(flusher.clone());
+                while flusher.round(&parts, flusher.orders(parts.interval).await) {}
+            })),
         }
     }
 
@@ -100,7 +110,8 @@ impl Flusher {
         let mut orders = lock(&self.shared.orders);
         if !orders.wanted {
             orders.wanted = true;
-            self.wake();
+            self.shared.wake.notify_one();
+            self.shared.wake_task.notify_one();
         }
     }
 
@@ -109,58 +120,35 @@ impl Flusher {
         self.shared.rounds.subscribe()
     }
 
-    /// Whether the thread has ended, in order or by a failure.
+    /// Whether the worker has ended, in order or by a failure.
     pub fn has_ended(&self) -> bool {
         self.shared.ended.load(Ordering::SeqCst)
     }
 
-    /// Lets the thread flush once more and end.
+    /// Lets the worker flush once more and end.
     pub fn finish(&self) {
         lock(&self.shared.orders).stop = true;
-        self.wake();
-    }
-
-    fn wake(&self) {
         self.shared.wake.notify_one();
         self.shared.wake_task.notify_one();
     }
 
-    fn run(&self, parts: &FlusherParts) {
-        loop {
-            let stop = self.wait_for_orders(parts.interval);
-            if self.round(parts).is_break() || stop {
-                return;
-            }
-        }
-    }
-
-    /// The same as a task, on a disk that takes time of the runtime.
-    async fn run_inline(&self, parts: &FlusherParts, disks: &dyn DiskTiming) {
-        loop {
-            let stop = self.wait_for_orders_inline(parts.interval).await;
-            disks.state_ready().await;
-            if self.round(parts).is_break() || stop {
-                return;
-            }
-        }
-    }
-
-    fn round(&self, parts: &FlusherParts) -> ControlFlow<()> {
+    /// Flushes once; returns whether to go on.
+    fn round(&self, parts: &FlusherParts, order: Order) -> bool {
         match self.flush(parts) {
             Ok(()) => {}
             // Whoever panicked reports it.
-            Err(FlushError::HalfApplied) => return ControlFlow::Break(()),
+            Err(FlushError::HalfApplied) => return false,
             Err(FlushError::Store(error)) => {
                 parts.failure.report(FailedPart::StateStore, shared(error));
-                return ControlFlow::Break(());
+                return false;
             }
         }
         self.shared.rounds.send_modify(|rounds| *rounds += 1);
-        ControlFlow::Continue(())
+        order == Order::GoOn
     }
 
-    /// Waits for an order or the interval; returns whether to end.
-    fn wait_for_orders(&self, interval: Duration) -> bool {
+    /// Waits for an order or the interval.
+    fn wait_for_orders(&self, interval: Duration) -> Order {
         let deadline = Instant::now() + interval;
         let mut orders = lock(&self.shared.orders);
         while !orders.wanted && !orders.stop {
@@ -170,23 +158,22 @@ impl Flusher {
             }
             orders = self.shared.wake.wait_timeout(orders, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        orders.wanted = false;
-        orders.stop
+        orders.take()
     }
 
-    async fn wait_for_orders_inline(&self, interval: Duration) -> bool {
+    /// As [`wait_for_orders`](Self::wait_for_orders), on the runtime's clock.
+    async fn orders(&self, interval: Duration) -> Order {
         let deadline = tokio::time::Instant::now() + interval;
         loop {
+            let woken = self.shared.wake_task.notified();
             {
                 let mut orders = lock(&self.shared.orders);
                 if orders.wanted || orders.stop {
-                    orders.wanted = false;
-                    return orders.stop;
+                    return orders.take();
                 }
             }
-            // Whoever gives an order between the look and this leaves a permit.
-            if tokio::time::timeout_at(deadline, self.shared.wake_task.notified()).await.is_err() {
-                return lock(&self.shared.orders).stop;
+            if tokio::time::timeout_at(deadline, woken).await.is_err() {
+                return lock(&self.shared.orders).take();
             }
         }
     }

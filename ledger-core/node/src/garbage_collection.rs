@@ -24,8 +24,8 @@ pub(crate) struct GarbageCollector {
     pub ledger: Arc<AppliedLedger>,
     pub queue: WriteQueue,
     pub clock: Arc<dyn Clock>,
-    pub randomness: Randomness,
     pub interval: Duration,
+    pub randomness: Randomness,
     pub counters: Arc<CounterCells>,
 }
 

@@ -12,6 +12,7 @@ use ledger_core::transaction::{Actor, Transaction};
 use ledger_verify::note::{SigningKey, VerifierKey};
 use tokio::sync::Semaphore;
 
+use crate::backup::BACKUPS_AT_ONCE;
 use crate::batcher::{Write, WriteTarget};
 use crate::cluster::{AloneHandler, Cluster, NodeHandler, forward_command};
 use crate::counters::{CounterCells, Counters, add};
@@ -29,6 +30,8 @@ use crate::verified_lists::KeptLists;
 /// Administrative commands on their way at once; more are refused with a retry time.
 const ADMIN_COMMANDS_MAX: usize = 64;
 const ADMIN_RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long a node that stops tries to hand the lead over.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The storage of one node.
 #[derive(Clone)]
@@ -91,6 +94,7 @@ pub(crate) struct Shared {
     admin: Semaphore,
     pub historical_proofs: HistoricalProofs,
     pub maintenance: Arc<Semaphore>,
+    pub backups: Arc<Semaphore>,
     pub thread: NodeThread,
 }
 
@@ -119,20 +123,22 @@ impl Ledger {
         let (node_id, ledger_id) = (directory.node_id(), directory.ledger_id());
         let verifier_key = directory.signing_key().verifier_key();
         let signing_key = directory.signing_key().clone();
-        let randomness = options.threads.randomness();
+        let seed = options.threads.seed_of(directory.node_id());
+        let randomness = seed.map_or_else(Randomness::system, Randomness::seeded);
         let parts = NodeParts {
             directory,
             stores,
             options: options.clone(),
-            randomness: randomness.clone(),
             counters: Arc::clone(&counters),
             failure: failure.clone(),
+            randomness: randomness.clone(),
         };
         let (handles, thread) = node_thread::start(parts).await?;
         let admin = Semaphore::new(ADMIN_COMMANDS_MAX);
         let lists = KeptLists::default();
         let historical_proofs = HistoricalProofs::new();
         let maintenance = Arc::new(Semaphore::new(1));
+        let backups = Arc::new(Semaphore::new(BACKUPS_AT_ONCE));
         let shared = Shared {
             handles,
             counters,
@@ -147,6 +153,7 @@ impl Ledger {
             admin,
             historical_proofs,
             maintenance,
+            backups,
             thread,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -212,7 +219,7 @@ impl Ledger {
 
     /// Creates a vault with its genesis block.
     pub async fn create_vault(&self, vault: VaultRef) -> Result<VaultInfo, AdminError> {
-        let id = self.fresh_vault_id()?;
+        let id = self.mint_vault_id()?;
         self.vault_command(Command::CreateVault { vault, id }).await
     }
 
@@ -222,7 +229,7 @@ impl Ledger {
         vault: VaultRef,
         retention: Retention,
     ) -> Result<VaultInfo, AdminError> {
-        let id = self.fresh_vault_id()?;
+        let id = self.mint_vault_id()?;
         self.vault_command(Command::CreateVaultRetaining { vault, id, retention }).await
     }
 
@@ -327,9 +334,16 @@ impl Ledger {
         self.shared.failure.wait().await
     }
 
-    /// Takes no more writes, finishes those that wait, flushes, and releases the data directory. The state
-    /// store stays open for as long as a clone of this handle lives: drop them before opening it again.
+    /// Hands the lead over, takes no more writes, finishes those that wait, flushes, and releases the data directory.
+    /// The state store stays open for as long as a clone of this handle lives: drop them before opening it again.
     pub async fn shutdown(&self) -> Result<(), ShutdownError> {
+        let cluster = &self.shared.handles.cluster;
+        let leads_others =
+            cluster.consensus.status().is_leader && cluster.consensus.members().voters.len() > 1;
+        if leads_others && self.shared.failure.get().is_none() {
+            // Without a successor the others elect one a little later.
+            let _ = tokio::time::timeout(HAND_OVER_TIMEOUT, cluster.steward.transfer(None)).await;
+        }
         // The thread may have ended before, or stop already: both are what is asked for.
         let _ = self.shared.thread.stop.try_send(());
         let mut ended = self.shared.thread.ended.clone();
@@ -366,13 +380,19 @@ impl Ledger {
             cluster_id: options.cluster_id,
             member: options.member.clone(),
             queue: self.shared.handles.queue.clone(),
+            ledger: Arc::clone(&self.shared.handles.ledger),
+            signer: self.shared.handles.signer.clone(),
+            checkpoints: self.shared.handles.checkpoints.clone(),
             log_key: Arc::new(move || key.to_secret_text().to_string()),
         })
     }
 
-    fn fresh_vault_id(&self) -> Result<VaultId, AdminError> {
-        let id = self.shared.randomness.uuid_v7(self.shared.options.clock.now_ms());
-        let id = id.map_err(|error| AdminError::Unavailable { reason: error.to_string() })?;
+    /// A UUIDv7 that no other vault has.
+    fn mint_vault_id(&self) -> Result<VaultId, AdminError> {
+        let random = self.shared.randomness.bytes();
+        let random = random.map_err(|error| AdminError::Unavailable { reason: error.to_string() })?;
+        let now_ms = self.shared.options.clock.now_ms();
+        let id = uuid::Builder::from_unix_timestamp_millis(now_ms, &random).into_uuid();
         Ok(VaultId(id.into_bytes()))
     }
 
@@ -394,7 +414,7 @@ impl Ledger {
         }
     }
 
-    async fn admin_command(&self, command: Command) -> Result<Option<Outcome>, AdminError> {
+    pub(crate) async fn admin_command(&self, command: Command) -> Result<Option<Outcome>, AdminError> {
         let Ok(_permit) = self.shared.admin.try_acquire() else {
             add(&self.shared.counters.overloads, 1);
             return Err(AdminError::Overloaded { retry_after: ADMIN_RETRY_AFTER });
@@ -411,6 +431,6 @@ impl Ledger {
 }
 
 /// Cannot happen while outcomes match their commands; an error is still better than a wrong answer.
-fn unexpected(outcome: Option<&Outcome>) -> AdminError {
+pub(crate) fn unexpected(outcome: Option<&Outcome>) -> AdminError {
     AdminError::Unavailable { reason: format!("the command was answered with {outcome:?}") }
 }

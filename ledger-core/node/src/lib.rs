@@ -35,20 +35,28 @@
 //!   on, and [`Ledger::recover_vault`] makes its rows anew from its blocks.
 //! - The first fault of a store stops the node ([`Ledger::failure`]); nothing is acknowledged after it.
 //!
+//! # Several nodes
+//!
+//! With [`Options::cluster`] a ledger is one of several nodes that agree on one log. Every node answers every call: what only
+//! the leader may decide is sent to it. [`Ledger::cluster`] says who belongs to it and changes that;
+//! [`Ledger::peer_handler`] answers the other nodes, over whatever [`PeerTransport`](peers::PeerTransport) carries.
+//!
+//! - A receipt means: durable on a majority of the voters. Whoever leads next has it.
+//! - A linearizable read on any node asks the leader, which asks a majority.
+//! - Only the leader signs checkpoints.
+//! - A node that was wiped, copied or taken out is refused by name.
+//!
 //! # Map
 //!
 //! `ledger`, `reads`, `historical_reads`, `verified_lists` and `watch` are the façade. A write passes `batcher` → `raft` (the only module that names the
 //! engine) → `log_writer` → `applied_state`; `flusher`, `checkpoint_signer`, `read_barrier` and
 //! `garbage_collection` and `snapshots` work beside it, `maintenance` checks and recovers vaults; `node_thread` starts and
-//! stops them all.
-//!
-//! # It is not
-//!
-//! A cluster yet: a ledger has a single voter. The path of a write is the one that a cluster runs; sending
-//! snapshots to other nodes comes with peers.
+//! stops them all. `peers` is what nodes say to each other, `cluster` what they do for each other.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access_tokens;
 mod applied_state;
+pub mod backup;
 mod batcher;
 mod checkpoint_signer;
 mod clock;
@@ -58,9 +66,11 @@ mod directory;
 mod errors;
 mod failure;
 mod flusher;
+pub mod forming;
 mod garbage_collection;
 mod historical_proofs;
 mod historical_reads;
+mod key_rotation;
 mod ledger;
 mod log_writer;
 mod maintenance;
@@ -72,20 +82,25 @@ mod randomness;
 mod read_barrier;
 mod reads;
 mod snapshots;
-mod threads;
 mod verified_lists;
 mod watch;
+mod worker;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use cluster::{
-    Cluster, ClusterOptions, ClusterStatus, LeaseReads, MemberRole, MemberStatus, MembershipChange,
-    MembershipError, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT,
+    Cluster, ClusterOptions, ClusterStatus, FindError, LOG_KEEP_BYTES_DEFAULT, LeaseReads, MemberRole,
+    MemberStatus, MembershipChange, MembershipError, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX,
+    VOTERS_MAX_DEFAULT,
 };
 pub use counters::Counters;
-pub use directory::{DataDirectory, DirectoryError, FORMAT as DIRECTORY_FORMAT, import_key};
+pub use directory::{
+    DataDirectory, DirectoryError, FIRST_MEMBERS_MAX, FORMAT as DIRECTORY_FORMAT, Formation, NodeDirectory,
+    Promise, import_key,
+};
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};
 pub use historical_reads::{HistoricalRead, History};
+pub use key_rotation::{RotatedKey, RotationError, rotate_key};
 pub use ledger::{Ledger, NodeStatus, Stores};
 pub use maintenance::MaintenanceError;
 pub use options::{
@@ -99,6 +114,6 @@ pub use snapshots::{
     RestoreError, RestoreTarget, SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot,
     restore_snapshot,
 };
-pub use threads::{DiskTiming, InlineWork, Threads};
 pub use verified_lists::{LIST_PAGE_BYTES_MAX, VerifiedListHead, VerifiedListPage, VerifiedListQuery};
 pub use watch::{BlockWatch, Inclusion, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};
+pub use worker::Threads;

@@ -1,4 +1,4 @@
-//! Group commit: one thread makes every change to the log durable, as many as wait in one transaction.
+//! Group commit: one worker makes every change to the log durable, as many as wait in one transaction.
 //!
 //! Vote, records, truncations, purges and signing marks are one ordered stream. If a record of a later
 //! term could be durable before the vote of that term, a restart would let an old leader overwrite what
@@ -6,15 +6,17 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use ledger_core::ports::{LogChange, LogStore, StoreError};
-use tokio::sync::Notify;
 
 use crate::counters::CounterCells;
 use crate::failure::{FailedPart, FailureCell, PanicReport};
-use crate::threads::{DiskTiming, Running, Threads};
+use crate::worker::{Threads, Worker};
 
 /// Most payload bytes in one commit (64 MiB); what waits beyond goes into the next one.
 const COMMIT_BYTES_MAX: usize = 64 * 1_048_576;
@@ -46,7 +48,6 @@ pub(crate) struct LogWriter {
 struct Shared {
     stream: Mutex<Stream>,
     wake: Condvar,
-    /// For a writer that is a task.
     wake_task: Notify,
 }
 
@@ -55,6 +56,8 @@ struct Stream {
     waiting: VecDeque<Change>,
     last_number: ChangeNumber,
     urgent: usize,
+    /// Since when something urgent waits for a commit, or for the end of one.
+    busy_since: Option<Instant>,
     phase: Phase,
 }
 
@@ -86,28 +89,26 @@ pub(crate) struct LogWriterParts {
 impl LogWriter {
     /// A writer without its thread: changes wait until [`start`](Self::start).
     pub fn new() -> Self {
-        let shared =
-            Shared { stream: Mutex::new(Stream::default()), wake: Condvar::new(), wake_task: Notify::new() };
+        let stream = Mutex::new(Stream::default());
+        let shared = Shared { stream, wake: Condvar::new(), wake_task: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Starts the thread, or the task.
-    pub fn start(&self, parts: LogWriterParts, threads: &Threads) -> io::Result<Running> {
+    /// Starts the worker.
+    pub fn start(&self, parts: LogWriterParts, threads: Threads) -> io::Result<Worker> {
         let writer = self.clone();
-        // After a panic too nobody waits for a writer that is gone.
-        let guards = (PanicReport(parts.failure.clone()), EndAtDrop(writer.clone()));
         match threads {
-            Threads::Own => Running::thread("ledger-log", move || {
-                let _guards = guards;
+            Threads::Own => Worker::thread("ledger-log", move || {
+                let _report = PanicReport(parts.failure.clone());
+                // After a panic too nobody waits for a writer that is gone.
+                let _end = EndAtDrop(writer.clone());
                 writer.run(&parts);
             }),
-            Threads::Inline(work) => {
-                let disks = Arc::clone(&work.disks);
-                Ok(Running::task(async move {
-                    let _guards = guards;
-                    writer.run_inline(&parts, &*disks).await;
-                }))
-            }
+            Threads::Inline { .. } => Ok(Worker::task(async move {
+                let _report = PanicReport(parts.failure.clone());
+                let _end = EndAtDrop(writer.clone());
+                writer.run_inline(&parts).await;
+            })),
         }
     }
 
@@ -127,6 +128,7 @@ impl LogWriter {
         stream.waiting.push_back(Change { number, changes, urgency, completion });
         if urgency == Urgency::Now {
             stream.urgent += 1;
+            stream.busy_since.get_or_insert_with(Instant::now);
             drop(stream);
             self.wake();
         }
@@ -151,81 +153,72 @@ impl LogWriter {
         self.wake();
     }
 
+    /// How long the oldest urgent change has been waiting for its commit; `None` = none waits.
+    pub fn oldest_wait(&self) -> Option<Duration> {
+        self.lock().busy_since.map(|since| since.elapsed())
+    }
+
     fn wake(&self) {
         self.shared.wake.notify_one();
         self.shared.wake_task.notify_one();
     }
 
     fn run(&self, parts: &LogWriterParts) {
-        while let Some(batch) = self.next_batch() {
-            let (changes, completions, last) = flatten(batch);
-            let committed = parts.store.commit(&changes);
-            if self.complete(parts, &changes, (completions, last), committed).is_break() {
-                return;
+        let mut stream = self.lock();
+        loop {
+            match stream.next() {
+                Next::Batch(batch) => {
+                    drop(stream);
+                    if !self.commit(parts, batch) {
+                        return;
+                    }
+                    stream = self.lock();
+                }
+                Next::End => return,
+                Next::Wait => {
+                    stream = self.shared.wake.wait(stream).unwrap_or_else(PoisonError::into_inner);
+                }
             }
         }
     }
 
-    /// The same as a task, on a disk whose syncs take time of the runtime.
-    async fn run_inline(&self, parts: &LogWriterParts, disks: &dyn DiskTiming) {
-        while let Some(batch) = self.next_batch_inline().await {
-            let (changes, completions, last) = flatten(batch);
-            let committed = match parts.store.commit(&changes) {
-                Ok(()) => disks.log_synced().await,
-                error => error,
-            };
-            if self.complete(parts, &changes, (completions, last), committed).is_break() {
-                return;
+    async fn run_inline(&self, parts: &LogWriterParts) {
+        loop {
+            let woken = self.shared.wake_task.notified();
+            let next = self.lock().next();
+            match next {
+                Next::Batch(batch) => {
+                    let delay = parts.store.simulated_delay();
+                    if !delay.is_zero() {
+                        tokio::time::sleep(delay).await;
+                    }
+                    if !self.commit(parts, batch) {
+                        return;
+                    }
+                }
+                Next::End => return,
+                Next::Wait => woken.await,
             }
         }
     }
 
-    /// Tells everyone how a commit ended.
-    fn complete(
-        &self,
-        parts: &LogWriterParts,
-        changes: &[LogChange],
-        (completions, last): (Vec<Completion>, ChangeNumber),
-        committed: Result<(), StoreError>,
-    ) -> ControlFlow<()> {
-        match committed {
+    /// Makes a batch durable and tells those who wait for it; `false` = the store failed, and the stream has ended.
+    fn commit(&self, parts: &LogWriterParts, batch: Vec<Change>) -> bool {
+        let (changes, completions, last) = flatten(batch);
+        match parts.store.commit(&changes) {
             Ok(()) => {
-                parts.counters.count_log_batch(changes);
+                parts.counters.count_log_batch(&changes);
+                self.lock().settle();
                 (parts.on_durable)(last);
                 completions.into_iter().for_each(|completion| completion(Ok(())));
-                ControlFlow::Continue(())
+                true
             }
             Err(error) => {
                 let error = Arc::new(error);
                 parts.failure.report(FailedPart::LogStore, error.clone());
                 completions.into_iter().for_each(|completion| completion(Err(error.clone())));
                 self.end(Some(&error));
-                ControlFlow::Break(())
-            }
-        }
-    }
-
-    /// Waits for work; `None` = everything is done and the thread should end.
-    fn next_batch(&self) -> Option<Vec<Change>> {
-        let mut stream = self.lock();
-        loop {
-            match stream.next_batch() {
-                Next::Batch(batch) => return Some(batch),
-                Next::End => return None,
-                Next::Wait => {}
-            }
-            stream = self.shared.wake.wait(stream).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    async fn next_batch_inline(&self) -> Option<Vec<Change>> {
-        loop {
-            let next = self.lock().next_batch();
-            match next {
-                Next::Batch(batch) => return Some(batch),
-                Next::End => return None,
-                // Whoever wakes the task between the look and this leaves a permit.
-                Next::Wait => self.shared.wake_task.notified().await,
+                false
             }
         }
     }
@@ -257,7 +250,7 @@ impl Drop for EndAtDrop {
     }
 }
 
-/// What the writer does next.
+/// What the worker does next.
 enum Next {
     Batch(Vec<Change>),
     Wait,
@@ -265,7 +258,7 @@ enum Next {
 }
 
 impl Stream {
-    fn next_batch(&mut self) -> Next {
+    fn next(&mut self) -> Next {
         let draining = !matches!(self.phase, Phase::Running);
         if self.urgent > 0 || (draining && !self.waiting.is_empty()) {
             Next::Batch(self.take_batch())
@@ -274,6 +267,11 @@ impl Stream {
         } else {
             Next::Wait
         }
+    }
+
+    /// A batch is durable: whoever waits now waits since now.
+    fn settle(&mut self) {
+        self.busy_since = (self.urgent > 0).then(Instant::now);
     }
 
     fn take_batch(&mut self) -> Vec<Change> {

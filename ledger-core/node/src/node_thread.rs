@@ -16,11 +16,11 @@ use crate::applied_state::AppliedLedger;
 use crate::batcher::{Batcher, WriteQueue};
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
 use crate::cluster::{
-    ClusterOptions, ClusterParts, Duties, FoundError, LeaderCalls, PeerClocks, Steward, StewardParts, Timing,
-    check_identity, check_mark, found,
+    ClusterOptions, ClusterParts, Comparison, Duties, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks,
+    Steward, StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
 };
 use crate::counters::CounterCells;
-use crate::directory::DataDirectory;
+use crate::directory::{DataDirectory, random_bytes};
 use crate::errors::OpenError;
 use crate::failure::{FailedPart, FailureCell, Fault, PanicReport};
 use crate::flusher::{Flusher, FlusherParts};
@@ -28,12 +28,12 @@ use crate::garbage_collection::GarbageCollector;
 use crate::ledger::Stores;
 use crate::log_writer::{LogWriter, LogWriterParts};
 use crate::options::{Bootstrap, Options};
-use crate::peers::{ClusterId, PeerCalls};
-use crate::raft::{Consensus, ConsensusError, ConsensusParts};
+use crate::peers::{ClusterId, MemberRecord, PeerCalls};
+use crate::raft::{self, Consensus, ConsensusError, ConsensusParts};
 use crate::randomness::Randomness;
 use crate::read_barrier::{Electorate, ReadBarrier};
 use crate::snapshots::{SnapshotMaker, SnapshotMakerParts};
-use crate::threads::{Running, Threads};
+use crate::worker::Worker;
 
 /// What callers hold of a running node.
 pub(crate) struct NodeHandles {
@@ -46,6 +46,8 @@ pub(crate) struct NodeHandles {
     pub snapshots: SnapshotMaker,
     pub collector: Arc<GarbageCollector>,
     pub log_store: Arc<dyn LogStore>,
+    pub checkpoints: LeaderCheckpoints,
+    log_writer: LogWriter,
     pub cluster: Arc<ClusterParts>,
     /// Tasks that only a member has.
     member: Option<MemberTasks>,
@@ -57,6 +59,7 @@ struct MemberTasks {
     marks: Vec<SignedMark>,
     ledger_id: LedgerId,
     cluster_id: ClusterId,
+    record: MemberRecord,
     leader: watch::Sender<Option<u64>>,
     ready: watch::Sender<bool>,
 }
@@ -66,9 +69,9 @@ pub(crate) struct NodeParts {
     pub directory: DataDirectory,
     pub stores: Stores,
     pub options: Options,
-    pub randomness: Randomness,
     pub counters: Arc<CounterCells>,
     pub failure: FailureCell,
+    pub randomness: Randomness,
 }
 
 /// The way back to the thread.
@@ -79,29 +82,30 @@ pub(crate) struct NodeThread {
     pub ended: watch::Receiver<()>,
 }
 
-/// Starts the thread and waits until the node has recovered and leads.
+/// Starts the node and waits until it is open.
 pub(crate) async fn start(parts: NodeParts) -> Result<(NodeHandles, NodeThread), OpenError> {
     let (stop, stopped) = mpsc::channel(1);
     let (alive, ended) = watch::channel(());
     let (opened, outcome) = oneshot::channel();
-    let guards = (alive, PanicReport(parts.failure.clone()));
-    match parts.options.threads {
-        Threads::Own => {
+    match parts.options.threads.seed_of(parts.directory.node_id()) {
+        None => {
+            let seed = u64::from_le_bytes(random_bytes()?);
             let body = move || {
-                let _guards = guards;
+                let _alive = alive;
+                let _report = PanicReport(parts.failure.clone());
                 let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => runtime,
                     Err(error) => return drop(opened.send(Err(OpenError::Thread(error)))),
                 };
-                runtime.block_on(run(parts, opened, stopped));
+                runtime.block_on(raft::with_randomness(seed, run(parts, opened, stopped)));
             };
-            // It says itself when it has ended.
-            drop(Running::thread("ledger-raft", body).map_err(OpenError::Thread)?);
+            Worker::thread("ledger-raft", body).map(drop).map_err(OpenError::Thread)?;
         }
-        Threads::Inline(_) => {
-            drop(Running::task(async move {
-                let _guards = guards;
-                parts.randomness.clone().scope(run(parts, opened, stopped)).await;
+        Some(seed) => {
+            drop(Worker::task(async move {
+                let _alive = alive;
+                let _report = PanicReport(parts.failure.clone());
+                raft::with_randomness(seed, run(parts, opened, stopped)).await;
             }));
         }
     }
@@ -110,20 +114,20 @@ pub(crate) async fn start(parts: NodeParts) -> Result<(NodeHandles, NodeThread),
     Ok((handles, NodeThread { stop, ended }))
 }
 
-/// The storage threads, to be stopped last.
+/// The storage workers, to be stopped last.
 struct StorageThreads {
     log_writer: LogWriter,
     flusher: Flusher,
-    threads: Vec<Running>,
+    workers: Vec<Worker>,
 }
 
 impl StorageThreads {
-    /// Flushes what is applied, commits what waits for the log, and waits for both threads.
+    /// Flushes what is applied, commits what waits for the log, and waits for both workers.
     async fn finish(self) {
         self.flusher.finish();
         self.log_writer.finish();
-        for thread in self.threads {
-            thread.ended().await;
+        for worker in self.workers {
+            worker.join().await;
         }
     }
 }
@@ -134,7 +138,7 @@ async fn run(
     stopped: mpsc::Receiver<()>,
 ) {
     let mut storage =
-        StorageThreads { log_writer: LogWriter::new(), flusher: Flusher::new(None), threads: Vec::new() };
+        StorageThreads { log_writer: LogWriter::new(), flusher: Flusher::new(None), workers: Vec::new() };
     match open(&parts, &mut storage).await {
         Ok(handles) => {
             let tasks = spawn_tasks(&parts, &handles);
@@ -175,11 +179,20 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
     let electorate =
         if parts.options.cluster.is_some() { Electorate::Quorum } else { Electorate::ThisNodeAlone };
     let barrier = ReadBarrier::new(Arc::clone(&parts.counters), electorate);
+    let queue = WriteQueue::new(&parts.options, Arc::clone(&parts.counters));
+    let (cluster, member) = membership(parts, &consensus, &barrier, &queue, stored_log.signed);
+    let checkpoints = LeaderCheckpoints {
+        leader: cluster.leader_calls.clone(),
+        ready: cluster.ready.clone(),
+        ledger: Arc::clone(&ledger),
+        key: directory.signing_key().verifier_key(),
+    };
     let signer = CheckpointSigner::new(SignerParts {
         key: directory.signing_key().clone(),
         ledger: Arc::clone(&ledger),
         log_writer: storage.log_writer.clone(),
         counters: Arc::clone(&parts.counters),
+        leader: parts.options.cluster.is_some().then(|| checkpoints.clone()),
     });
     let snapshots = SnapshotMaker::open(
         directory.path(),
@@ -192,7 +205,6 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
             counters: Arc::clone(&parts.counters),
             every: parts.options.snapshot_every,
             keep: parts.options.snapshot_keep,
-            threads: parts.options.threads.clone(),
         },
     );
     let snapshots = match snapshots {
@@ -202,17 +214,15 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
             return Err(OpenError::Snapshots(error));
         }
     };
-    let queue = WriteQueue::new(&parts.options, Arc::clone(&parts.counters));
     let collector = GarbageCollector {
         consensus: consensus.clone(),
         ledger: Arc::clone(&ledger),
         queue: queue.clone(),
         clock: Arc::clone(&parts.options.clock),
-        randomness: parts.randomness.clone(),
         interval: parts.options.gc_interval,
+        randomness: parts.randomness.clone(),
         counters: Arc::clone(&parts.counters),
     };
-    let (cluster, member) = membership(parts, &consensus, &barrier, &queue, stored_log.signed);
     Ok(NodeHandles {
         ledger,
         consensus,
@@ -221,6 +231,8 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         log_store: Arc::clone(&parts.stores.log),
         barrier,
         signer,
+        checkpoints,
+        log_writer: storage.log_writer.clone(),
         cluster: Arc::new(cluster),
         member,
         flusher: storage.flusher.clone(),
@@ -261,6 +273,7 @@ fn membership(
         marks,
         ledger_id: parts.directory.ledger_id(),
         cluster_id: options.cluster_id,
+        record: options.member.clone(),
         leader,
         ready,
     });
@@ -313,6 +326,8 @@ async fn start_consensus(
         failure: parts.failure.clone(),
         calls: parts.options.cluster.as_ref().map(peer_calls),
         timing: parts.options.cluster.as_ref().map_or_else(Timing::default, |cluster| cluster.timing),
+        lease: parts.options.cluster.as_ref().and_then(ClusterOptions::lease),
+        log_keep_bytes: parts.options.cluster.as_ref().map(|cluster| cluster.log_keep_bytes),
         clocks: Arc::new(PeerClocks::new(Arc::clone(&parts.options.clock))),
     };
     let (log, on_durable) = Consensus::open_log(&consensus_parts).map_err(OpenError::LogStore)?;
@@ -322,9 +337,8 @@ async fn start_consensus(
         failure: parts.failure.clone(),
         on_durable,
     };
-    storage
-        .threads
-        .push(storage.log_writer.start(log_parts, &parts.options.threads).map_err(OpenError::Thread)?);
+    let threads = parts.options.threads;
+    storage.workers.push(storage.log_writer.start(log_parts, threads).map_err(OpenError::Thread)?);
     let flusher_parts = FlusherParts {
         store: Arc::clone(&parts.stores.state),
         ledger: Arc::clone(ledger),
@@ -332,9 +346,7 @@ async fn start_consensus(
         counters: Arc::clone(&parts.counters),
         failure: parts.failure.clone(),
     };
-    storage
-        .threads
-        .push(storage.flusher.start(flusher_parts, &parts.options.threads).map_err(OpenError::Thread)?);
+    storage.workers.push(storage.flusher.start(flusher_parts, threads).map_err(OpenError::Thread)?);
     Consensus::start(consensus_parts, log).await.map_err(|error| start_error(&parts.failure, &error))
 }
 
@@ -386,7 +398,7 @@ async fn recover(
     }
     consensus.wait_until_recovered().await.map_err(refused)?;
     let ledger_id = parts.directory.ledger_id();
-    found(consensus, ledger, &parts.randomness, ledger_id, None).await.map_err(|error| match error {
+    found(consensus, ledger, &parts.randomness, (ledger_id, None)).await.map_err(|error| match error {
         FoundError::Consensus(error) => refused(error),
         FoundError::Open(error) => error,
     })?;
@@ -440,19 +452,33 @@ fn spawn_member_tasks(
         failure: parts.failure.clone(),
         randomness: parts.randomness.clone(),
         ready: member.ready,
+        member: member.record,
+        cluster: Arc::clone(&handles.cluster),
     };
     forever.spawn(duties.run());
     forever.spawn(handles.consensus.clone().follow_leader(member.leader));
     forever.spawn(handles.cluster.steward.clone().run());
+    let comparison = Comparison {
+        leader: handles.cluster.leader_calls.clone(),
+        ledger: Arc::clone(&handles.ledger),
+        counters: Arc::clone(&parts.counters),
+    };
+    forever.spawn(comparison.run());
+    let steward = handles.cluster.steward.clone();
+    forever.spawn(watch_the_disk(handles.consensus.clone(), handles.log_writer.clone(), steward));
 }
 
 /// After each flush the log may be purged as far as the state store is durable.
 async fn release_log(flusher: Flusher, consensus: Consensus) {
     let mut rounds = flusher.rounds();
+    let mut released = None;
     while rounds.changed().await.is_ok() {
-        let behind = flusher.durable_index() > consensus.status().purged_index;
-        if behind && consensus.release_log().await.is_err() {
-            break;
+        let durable = flusher.durable_index();
+        if durable > released {
+            released = durable;
+            if consensus.release_log().await.is_err() {
+                break;
+            }
         }
     }
     // The engine has stopped: whoever watches it ends the node.

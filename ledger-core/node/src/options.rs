@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 use crate::cluster::{ClusterOptions, VOTERS_MAX};
 use crate::peers::MemberRecord;
-use crate::threads::Threads;
+use crate::worker::Threads;
 
 /// How a new ledger comes into being.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +48,10 @@ pub struct Options {
     pub bootstrap: Bootstrap,
     /// What makes this node a member of a cluster. `None` = the ledger runs alone, without a way to peers.
     pub cluster: Option<ClusterOptions>,
+    /// Where the node's workers run. Default: on threads of their own.
+    pub threads: Threads,
     /// The clock. Default: the operating system's.
     pub clock: Arc<dyn Clock>,
-    /// Where the node's work is done. Default: on threads of its own.
-    pub threads: Threads,
 }
 
 /// Longest interval between two searches for expired entities.
@@ -144,8 +144,8 @@ impl Default for Options {
             snapshot_keep: 3,
             bootstrap: Bootstrap::Single,
             cluster: None,
-            clock: Arc::new(SystemClock),
             threads: Threads::Own,
+            clock: Arc::new(SystemClock),
         }
     }
 }

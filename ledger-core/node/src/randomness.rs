@@ -1,121 +1,77 @@
-//! Where a node's random numbers come from: the operating system, or in a simulation the seed of the node.
+//! Where a node's random numbers come from: the operating system, or a seed in simulations.
 
-use std::convert::Infallible;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use rand::rngs::{SmallRng, ThreadRng};
-use rand::{Rng, SeedableRng, TryRng};
-use uuid::Uuid;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::directory::{DirectoryError, random_bytes};
 
-/// A source of randomness. Clones draw from the same one.
-#[derive(Clone, Default)]
-pub(crate) enum Randomness {
-    #[default]
+/// A source of random bytes. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Randomness(Source);
+
+#[derive(Clone)]
+enum Source {
     System,
-    Seeded(Arc<Mutex<SmallRng>>),
+    Seeded(Arc<Mutex<u64>>),
 }
 
 impl fmt::Debug for Randomness {
+    /// Without the state, which tells what comes next.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::System => "System",
-            Self::Seeded(_) => "Seeded",
+        f.write_str(match self.0 {
+            Source::System => "Randomness::System",
+            Source::Seeded(_) => "Randomness::Seeded",
         })
     }
 }
 
 impl Randomness {
+    /// The operating system's.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// The same numbers for the same seed. Fit for simulations only: nothing about it is secret.
     pub fn seeded(seed: u64) -> Self {
-        Self::Seeded(Arc::new(Mutex::new(SmallRng::seed_from_u64(seed))))
+        Self(Source::Seeded(Arc::new(Mutex::new(seed))))
     }
 
     pub fn bytes<const N: usize>(&self) -> Result<[u8; N], DirectoryError> {
-        match self {
-            Self::System => random_bytes(),
-            Self::Seeded(source) => {
-                let mut bytes = [0; N];
-                lock(source).fill_bytes(&mut bytes);
-                Ok(bytes)
+        let Source::Seeded(state) = &self.0 else { return random_bytes() };
+        // Nothing panics while it holds this lock.
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = [0; N];
+        for chunk in bytes.chunks_mut(8) {
+            let number = split_mix(&mut state).to_le_bytes();
+            for (byte, from) in chunk.iter_mut().zip(number) {
+                *byte = from;
             }
         }
-    }
-
-    /// A UUID of version 7 (RFC 9562).
-    pub fn uuid_v7(&self, now_ms: u64) -> Result<Uuid, DirectoryError> {
-        match self {
-            Self::System => Ok(Uuid::now_v7()),
-            Self::Seeded(_) => {
-                Ok(uuid::Builder::from_unix_timestamp_millis(now_ms, &self.bytes()?).into_uuid())
-            }
-        }
+        Ok(bytes)
     }
 }
 
-tokio::task_local! {
-    /// The seeded source of the node that the running task belongs to.
-    static OF_THIS_NODE: Arc<Mutex<SmallRng>>;
+/// SplitMix64, by Steele, Lea and Flood.
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
-impl Randomness {
-    /// Runs a future, and every task that the engine spawns from it, with this source.
-    pub async fn scope<T>(self, body: impl Future<Output = T>) -> T {
-        match self {
-            Self::System => body.await,
-            Self::Seeded(source) => OF_THIS_NODE.scope(source, body).await,
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
+        let draw = |seed| -> ([u8; 20], [u8; 20]) {
+            let source = Randomness::seeded(seed);
+            (source.bytes().unwrap(), source.bytes().unwrap())
+        };
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+        assert_ne!(draw(1).0, draw(1).1);
     }
-
-    /// The source of the node that the running task belongs to.
-    pub fn of_this_task() -> Self {
-        OF_THIS_NODE.try_with(|source| Self::Seeded(Arc::clone(source))).unwrap_or_default()
-    }
-}
-
-/// The generator that the engine draws from.
-pub(crate) enum EngineRng {
-    System(ThreadRng),
-    Seeded(Arc<Mutex<SmallRng>>),
-}
-
-impl EngineRng {
-    pub fn of_this_task() -> Self {
-        match Randomness::of_this_task() {
-            Randomness::System => Self::System(rand::rng()),
-            Randomness::Seeded(source) => Self::Seeded(source),
-        }
-    }
-}
-
-impl TryRng for EngineRng {
-    type Error = Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        Ok(match self {
-            Self::System(source) => source.next_u32(),
-            Self::Seeded(source) => lock(source).next_u32(),
-        })
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        Ok(match self {
-            Self::System(source) => source.next_u64(),
-            Self::Seeded(source) => lock(source).next_u64(),
-        })
-    }
-
-    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        match self {
-            Self::System(source) => source.fill_bytes(bytes),
-            Self::Seeded(source) => lock(source).fill_bytes(bytes),
-        }
-        Ok(())
-    }
-}
-
-/// Nothing panics while it holds this lock, so a poisoned one guards no broken invariant.
-fn lock(source: &Mutex<SmallRng>) -> MutexGuard<'_, SmallRng> {
-    source.lock().unwrap_or_else(PoisonError::into_inner)
 }

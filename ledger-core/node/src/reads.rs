@@ -117,6 +117,31 @@ impl Ledger {
         self.read(vault, consistency, |state, info| state.entity(info.id, key, now_ms)).await
     }
 
+    /// Returns once this node has applied everything that was acknowledged before the call: eventual reads that begin
+    /// after it are linearizable, as many as there are.
+    pub async fn catch_up(&self) -> Result<(), ReadFailure> {
+        self.shared.handles.barrier.pass().await
+    }
+
+    /// One entity as it is applied here, without waiting for anything.
+    pub fn get_applied(
+        &self,
+        vault: &VaultRef,
+        key: &EntityKey,
+    ) -> Result<Read<Option<Entity>>, ReadFailure> {
+        let now_ms = self.shared.options.clock.now_ms();
+        self.read_applied(vault, |state, info| state.entity(info.id, key, now_ms))
+    }
+
+    /// Whether a tuple exists, by its version, as it is applied here, without waiting for anything.
+    pub fn check_applied(
+        &self,
+        vault: &VaultRef,
+        relationship: &Relationship,
+    ) -> Result<Read<Option<u64>>, ReadFailure> {
+        self.read_applied(vault, |state, info| state.relationship_version(info.id, relationship))
+    }
+
     /// Several entities, at most [`BATCH_KEYS_MAX`], at one height.
     pub async fn batch_get(
         &self,
@@ -266,6 +291,7 @@ impl Ledger {
             SignError::VaultNotFound => ReadFailure::VaultNotFound { vault: vault.clone() },
             SignError::VaultDiverged => ReadFailure::Unavailable { reason: error.to_string() },
             SignError::Overloaded => ReadFailure::Overloaded { retry_after: SIGNER_RETRY_AFTER },
+            SignError::Leader(_) => ReadFailure::Unavailable { reason: error.to_string() },
             SignError::State(error) => ReadFailure::Unavailable { reason: error.to_string() },
             SignError::Stopped => ReadFailure::Stopped,
         })
@@ -280,6 +306,14 @@ impl Ledger {
         if consistency == Consistency::Linearizable {
             self.shared.handles.barrier.pass().await?;
         }
+        self.read_applied(vault, read)
+    }
+
+    fn read_applied<T>(
+        &self,
+        vault: &VaultRef,
+        read: impl FnOnce(&LedgerState, &VaultInfo) -> Result<T, ReadError>,
+    ) -> Result<Read<T>, ReadFailure> {
         self.at_once(vault, |state, info| {
             let value = read(state, info)?;
             Ok(Read { value, height: info.height, log_time_ms: state.log_time_ms() })

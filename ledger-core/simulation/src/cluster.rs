@@ -9,7 +9,7 @@ use std::time::Duration;
 use ledger_core::names::{LedgerId, VaultRef};
 use ledger_core::ports::StoreError;
 use ledger_node::peers::{ClusterId, Incarnation, MemberRecord, NodeName, PeerIdentity};
-use ledger_node::{Bootstrap, ClusterOptions, InlineWork, Options, Stores, Threads};
+use ledger_node::{Bootstrap, ClusterOptions, Options, Stores, Threads};
 use ledger_verify::note::{SigningKey, VerifierKey};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::clock::HostClock;
 use crate::dice::Dice;
 use crate::disk::{DiskCounters, Durability, LogDisk, StateDisk};
-use crate::disk_timing::SimulatedTiming;
+use crate::disk_timing::DiskTiming;
 use crate::evidence::Evidence;
 use crate::network::{Endpoint, Network, NetworkCounters, WireQuality};
 use crate::node::{self, NodeParts, Stopped};
@@ -50,7 +50,7 @@ struct Machine {
     path: PathBuf,
     log: LogDisk,
     state: StateDisk,
-    timing: SimulatedTiming,
+    timing: DiskTiming,
     clock: HostClock,
     boots: u64,
     dice: Dice,
@@ -140,8 +140,8 @@ impl Cluster {
         self.world.network().attach(endpoint, address_of(endpoint), name);
         let path = self.folder.path().join(endpoint.to_string());
         write_identity(&path, node_id, &self.signing_key)?;
-        let log = LogDisk::new(Durability::AtSync);
-        let timing = SimulatedTiming::new(log.clone(), Dice::new(self.seed, ("disk", endpoint)));
+        let log = LogDisk::new(Durability::AtCommit);
+        let timing = DiskTiming::new(Dice::new(self.seed, ("disk", endpoint)));
         let machine = Machine {
             member,
             path,
@@ -166,17 +166,17 @@ impl Cluster {
         machine.boots += 1;
         let mut cluster = ClusterOptions::new(transport, CLUSTER_ID, machine.member.clone());
         cluster.silent_after = None;
-        let disks = Arc::new(machine.timing.clone());
         let options = Options {
             flush_interval: FLUSH_INTERVAL,
             snapshot_every: Duration::ZERO,
             bootstrap,
             cluster: Some(cluster),
             clock: Arc::new(machine.clock.clone()),
-            threads: Threads::Inline(InlineWork { seed: machine.dice.seed(), disks }),
+            threads: Threads::Inline { seed: machine.dice.seed() },
             ..Options::default()
         };
-        let stores = Stores { log: machine.log.open(), state: machine.state.open() };
+        let stores =
+            Stores { log: machine.log.open_timed(machine.timing.clone()), state: machine.state.open() };
         let parts = NodeParts {
             endpoint,
             path: machine.path.clone(),

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ledger_core::memory::{MemoryLogDisk, MemoryLogStore, MemoryStateDisk, MemoryStateStore};
@@ -15,6 +16,7 @@ use ledger_core::ports::{
 };
 
 use crate::dice::Dice;
+use crate::disk_timing::DiskTiming;
 
 /// When a batch of a disk becomes durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,12 +89,18 @@ impl LogDisk {
 
     /// Opens the log that the disk holds, for the process that runs now.
     pub fn open(&self) -> Arc<dyn LogStore> {
+        self.open_taking(None)
+    }
+
+    /// The same on a disk that takes time. What a node has not committed when it crashes is lost.
+    pub fn open_timed(&self, timing: DiskTiming) -> Arc<dyn LogStore> {
+        self.open_taking(Some(timing))
+    }
+
+    fn open_taking(&self, timing: Option<DiskTiming>) -> Arc<dyn LogStore> {
         let image = self.lock();
-        Arc::new(SimulatedLog {
-            disk: self.clone(),
-            shown: MemoryLogStore::open(&image.shown),
-            boot: image.boots,
-        })
+        let (shown, boot) = (MemoryLogStore::open(&image.shown), image.boots);
+        Arc::new(SimulatedLog { disk: self.clone(), shown, boot, timing })
     }
 
     /// Makes everything that was committed durable.
@@ -170,6 +178,7 @@ struct SimulatedLog {
     disk: LogDisk,
     shown: MemoryLogStore,
     boot: u64,
+    timing: Option<DiskTiming>,
 }
 
 impl LogStore for SimulatedLog {
@@ -179,6 +188,10 @@ impl LogStore for SimulatedLog {
 
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogRecord>, StoreError> {
         self.shown.read(from, to, bytes_max)
+    }
+
+    fn simulated_delay(&self) -> Duration {
+        self.timing.as_ref().map_or(Duration::ZERO, DiskTiming::draw)
     }
 
     fn commit(&self, changes: &[LogChange]) -> Result<(), StoreError> {

@@ -172,6 +172,11 @@ impl LedgerState {
         later.filter_map(|(_, _, id)| self.vaults.get(id).map(|vault| vault.info(*id))).take(limit).collect()
     }
 
+    /// Whether there is such a vault.
+    pub fn has_vault(&self, id: VaultId) -> bool {
+        self.vaults.contains_key(&id)
+    }
+
     /// How many vaults there are, deleted ones not counted.
     pub fn vault_count(&self) -> u64 {
         self.vaults.len() as u64

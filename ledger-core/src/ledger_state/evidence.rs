@@ -75,6 +75,12 @@ impl LedgerState {
         }
     }
 
+    /// Height, block hash and state root of every vault's newest block, fenced vaults not counted: what replicas compare.
+    pub fn tips(&self) -> impl Iterator<Item = (VaultId, u64, Hash, Hash)> {
+        let readable = self.vaults.iter().filter(|(_, vault)| vault.fence.is_none());
+        readable.map(|(id, vault)| (*id, vault.header.height, vault.block_hash, vault.header.state_root))
+    }
+
     /// The newest block.
     pub fn tip(&self, id: VaultId) -> Result<Tip, ReadError> {
         let vault = self.existing(id)?;

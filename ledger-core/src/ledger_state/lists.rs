@@ -97,7 +97,7 @@ impl Vault {
 
 /// Applies a block's relationships to the sets; returns the list leaves that the block writes. `before` is the header
 /// of the block before it; `None` = it is the first.
-pub(super) fn list_leaves(
+pub(crate) fn list_leaves(
     lists: &mut ListSets,
     changes: Vec<ListChange>,
     before: Option<&BlockHeader>,

@@ -12,8 +12,10 @@ use ledger_verify::state::StateKey;
 use super::evidence::Tiles;
 use super::fence;
 use super::idempotency::{IdempotencyIndex, RememberedBlock};
+use super::journal::Journal;
 use super::lists::{ListRows, with_lists};
 use super::{LedgerState, Namespace, StateError, Vault, inconsistent, known_header_version};
+use crate::access_token::{AccessToken, AccessTokens};
 use crate::codec;
 use crate::command::Fence;
 use crate::list_sets::ListSets;
@@ -43,6 +45,8 @@ pub(super) fn load(store: Arc<dyn StateStore>) -> Result<LedgerState, StateError
         key_count: 0,
         header_version,
         cluster_id,
+        tokens: Arc::new(tokens(&overlay)?),
+        journal: Journal::load(&overlay)?,
         overlay,
     };
     load_vaults(&mut state)?;
@@ -65,6 +69,19 @@ fn cluster_id(overlay: &Overlay) -> Result<Option<[u8; 16]>, StateError> {
             .map_err(|_| inconsistent("the row of the cluster's identity has another length than 16"))
     };
     row.map(id).transpose()
+}
+
+fn tokens(overlay: &Overlay) -> Result<AccessTokens, StateError> {
+    let mut tokens = AccessTokens::default();
+    each(overlay, Table::Ledger, rows::TOKEN_PREFIX.to_vec(), |key, row| {
+        let token: AccessToken = codec::decode("a token row", row)?;
+        if rows::token_key(token.id) != key {
+            return Err(inconsistent("a token row has the key of another token"));
+        }
+        tokens.insert(token);
+        Ok(())
+    })?;
+    Ok(tokens)
 }
 
 fn namespaces(overlay: &Overlay) -> Result<BTreeMap<NamespaceName, Namespace>, StateError> {
@@ -260,7 +277,7 @@ fn load_log(
 }
 
 /// Visits every row under a prefix; the first error ends it.
-fn each(
+pub(super) fn each(
     overlay: &Overlay,
     table: Table,
     prefix: Vec<u8>,

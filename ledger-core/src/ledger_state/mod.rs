@@ -10,6 +10,7 @@ mod fence;
 mod history;
 mod idempotency;
 mod integrity;
+mod journal;
 mod lists;
 mod load;
 mod read;
@@ -18,6 +19,7 @@ mod replay;
 mod retention;
 mod rewind;
 mod scan;
+mod tokens;
 mod undo;
 mod write;
 
@@ -38,21 +40,24 @@ pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
 pub use recovery::{Recovered, RecoveryRefusal, VaultRecovery};
 pub use rewind::{REWIND_IN_PLACE_MAX, Rewind};
 
-pub(crate) use lists::{ListRows, with_lists};
+pub(crate) use lists::{ListRows, list_leaves, with_lists};
+pub(crate) use replay::written;
 pub(crate) use scan::from_hex;
 
 pub use crate::overlay::FlushJob;
 
+use crate::access_token::AccessTokens;
 use crate::codec::{self, CodecError};
 use crate::command::{Command, Fence, Outcome, Proposal, Retention};
 use crate::list_sets::ListSets;
 use crate::log_tree::LogTree;
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName, VaultNumber, VaultRef};
 use crate::overlay::Overlay;
-use crate::ports::{AppliedState, LogId, StateStore, StoreError, Table};
+use crate::ports::{AppliedState, LogId, RowChange, StateStore, StoreError, Table};
 use crate::rows::{self, HorizonRow, LedgerRow, VaultRow};
 use crate::state_tree::StateTree;
 use idempotency::IdempotencyIndex;
+use journal::Journal;
 
 /// Keys (entities and relationships, of all vaults) that one node holds in its state trees.
 pub const KEYS_MAX: u64 = 10_000_000;
@@ -119,6 +124,13 @@ pub struct LedgerState {
     /// Version of the headers that blocks get from now on.
     header_version: u16,
     cluster_id: Option<[u8; 16]>,
+    tokens: Arc<AccessTokens>,
+    journal: Journal,
+}
+
+/// The change that makes a stored ledger forget its cluster: for a node that goes on in a new one.
+pub fn without_cluster() -> RowChange {
+    RowChange { table: Table::Ledger, key: rows::CLUSTER_KEY.to_vec(), value: None }
 }
 
 struct Namespace {
@@ -191,6 +203,7 @@ impl LedgerState {
     pub fn apply(&mut self, at: LogId, proposal: &Proposal) -> Result<Outcome, StateError> {
         if let Command::Initialise { ledger_id, page_key } = &proposal.command {
             let outcome = self.initialise(*ledger_id, *page_key, proposal.time_ms)?;
+            self.journal.begin(&mut self.overlay, at.index);
             self.applied = Some(at);
             return Ok(outcome);
         }
@@ -213,9 +226,13 @@ impl LedgerState {
             Command::RaiseHeaderVersion { version } => {
                 Outcome::HeaderVersion(self.raise_header_version(*version)?)
             }
+            Command::PutToken { token } => Outcome::Token(self.put_token(token)?),
+            Command::RevokeToken { id } => Outcome::Token(self.revoke_token(*id)?),
+            Command::FirstTokens { tokens } => Outcome::FirstTokens(self.first_tokens(tokens)?),
             Command::Write { submissions } => Outcome::Writes(self.write(at, time_ms, submissions)?),
             Command::NameCluster { cluster_id } => Outcome::Cluster(self.name_cluster(*cluster_id)),
         };
+        self.journal.record(&mut self.overlay, at, time_ms, &proposal.command, &outcome)?;
         self.store_identity()?;
         self.applied = Some(at);
         Ok(outcome)

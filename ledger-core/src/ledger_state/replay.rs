@@ -355,7 +355,7 @@ fn readable(overlay: &Overlay, key: &[u8]) -> Result<Readable, StateError> {
 }
 
 /// Key and leaf of an operation that can write; the leaf counts where the operation created or updated.
-pub(super) fn written<'a>(
+pub(crate) fn written<'a>(
     action: &ActionRef<'a>,
     modified_height: u64,
     version: u64,

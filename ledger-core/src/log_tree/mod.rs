@@ -32,7 +32,7 @@ pub struct Tile {
     pub level: u8,
     /// Counted from the left within the level.
     pub number: u64,
-    /// [`TILE_WIDTH`] hashes.
+    /// [`TILE_WIDTH`] hashes; fewer in a partial tile.
     pub hashes: Vec<Hash>,
 }
 
@@ -187,6 +187,12 @@ impl LogTree {
     pub fn root(&self) -> Hash {
         let complete_subtrees = self.levels.iter().flat_map(HeldTile::unpaired);
         complete_subtrees.reduce(|right, left| log_node(&left, &right)).unwrap_or_else(log_empty)
+    }
+
+    /// The rightmost tile of every level that is not full, lowest level first, with the hashes that it has so far.
+    pub fn partial_tiles(&self) -> impl Iterator<Item = Tile> + '_ {
+        let partial = self.levels.iter().zip(0..).filter(|(held, _)| held.hashes().len() < TILE_WIDTH);
+        partial.map(|(held, level)| Tile { level, number: held.number(), hashes: held.hashes().to_vec() })
     }
 
     /// Appends a leaf hash; returns the tiles that it completed, lowest level first (usually none).

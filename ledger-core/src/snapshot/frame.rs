@@ -11,9 +11,9 @@ use super::error::SnapshotError;
 use super::{EXPANSION_MAX, FRAME_BYTES};
 
 /// Comes before each frame.
-pub(super) const FRAME_MARK: u8 = 1;
+pub(crate) const FRAME_MARK: u8 = 1;
 /// Comes after the last frame.
-pub(super) const END_MARK: u8 = 0;
+pub(crate) const END_MARK: u8 = 0;
 /// zstd's bound for an incompressible frame, rounded up.
 const COMPRESSED_BYTES_MAX: usize = FRAME_BYTES + FRAME_BYTES / 128 + 1_024;
 /// The fastest of zstd's normal levels: hashes do not compress, and a snapshot is written beside the ledger's work.
@@ -25,18 +25,18 @@ fn padding_bytes(plain: usize, compressed: usize) -> usize {
 }
 
 /// Hashes and counts what is written.
-pub(super) struct HashedSink<W> {
+pub(crate) struct HashedSink<W> {
     inner: W,
     sha: Sha256,
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl<W: Write> HashedSink<W> {
-    pub(super) fn new(inner: W) -> Self {
+    pub(crate) fn new(inner: W) -> Self {
         Self { inner, sha: Sha256::new(), bytes: 0 }
     }
 
-    pub(super) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.inner.write_all(bytes)?;
         self.sha.update(bytes);
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
@@ -44,7 +44,7 @@ impl<W: Write> HashedSink<W> {
     }
 
     /// Writes the hash of all that was put, and flushes.
-    pub(super) fn finish(mut self) -> io::Result<(u64, [u8; 32])> {
+    pub(crate) fn finish(mut self) -> io::Result<(u64, [u8; 32])> {
         let hash: [u8; 32] = self.sha.finalize().into();
         self.inner.write_all(&hash)?;
         self.inner.flush()?;
@@ -53,20 +53,20 @@ impl<W: Write> HashedSink<W> {
 }
 
 /// Cuts what is put into frames.
-pub(super) struct FrameWriter<W> {
-    pub(super) sink: HashedSink<W>,
+pub(crate) struct FrameWriter<W> {
+    pub(crate) sink: HashedSink<W>,
     compressor: zstd::bulk::Compressor<'static>,
     plain: Vec<u8>,
 }
 
 impl<W: Write> FrameWriter<W> {
-    pub(super) fn new(sink: HashedSink<W>) -> io::Result<Self> {
+    pub(crate) fn new(sink: HashedSink<W>) -> io::Result<Self> {
         let compressor = zstd::bulk::Compressor::new(LEVEL)?;
         Ok(Self { sink, compressor, plain: Vec::with_capacity(FRAME_BYTES) })
     }
 
     /// Adds bytes; returns how many frames were written.
-    pub(super) fn put(&mut self, mut bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn put(&mut self, mut bytes: &[u8]) -> io::Result<usize> {
         let mut frames = 0;
         while !bytes.is_empty() {
             let room = FRAME_BYTES.saturating_sub(self.plain.len()).min(bytes.len());
@@ -82,7 +82,7 @@ impl<W: Write> FrameWriter<W> {
     }
 
     /// Writes what is left and the end mark; the sink is where the trailer goes.
-    pub(super) fn finish(mut self) -> io::Result<HashedSink<W>> {
+    pub(crate) fn finish(mut self) -> io::Result<HashedSink<W>> {
         if !self.plain.is_empty() {
             self.write_frame()?;
         }
@@ -103,35 +103,35 @@ impl<W: Write> FrameWriter<W> {
 }
 
 /// A length as the file has it.
-pub(super) fn length(bytes: usize) -> io::Result<[u8; 4]> {
+pub(crate) fn length(bytes: usize) -> io::Result<[u8; 4]> {
     u32::try_from(bytes).map(u32::to_be_bytes).map_err(io::Error::other)
 }
 
 /// Hashes and counts what is read.
-pub(super) struct HashedInput<R> {
+pub(crate) struct HashedInput<R> {
     inner: R,
     sha: Sha256,
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl<R: Read> HashedInput<R> {
-    pub(super) fn new(inner: R) -> Self {
+    pub(crate) fn new(inner: R) -> Self {
         Self { inner, sha: Sha256::new(), bytes: 0 }
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], SnapshotError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], SnapshotError> {
         let mut bytes = [0; N];
         self.fill(&mut bytes)?;
         self.sha.update(bytes);
         Ok(bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, SnapshotError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, SnapshotError> {
         Ok(u32::from_be_bytes(self.array()?))
     }
 
     /// Replaces the content of `into` by `length` bytes; the caller has checked the length.
-    pub(super) fn take(&mut self, length: usize, into: &mut Vec<u8>) -> Result<(), SnapshotError> {
+    pub(crate) fn take(&mut self, length: usize, into: &mut Vec<u8>) -> Result<(), SnapshotError> {
         into.clear();
         into.resize(length, 0);
         self.fill(into)?;
@@ -140,7 +140,7 @@ impl<R: Read> HashedInput<R> {
     }
 
     /// Compares the hash of all that was read with the one that follows, after which nothing may come.
-    pub(super) fn finish(mut self) -> Result<(u64, [u8; 32]), SnapshotError> {
+    pub(crate) fn finish(mut self) -> Result<(u64, [u8; 32]), SnapshotError> {
         let computed: [u8; 32] = std::mem::take(&mut self.sha).finalize().into();
         let mut stored = [0; 32];
         self.fill(&mut stored)?;
@@ -155,7 +155,7 @@ impl<R: Read> HashedInput<R> {
         }
     }
 
-    pub(super) fn damaged(&self, what: impl Into<String>) -> SnapshotError {
+    pub(crate) fn damaged(&self, what: impl Into<String>) -> SnapshotError {
         SnapshotError::Damaged { at_byte: self.bytes, what: what.into() }
     }
 
@@ -176,27 +176,27 @@ impl<R: Read> HashedInput<R> {
 }
 
 /// Joins frames to the stream of rows.
-pub(super) struct FrameReader<R> {
-    pub(super) input: HashedInput<R>,
+pub(crate) struct FrameReader<R> {
+    pub(crate) input: HashedInput<R>,
     decompressor: zstd::bulk::Decompressor<'static>,
     compressed: Vec<u8>,
     plain: Vec<u8>,
     /// Bytes of `plain` that were handed out.
     taken: usize,
-    pub(super) plain_bytes: u64,
-    pub(super) frames: u64,
+    pub(crate) plain_bytes: u64,
+    pub(crate) frames: u64,
     ended: bool,
 }
 
 impl<R: Read> FrameReader<R> {
-    pub(super) fn new(input: HashedInput<R>) -> Result<Self, SnapshotError> {
+    pub(crate) fn new(input: HashedInput<R>) -> Result<Self, SnapshotError> {
         let decompressor = zstd::bulk::Decompressor::new().map_err(SnapshotError::Io)?;
         let (compressed, plain) = (Vec::new(), Vec::with_capacity(FRAME_BYTES));
         Ok(Self { input, decompressor, compressed, plain, taken: 0, plain_bytes: 0, frames: 0, ended: false })
     }
 
     /// Whether another byte of rows follows.
-    pub(super) fn has_more(&mut self) -> Result<bool, SnapshotError> {
+    pub(crate) fn has_more(&mut self) -> Result<bool, SnapshotError> {
         if self.taken < self.plain.len() {
             return Ok(true);
         }
@@ -206,14 +206,14 @@ impl<R: Read> FrameReader<R> {
         Ok(!self.ended)
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], SnapshotError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], SnapshotError> {
         let mut bytes = Vec::with_capacity(N);
         self.take(N, &mut bytes)?;
         <[u8; N]>::try_from(bytes).map_err(|_| self.input.damaged("a row is cut off"))
     }
 
     /// Appends `length` bytes to `into`, whose memory grows no faster than bytes are there.
-    pub(super) fn take(&mut self, mut length: usize, into: &mut Vec<u8>) -> Result<(), SnapshotError> {
+    pub(crate) fn take(&mut self, mut length: usize, into: &mut Vec<u8>) -> Result<(), SnapshotError> {
         while length > 0 {
             if !self.has_more()? {
                 return Err(self.input.damaged("a row is cut off"));
@@ -260,7 +260,7 @@ impl<R: Read> FrameReader<R> {
     }
 }
 
-pub(super) fn bounded(what: &'static str, given: usize, max: usize) -> Result<(), SnapshotError> {
+pub(crate) fn bounded(what: &'static str, given: usize, max: usize) -> Result<(), SnapshotError> {
     if given <= max {
         Ok(())
     } else {

@@ -7,6 +7,7 @@ use ledger_verify::header::BlockHeader;
 use ledger_verify::state::{LeafValue, StateKey};
 
 use crate::ledger_state::{ListRows, with_lists};
+use crate::list_sets::ListSets;
 use crate::rows;
 use crate::state_tree::StateTree;
 
@@ -35,8 +36,9 @@ impl LeafCollector {
         Some(())
     }
 
-    /// The tree over all of them, as the newest header's version has it.
-    pub(super) fn tree(self, tip: &BlockHeader) -> StateTree {
-        StateTree::from_leaves(with_lists(self.leaves, &self.lists.finish(), tip))
+    /// The tree over all of them, as the newest header's version has it, and the lists of the resources.
+    pub(super) fn finish(self, tip: &BlockHeader) -> (StateTree, ListSets) {
+        let lists = self.lists.finish();
+        (StateTree::from_leaves(with_lists(self.leaves, &lists, tip)), lists)
     }
 }

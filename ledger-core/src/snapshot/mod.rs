@@ -11,10 +11,10 @@
 
 mod content;
 mod error;
-mod frame;
+pub(crate) mod frame;
 mod leaves;
 mod outline;
-mod read;
+pub(crate) mod read;
 mod vault_content;
 mod verify;
 mod write;
@@ -25,7 +25,9 @@ use serde::{Deserialize, Serialize};
 pub use error::{SnapshotError, WriteError};
 pub use outline::{ledger_id, outline};
 pub use read::{Summary, summarise};
+pub(crate) use vault_content::KeptVault;
 pub use verify::{Verified, VerifiedVault, restore, verify};
+pub(crate) use verify::{signer, verify_keeping};
 pub use write::{Written, write};
 
 use crate::names::{LedgerId, NamespaceName, VaultId, VaultName};

@@ -18,27 +18,27 @@ const TAIL_BYTES: u64 = 4 + 32;
 
 /// A row of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Row {
+pub(crate) struct Row {
     pub table: Table,
     pub key: Vec<u8>,
     pub value: Bytes,
 }
 
 /// A snapshot whose header is read.
-pub(super) struct Reader<R> {
+pub(crate) struct Reader<R> {
     pub header: Header,
     pub frames: FrameReader<R>,
 }
 
 impl<R: Read> Reader<R> {
-    pub(super) fn open(input: R) -> Result<Self, SnapshotError> {
+    pub(crate) fn open(input: R) -> Result<Self, SnapshotError> {
         let mut input = HashedInput::new(input);
         let header = header(&mut input)?;
         Ok(Self { header, frames: FrameReader::new(input)? })
     }
 
     /// The next row; `None` after the last.
-    pub(super) fn next_row(&mut self) -> Result<Option<Row>, SnapshotError> {
+    pub(crate) fn next_row(&mut self) -> Result<Option<Row>, SnapshotError> {
         if !self.frames.has_more()? {
             return Ok(None);
         }
@@ -56,7 +56,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads the trailer and compares the hash; also how many bytes the file has, and its hash.
-    pub(super) fn finish(self) -> Result<(Trailer, u64, [u8; 32]), SnapshotError> {
+    pub(crate) fn finish(self) -> Result<(Trailer, u64, [u8; 32]), SnapshotError> {
         let mut input = self.frames.input;
         let length = input.u32()? as usize;
         bounded("the trailer", length, TRAILER_BYTES_MAX)?;

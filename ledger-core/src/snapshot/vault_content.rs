@@ -1,6 +1,6 @@
 //! One vault of a snapshot, rebuilt from its rows and held to its headers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bytes::Bytes;
 use ledger_verify::hash::sha256;
@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::VaultEntry;
 use super::leaves::LeafCollector;
+use crate::list_sets::ListSets;
 use crate::log_tree::LogTree;
 use crate::relationship::Relationship;
 use crate::rows;
@@ -17,6 +18,16 @@ use crate::state_tree::StateTree;
 
 /// What does not fit.
 type Fault = String;
+
+/// What is kept of a vault for whoever goes on from a snapshot.
+pub(crate) struct KeptVault {
+    pub tip: BlockHeader,
+    pub tree: StateTree,
+    pub lists: ListSets,
+    pub log: LogTree,
+    /// Roots that the log had at the sizes that were asked for.
+    pub roots: BTreeMap<u64, Hash>,
+}
 
 /// What is rebuilt of a vault while its rows pass, in the order of the tables.
 pub(super) struct VaultContent {
@@ -37,10 +48,14 @@ pub(super) struct VaultContent {
     pub first_body: Option<u64>,
     /// By level: running hash over the tiles that the headers make, and over those that stand there.
     tiles: BTreeMap<u8, (Sha256, Sha256)>,
+    /// Sizes of the log whose root is asked for; `None` = nothing is kept of the vault.
+    asked: Option<BTreeSet<u64>>,
+    lists: ListSets,
+    roots: BTreeMap<u64, Hash>,
 }
 
 impl VaultContent {
-    pub(super) fn new(entry: &VaultEntry) -> Result<Self, Fault> {
+    pub(super) fn new(entry: &VaultEntry, asked: Option<BTreeSet<u64>>) -> Result<Self, Fault> {
         let tip = BlockHeader::decode(&entry.header)
             .map_err(|error| format!("its newest header does not decode: {error}"))?;
         if tip.vault_id != entry.id.0 {
@@ -60,6 +75,9 @@ impl VaultContent {
             bodyless: None,
             first_body: None,
             tiles: BTreeMap::new(),
+            asked,
+            lists: ListSets::new(),
+            roots: BTreeMap::new(),
         })
     }
 
@@ -81,7 +99,11 @@ impl VaultContent {
 
     /// All entities and relationships have passed: they have the state root of the newest header.
     pub(super) fn finish_state(&mut self) -> Result<(), Fault> {
-        self.tree = std::mem::take(&mut self.leaves).tree(&self.tip);
+        let (tree, lists) = std::mem::take(&mut self.leaves).finish(&self.tip);
+        self.tree = tree;
+        if self.asked.is_some() {
+            self.lists = lists;
+        }
         if self.tree.root() == self.tip.state_root {
             Ok(())
         } else {
@@ -142,6 +164,9 @@ impl VaultContent {
             let (made, _) = self.tiles.entry(tile.level).or_default();
             made.update(tile.number.to_be_bytes());
             made.update(tile.hashes.concat());
+        }
+        if self.asked.as_ref().is_some_and(|sizes| sizes.contains(&self.log.size())) {
+            self.roots.insert(self.log.size(), self.log.root());
         }
         self.bodyless = (header.tx_count > 0).then_some(height);
         self.previous = header;
@@ -205,5 +230,10 @@ impl VaultContent {
             return Err("its index by subject lacks relationships".to_owned());
         }
         if self.expiring.is_empty() { Ok(()) } else { Err("it lacks expiry rows".to_owned()) }
+    }
+
+    /// What was built, once it is finished.
+    pub(super) fn keep(self) -> KeptVault {
+        KeptVault { tip: self.tip, tree: self.tree, lists: self.lists, log: self.log, roots: self.roots }
     }
 }

@@ -10,8 +10,9 @@ use ledger_verify::note::{SignedCheckpoint, VerifierKey};
 use super::content::{Counts, vault_of};
 use super::error::SnapshotError;
 use super::read::{Reader, Row};
-use super::vault_content::VaultContent;
+use super::vault_content::{KeptVault, VaultContent};
 use super::{Header, Progress, Trailer, VaultEntry};
+use crate::access_token::AccessToken;
 use crate::codec;
 use crate::ledger_state::KEYS_MAX;
 use crate::names::{LedgerId, NamespaceName, VaultId};
@@ -69,7 +70,18 @@ pub fn verify<R: Read>(
     keys: &[VerifierKey],
     watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Verified, SnapshotError> {
-    read_all(input, keys, &mut |_, _| Ok(()), watch)
+    read_all(input, keys, &mut |_, _| Ok(()), None, watch).map(|(verified, _)| verified)
+}
+
+/// As [`verify`], and hands over what was built of every vault that was not fenced, with the roots that its log had at the
+/// `sizes` asked for.
+pub(crate) fn verify_keeping<R: Read>(
+    input: R,
+    keys: &[VerifierKey],
+    sizes: &BTreeMap<VaultId, BTreeSet<u64>>,
+    watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<(Verified, Vec<(VaultEntry, KeptVault)>), SnapshotError> {
+    read_all(input, keys, &mut |_, _| Ok(()), Some(sizes), watch)
 }
 
 /// As [`verify`], and hands every row to `store` with the header before it, ordered by table and key. Rows are handed over before all is known
@@ -91,19 +103,22 @@ pub fn restore<R: Read>(
             store(header, RowChange { table: row.table, key: row.key, value: Some(row.value) })
                 .map_err(SnapshotError::Sink)
         },
+        None,
         watch,
     )
+    .map(|(verified, _)| verified)
 }
 
 fn read_all<R: Read>(
     input: R,
     keys: &[VerifierKey],
     store: &mut dyn FnMut(&Header, Row) -> Result<(), SnapshotError>,
+    sizes: Option<&BTreeMap<VaultId, BTreeSet<u64>>>,
     watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
-) -> Result<Verified, SnapshotError> {
+) -> Result<(Verified, Vec<(VaultEntry, KeptVault)>), SnapshotError> {
     let mut reader = Reader::open(input)?;
     let signers = signers(&reader.header, keys)?;
-    let mut content = Content::new(&reader.header)?;
+    let mut content = Content::new(&reader.header, sizes)?;
     let mut frames = 0;
     while let Some(row) = reader.next_row()? {
         content.row(&row)?;
@@ -122,7 +137,11 @@ fn read_all<R: Read>(
         return Err(SnapshotError::inconsistent("its trailer does not count what it holds"));
     }
     let vaults = content.finish(&header, signers)?;
-    Ok(Verified { header, trailer, file_bytes, sha256, vaults })
+    let kept = match sizes {
+        Some(_) => content.keep(),
+        None => Vec::new(),
+    };
+    Ok((Verified { header, trailer, file_bytes, sha256, vaults }, kept))
 }
 
 /// By vault: the key that signed its checkpoint, when keys were given. Checkpoints that contradict the header are
@@ -131,7 +150,7 @@ fn signers(header: &Header, keys: &[VerifierKey]) -> Result<Vec<Option<VerifierK
     header.vaults.iter().map(|entry| signer(header.ledger_id, entry, keys)).collect()
 }
 
-fn signer(
+pub(crate) fn signer(
     ledger: LedgerId,
     entry: &VaultEntry,
     keys: &[VerifierKey],
@@ -176,11 +195,12 @@ struct Content {
 }
 
 impl Content {
-    fn new(header: &Header) -> Result<Self, SnapshotError> {
+    fn new(header: &Header, sizes: Option<&BTreeMap<VaultId, BTreeSet<u64>>>) -> Result<Self, SnapshotError> {
         let mut vaults = BTreeMap::new();
         for entry in &header.vaults {
             let refused = |what| SnapshotError::Vault { vault: entry.label(), what };
-            let content = VaultContent::new(entry).map_err(refused)?;
+            let asked = sizes.map(|sizes| sizes.get(&entry.id).cloned().unwrap_or_default());
+            let content = VaultContent::new(entry, asked).map_err(refused)?;
             if content.tip.ledger_id != header.ledger_id.0 {
                 return Err(refused("its newest header is of another ledger".to_owned()));
             }
@@ -236,6 +256,13 @@ impl Content {
     }
 
     fn ledger_row(&mut self, row: &Row) -> Result<(), SnapshotError> {
+        if row.key.starts_with(rows::TOKEN_PREFIX) {
+            let token: AccessToken = decode("a token row", &row.value)?;
+            return match rows::token_key(token.id) == row.key {
+                true => Ok(()),
+                false => Err(SnapshotError::inconsistent("a token row has the key of another token")),
+            };
+        }
         if row.key != rows::LEDGER_KEY {
             // What entries of the log have decided for the ledger as a whole; no header commits to it.
             return Ok(());
@@ -320,8 +347,13 @@ impl Content {
         Ok(())
     }
 
+    fn keep(self) -> Vec<(VaultEntry, KeptVault)> {
+        let whole = self.vaults.into_values().filter(|(entry, _)| !entry.fenced);
+        whole.map(|(entry, content)| (entry, content.keep())).collect()
+    }
+
     fn finish(
-        mut self,
+        &mut self,
         header: &Header,
         signers: Vec<Option<VerifierKey>>,
     ) -> Result<Vec<VerifiedVault>, SnapshotError> {

@@ -11,8 +11,12 @@ use ledger_proto::v1::admin_service_server::AdminService;
 use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
+use crate::backup_stream::{self, BackupPieces};
+use crate::cluster_calls::NodeFinder;
 use crate::errors;
-use crate::tokens::{TokenError, TokenRegistry};
+use crate::tokens::TokenRegistry;
+use crate::watch_stream::Closing;
+use crate::wire::cluster as cluster_wire;
 use crate::wire::paging::{DirectoryQuery, page_size, page_token};
 use crate::wire::snapshot::snapshot_answer;
 use crate::wire::{AtField, FieldFault, address, history, maintenance, read, token};
@@ -26,36 +30,48 @@ const SNAPSHOTS_LISTED_MAX: usize = 1_000;
 /// Administers a ledger.
 #[derive(Debug, Clone)]
 pub struct LedgerAdminService {
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
     tokens: Arc<TokenRegistry>,
     gate: WriteGate,
+    pub(crate) finder: Option<Arc<dyn NodeFinder>>,
+    closing: Closing,
 }
 
 impl LedgerAdminService {
     /// A service over an open ledger and its tokens that changes them while the gate is open. Tokens are revoked
     /// also when it is closed: that needs no room, and may not wait.
     pub fn new(ledger: Ledger, tokens: Arc<TokenRegistry>, gate: WriteGate) -> Self {
-        Self { ledger, tokens, gate }
+        Self { ledger, tokens, gate, finder: None, closing: Closing::default() }
+    }
+
+    /// The same that can ask a node at its peer address who it is.
+    #[must_use]
+    pub fn finding_nodes_with(self, finder: Option<Arc<dyn NodeFinder>>) -> Self {
+        Self { finder, ..self }
+    }
+
+    /// The same, whose streams end when the server drains.
+    pub(crate) fn closing_with(self, closing: Closing) -> Self {
+        Self { closing, ..self }
     }
 
     fn vault_answer(&self, vault: VaultInfo) -> v1::Vault {
         let origin = self.ledger.origin(vault.id);
         read::vault_answer(vault, origin)
     }
-
-    /// Changes the tokens on a thread that may wait for the disk.
-    async fn change_tokens<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&TokenRegistry) -> Result<T, TokenError> + Send + 'static,
-    ) -> Result<T, Status> {
-        let tokens = Arc::clone(&self.tokens);
-        let changed = tokio::task::spawn_blocking(move || change(&tokens)).await;
-        changed.map_err(|panicked| errors::internal(&panicked))?.map_err(|error| errors::token_error(&error))
-    }
 }
 
 #[tonic::async_trait]
 impl AdminService for LedgerAdminService {
+    type StreamBackupStream = BackupPieces;
+
+    async fn stream_backup(
+        &self,
+        request: Request<v1::StreamBackupRequest>,
+    ) -> Result<Response<BackupPieces>, Status> {
+        backup_stream::begin(&self.ledger, request.into_inner(), self.closing.clone()).await
+    }
+
     async fn create_namespace(
         &self,
         request: Request<v1::CreateNamespaceRequest>,
@@ -172,6 +188,9 @@ impl AdminService for LedgerAdminService {
         _request: Request<v1::GetNodeInfoRequest>,
     ) -> Result<Response<v1::NodeInfo>, Status> {
         let node = self.ledger.node_info();
+        let cluster = self.cluster().status();
+        let own = cluster.members.iter().find(|member| member.node_id == node.node_id);
+        let own_name = own.and_then(|member| Some(member.record.as_ref()?.identity.name.as_str()));
         Ok(Response::new(v1::NodeInfo {
             node_id: node.node_id,
             ledger_id: self.ledger.ledger_id().0.to_vec().into(),
@@ -185,6 +204,11 @@ impl AdminService for LedgerAdminService {
             namespace_count: node.namespace_count,
             vault_count: node.vault_count,
             fenced_vault_count: node.fenced_vault_count,
+            node_name: own_name.unwrap_or_default().to_owned(),
+            cluster_id: cluster.cluster_id.map(|id| id.0.to_vec()).unwrap_or_default().into(),
+            pid: std::process::id(),
+            leader_id: cluster.leader.unwrap_or(0),
+            leader_url: cluster_wire::leader_url(&cluster).unwrap_or_default().to_owned(),
         }))
     }
 
@@ -194,7 +218,7 @@ impl AdminService for LedgerAdminService {
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let new = token::new_token(request.get_ref(), unix_ms())?;
         self.gate.admit()?;
-        let (created, text) = self.change_tokens(move |tokens| tokens.create(&new)).await?;
+        let (created, text) = self.tokens.create(&new).await.map_err(errors::token_error)?;
         let token = Some(token::token_answer(&created));
         Ok(Response::new(v1::CreateTokenResponse { token, secret: text.expose().to_owned() }))
     }
@@ -212,7 +236,7 @@ impl AdminService for LedgerAdminService {
         request: Request<v1::RevokeTokenRequest>,
     ) -> Result<Response<v1::Token>, Status> {
         let id = token::token_id(&request.get_ref().id)?;
-        let revoked = self.change_tokens(move |tokens| tokens.revoke(id)).await?;
+        let revoked = self.tokens.revoke(id).await.map_err(errors::token_error)?;
         Ok(Response::new(token::token_answer(&revoked)))
     }
 
@@ -281,6 +305,41 @@ impl AdminService for LedgerAdminService {
         self.gate.admit()?;
         let recovered = self.ledger.recover_vault(&vault).await.map_err(errors::maintenance_failed)?;
         Ok(Response::new(maintenance::recovered_answer(recovered)))
+    }
+
+    async fn join_cluster(
+        &self,
+        request: Request<v1::JoinClusterRequest>,
+    ) -> Result<Response<v1::MembershipChange>, Status> {
+        self.join(request.into_inner()).await
+    }
+
+    async fn leave_cluster(
+        &self,
+        _request: Request<v1::LeaveClusterRequest>,
+    ) -> Result<Response<v1::MembershipChange>, Status> {
+        self.remove(self.ledger.node_info().node_id).await
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::MembershipChange>, Status> {
+        self.remove(cluster_wire::node_id(request.get_ref().node_id, "node_id")?).await
+    }
+
+    async fn get_cluster_info(
+        &self,
+        _request: Request<v1::GetClusterInfoRequest>,
+    ) -> Result<Response<v1::ClusterInfo>, Status> {
+        Ok(Response::new(cluster_wire::info_answer(self.cluster().status())))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<v1::TransferLeadershipRequest>,
+    ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        self.transfer(request.get_ref()).await
     }
 
     async fn force_gc(

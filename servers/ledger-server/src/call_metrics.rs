@@ -31,7 +31,7 @@ pub struct CallMetricsLayer {
     other: Arc<Method>,
 }
 
-struct Method {
+pub(crate) struct Method {
     name: &'static str,
     succeeded: Counter,
     latency: Histogram,
@@ -43,7 +43,7 @@ impl Method {
         Self { name, succeeded, latency: metrics::histogram!(LATENCY, "method" => name) }
     }
 
-    fn answered(&self, code: Code, started: Instant) {
+    pub(crate) fn answered(&self, code: Code, started: Instant) {
         self.latency.record(started.elapsed().as_secs_f64());
         match code {
             Code::Ok => self.succeeded.increment(1),
@@ -64,7 +64,7 @@ impl CallMetricsLayer {
         Self { methods: Arc::new(methods), other: Arc::new(Method::of(OTHER)) }
     }
 
-    fn method(&self, path: &str) -> Arc<Method> {
+    pub(crate) fn method(&self, path: &str) -> Arc<Method> {
         Arc::clone(self.methods.get(path).unwrap_or(&self.other))
     }
 }

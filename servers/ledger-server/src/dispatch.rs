@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use ledger_proto::v1::admin_service_server::AdminServiceServer;
+use ledger_proto::v1::call_service_server::CallServiceServer;
 use ledger_proto::v1::read_service_server::ReadServiceServer;
 use ledger_proto::v1::write_service_server::WriteServiceServer;
 use tonic::body::Body;
@@ -16,11 +17,13 @@ use tonic::service::Routes;
 use tower::Service;
 
 use crate::admin_service::LedgerAdminService;
+use crate::call_stream::LedgerCallService;
 use crate::read_service::LedgerReadService;
 use crate::write_service::LedgerWriteService;
 
 pub(crate) type Reads = ReadServiceServer<LedgerReadService>;
 pub(crate) type Writes = WriteServiceServer<LedgerWriteService>;
+pub(crate) type Calls = CallServiceServer<LedgerCallService>;
 pub(crate) type Administration = AdminServiceServer<LedgerAdminService>;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -31,13 +34,20 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 pub struct Dispatch {
     reads: Reads,
     writes: Writes,
+    calls: Calls,
     administration: Administration,
     others: Routes,
 }
 
 impl Dispatch {
-    pub(crate) fn new(reads: Reads, writes: Writes, administration: Administration, others: Routes) -> Self {
-        Self { reads, writes, administration, others: others.prepare() }
+    pub(crate) fn new(
+        reads: Reads,
+        writes: Writes,
+        calls: Calls,
+        administration: Administration,
+        others: Routes,
+    ) -> Self {
+        Self { reads, writes, calls, administration, others: others.prepare() }
     }
 }
 
@@ -59,6 +69,7 @@ where
         match service_name(request.uri().path()) {
             <Reads as NamedService>::NAME => self.reads.call(request),
             <Writes as NamedService>::NAME => self.writes.call(request),
+            <Calls as NamedService>::NAME => self.calls.call(request),
             <Administration as NamedService>::NAME => self.administration.call(request),
             _ => Box::pin(self.others.call(request)),
         }

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ledger_core::backup::BackupError;
 use ledger_core::command::{AdminRefusal, ConditionFailure, WriteRefusal};
 use ledger_core::ledger_state::RecoveryRefusal;
 use ledger_core::names::{NamespaceName, VaultRef};
 use ledger_core::page_token::PageTokenError;
-use ledger_node::{AdminError, MaintenanceError, ReadFailure, SnapshotFailure, WriteError};
+use ledger_node::backup::BackupFailure;
+use ledger_node::{AdminError, MaintenanceError, MembershipError, ReadFailure, SnapshotFailure, WriteError};
 use ledger_proto::ERROR_DOMAIN;
 use ledger_verify::Hash;
 use tonic::{Code, Status};
@@ -212,6 +214,13 @@ fn admin_refused(refusal: &AdminRefusal) -> Status {
         AdminRefusal::TooManyNamespaces => {
             (Code::ResourceExhausted, Reason::TooManyNamespaces, Metadata::none())
         }
+        AdminRefusal::TokenNotFound(id) => {
+            (Code::NotFound, Reason::TokenNotFound, Metadata::none().with("token_id", id))
+        }
+        AdminRefusal::LastAdminToken(id) => {
+            (Code::FailedPrecondition, Reason::LastAdminToken, Metadata::none().with("token_id", id))
+        }
+        AdminRefusal::TooManyTokens => (Code::ResourceExhausted, Reason::TooManyTokens, Metadata::none()),
         // The node mints ids at random: meeting a used one is its defect, not the caller's.
         other => return internal(other),
     };
@@ -249,18 +258,11 @@ pub(crate) fn draining() -> Status {
 }
 
 /// A token that was not made or not revoked.
-pub(crate) fn token_error(error: &TokenError) -> Status {
-    let (code, reason, metadata) = match error {
-        TokenError::NotFound(id) => {
-            (Code::NotFound, Reason::TokenNotFound, Metadata::none().with("token_id", id))
-        }
-        TokenError::LastAdmin(id) => {
-            (Code::FailedPrecondition, Reason::LastAdminToken, Metadata::none().with("token_id", id))
-        }
-        TokenError::TooMany => (Code::ResourceExhausted, Reason::TooManyTokens, Metadata::none()),
-        TokenError::File(_) => return internal(error),
-    };
-    status(code, reason, error.to_string(), metadata)
+pub(crate) fn token_error(error: TokenError) -> Status {
+    match error {
+        TokenError::Ledger(failure) => admin_failed(failure),
+        TokenError::File(_) => internal(&error),
+    }
 }
 
 /// The disk has no room for more.
@@ -291,6 +293,58 @@ fn overloaded(retry_after: Duration) -> Status {
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
+/// Nobody leads, or the leader did not take it: nothing was done.
+pub(crate) fn no_leader(error: &dyn Display, leader: Option<u64>) -> Status {
+    match leader {
+        None => status(Code::Unavailable, Reason::NoLeader, error.to_string(), Metadata::none()),
+        Some(id) => {
+            let metadata = Metadata::none().with("leader_id", id);
+            status(Code::Unavailable, Reason::NotLeader, error.to_string(), metadata)
+        }
+    }
+}
+
+/// The members were not changed, or the lead was not handed over.
+pub(crate) fn membership_failed(failure: &MembershipError) -> Status {
+    let none = Metadata::none;
+    let (code, reason, metadata) = match failure {
+        MembershipError::Alone => (Code::FailedPrecondition, Reason::NotInCluster, none()),
+        MembershipError::NoLeader { leader } => return no_leader(failure, *leader),
+        MembershipError::NotMember { node_id } => {
+            (Code::NotFound, Reason::UnknownNode, none().with("node_id", node_id))
+        }
+        MembershipError::NotVoter { node_id } => {
+            (Code::FailedPrecondition, Reason::NodeNotVoter, none().with("node_id", node_id))
+        }
+        MembershipError::Record { .. } => (Code::InvalidArgument, Reason::InvalidArgument, none()),
+        MembershipError::NameTaken { node_id, .. } => {
+            (Code::AlreadyExists, Reason::NodeNameTaken, none().with("node_id", node_id))
+        }
+        MembershipError::OtherIncarnation { node_id } => {
+            (Code::FailedPrecondition, Reason::OtherIncarnation, none().with("node_id", node_id))
+        }
+        MembershipError::LastVoter { .. } => (Code::FailedPrecondition, Reason::WouldLoseQuorum, none()),
+        MembershipError::QuorumLost { alive, voters } => {
+            let metadata = none().with("alive", alive).with("voters", voters);
+            (Code::FailedPrecondition, Reason::WouldLoseQuorum, metadata)
+        }
+        MembershipError::NoSuccessor => (Code::FailedPrecondition, Reason::NoSuccessor, none()),
+        MembershipError::TooManyMembers { max } => {
+            (Code::ResourceExhausted, Reason::TooManyNodes, none().with("limit", max))
+        }
+        // Whatever else it is: the change may or may not have happened.
+        other => return unavailable(other),
+    };
+    status(code, reason, failure.to_string(), metadata)
+}
+
+/// Nobody could be asked at a node's address who it is.
+pub(crate) fn node_unreachable(peer_address: &str, why: &dyn Display) -> Status {
+    let message = format!("cannot find out who the node at {peer_address} is: {why}");
+    let metadata = Metadata::none().with("peer_address", peer_address);
+    status(Code::FailedPrecondition, Reason::NodeUnreachable, message, metadata)
+}
+
 /// The node cannot answer now, but another try may succeed.
 fn unavailable(error: &dyn std::error::Error) -> Status {
     status(Code::Unavailable, Reason::Unavailable, error.to_string(), Metadata::none())
@@ -309,6 +363,7 @@ pub(crate) fn write_failed(failure: WriteError) -> Status {
             status(Code::PermissionDenied, Reason::PermissionDenied, failure.to_string(), Metadata::none())
         }
         WriteError::Overloaded { retry_after } => overloaded(retry_after),
+        WriteError::NoLeader { leader, .. } => no_leader(&failure, leader),
         WriteError::Unavailable { .. } => unavailable(&failure),
         WriteError::Stopped => stopping(&failure),
         other => internal(&other),
@@ -320,6 +375,7 @@ pub(crate) fn admin_failed(failure: AdminError) -> Status {
     match failure {
         AdminError::Refused(refusal) => admin_refused(&refusal),
         AdminError::Overloaded { retry_after } => overloaded(retry_after),
+        AdminError::NoLeader { leader, .. } => no_leader(&failure, leader),
         AdminError::Unavailable { .. } => unavailable(&failure),
         AdminError::Stopped => stopping(&failure),
         other => internal(&other),
@@ -335,6 +391,36 @@ pub(crate) fn snapshot_failed(failure: SnapshotFailure) -> Status {
         SnapshotFailure::HeldBack => disk_full(),
         SnapshotFailure::Unsettled => unavailable(&failure),
         SnapshotFailure::Stopped => stopping(&failure),
+        other => internal(&other),
+    }
+}
+
+/// A part of a backup that was not made.
+pub(crate) fn backup_failed(failure: BackupFailure) -> Status {
+    let message = failure.to_string();
+    match failure {
+        BackupFailure::Snapshot(failure) => snapshot_failed(failure),
+        BackupFailure::NoSnapshot { index } => {
+            let metadata = Metadata::none().with("index", index);
+            status(Code::NotFound, Reason::SnapshotNotFound, message, metadata)
+        }
+        BackupFailure::InProgress => {
+            status(Code::Aborted, Reason::BackupInProgress, message, Metadata::none())
+        }
+        BackupFailure::Stopped | BackupFailure::Stalled { .. } => {
+            status(Code::Unavailable, Reason::Stopping, message, Metadata::none())
+        }
+        BackupFailure::Backup(BackupError::NeedsBase { .. }) => {
+            status(Code::FailedPrecondition, Reason::BackupNeedsBase, message, Metadata::none())
+        }
+        BackupFailure::Backup(BackupError::Behind { after, applied }) => {
+            let metadata = Metadata::none().with("after", after).with("applied", applied);
+            status(Code::FailedPrecondition, Reason::BackupAhead, message, metadata)
+        }
+        BackupFailure::Backup(BackupError::Fenced { vault }) => {
+            let metadata = Metadata::none().with("vault", vault);
+            status(Code::Unavailable, Reason::VaultDiverged, message, metadata)
+        }
         other => internal(&other),
     }
 }
@@ -367,6 +453,7 @@ pub(crate) fn read_failed(failure: ReadFailure) -> Status {
         }
         ReadFailure::PageToken(error) => page_token(&error),
         ReadFailure::Overloaded { retry_after } => overloaded(retry_after),
+        ReadFailure::NoLeader { leader, .. } => no_leader(&failure, leader),
         ReadFailure::Unavailable { .. } => unavailable(&failure),
         ReadFailure::Stopped => stopping(&failure),
         other => internal(&other),

@@ -10,8 +10,9 @@ use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
 use crate::errors;
-use crate::read_service::{LedgerReadService, position};
+use crate::read_service::LedgerReadService;
 use crate::wire::paging::page_size;
+use crate::wire::read::position;
 use crate::wire::{ANSWER_CONTENT_BYTES_MAX, BadField, address, history, read};
 
 impl LedgerReadService {

@@ -9,9 +9,11 @@
 //! use storage_adapters::redb::RedbOptions;
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! let directory = DataDirectory::ephemeral()?;
-//! let tokens = Arc::new(TokenRegistry::open(directory.path(), 0)?);
-//! let stores = EmbeddedStores::open(directory.path(), RedbOptions::default())?;
+//! let path = directory.path().to_owned();
+//! let stores = EmbeddedStores::open(&path, RedbOptions::default())?;
 //! let ledger = Ledger::open(directory, Stores { log: stores.log, state: stores.state }, Options::default()).await?;
+//! let tokens = Arc::new(TokenRegistry::new(ledger.clone(), &path));
+//! tokens.ensure_first(0).await?; // minted into `admin.token`
 //! let authentication = Authentication::Tokens(Arc::clone(&tokens));
 //! let settings = ServerSettings { authentication, limits: ListenerLimits::default(), admission: AdmissionLimits::default() };
 //! let services = LedgerServer::new(ledger.clone(), tokens, settings).services(); // mount them beside your own
@@ -31,9 +33,11 @@
 //! A process: the program that serves binds addresses, installs telemetry and handles signals.
 //!
 //! # Map
-//! [`server`], [`dispatch`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`admin_service`] ·
+//! [`server`], [`dispatch`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`call_stream`], [`admin_service`],
+//! [`cluster_calls`], [`leader_hint`] ·
 //! [`write_gate`] · [`transport_errors`] · [`wire`],
-//! [`reason`] · [`settings`], [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
+//! [`peer_transport`], [`discovery`] · [`reason`] · [`settings`], [`peer_settings`],
+//! [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
@@ -41,11 +45,18 @@
 
 pub mod access;
 pub mod admin_service;
+mod backup_stream;
 pub mod call_metrics;
+pub mod call_stream;
+pub mod cluster_calls;
+pub mod discovery;
 pub mod dispatch;
 pub mod engine_metrics;
 mod errors;
 mod history_calls;
+pub mod leader_hint;
+pub mod peer_settings;
+pub mod peer_transport;
 pub mod read_service;
 pub mod reason;
 pub mod server;

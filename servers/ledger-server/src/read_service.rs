@@ -1,6 +1,6 @@
 //! `ReadService`: reads of one vault.
 
-use ledger_node::{Ledger, Listing, Read};
+use ledger_node::{Ledger, Listing};
 use ledger_proto::v1;
 use ledger_proto::v1::read_service_server::ReadService;
 use tonic::{Request, Response, Status};
@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 use crate::access::Caller;
 use crate::errors;
 use crate::watch_stream::{BlockStream, Closing};
+use crate::wire::read::position;
 use crate::wire::{address, list, read, transaction};
 
 /// Serves reads from a ledger.
@@ -64,11 +65,7 @@ impl ReadService for LedgerReadService {
         let tuple = read::relationship(request.relationship)?;
         let consistency = read::consistency(request.consistency)?;
         let found = self.ledger.check(&vault, &tuple, consistency).await.map_err(errors::read_failed)?;
-        Ok(Response::new(v1::CheckResponse {
-            exists: found.value.is_some(),
-            version: found.value.unwrap_or(0),
-            position: Some(position(&found)),
-        }))
+        Ok(Response::new(read::check_answer(&found)))
     }
 
     async fn list_entities(
@@ -233,8 +230,4 @@ impl ReadService for LedgerReadService {
             .map_err(errors::read_failed)?;
         Ok(Response::new(list::answer(shown)))
     }
-}
-
-pub(crate) fn position<T>(read: &Read<T>) -> v1::ReadPosition {
-    v1::ReadPosition { height: read.height, log_time_ms: read.log_time_ms }
 }

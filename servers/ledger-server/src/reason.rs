@@ -70,6 +70,14 @@ pub enum Reason {
     TooManyTokens,
     /// A snapshot is being written already.
     SnapshotInProgress,
+    /// There is no snapshot of that index on this node.
+    SnapshotNotFound,
+    /// The ledger does not hold any more what an increment would need: a new base is needed.
+    BackupNeedsBase,
+    /// The backup goes further than the ledger.
+    BackupAhead,
+    /// As many backups are read from the node as may be at once.
+    BackupInProgress,
     /// The queues are full: try again later.
     Overloaded,
     /// The disk is nearly full: the server only reads until it has room again.
@@ -80,6 +88,30 @@ pub enum Reason {
     VaultNotDiverged,
     /// The vault cannot be made anew from its blocks.
     VaultNotRecoverable,
+    /// This ledger runs alone.
+    NotInCluster,
+    /// Nobody leads: nothing was done.
+    NoLeader,
+    /// The node does not lead and could not pass it on: nothing was done.
+    NotLeader,
+    /// The cluster has no such member.
+    UnknownNode,
+    /// The member does not vote.
+    NodeNotVoter,
+    /// The name belongs to another member.
+    NodeNameTaken,
+    /// The number belongs to another data directory.
+    OtherIncarnation,
+    /// Nobody answers at the node's address, or not as who it should be.
+    NodeUnreachable,
+    /// The cluster has as many members as it may.
+    TooManyNodes,
+    /// Too few voters would be left, or answer.
+    WouldLoseQuorum,
+    /// No other voter can lead now.
+    NoSuccessor,
+    /// Another change of the members is under way.
+    MembershipChangeInProgress,
     /// The node cannot answer at the moment.
     Unavailable,
     /// The node is stopping or has stopped.
@@ -125,11 +157,27 @@ impl Reason {
             Self::LastAdminToken => "LAST_ADMIN_TOKEN",
             Self::TooManyTokens => "TOO_MANY_TOKENS",
             Self::SnapshotInProgress => "SNAPSHOT_IN_PROGRESS",
+            Self::SnapshotNotFound => "SNAPSHOT_NOT_FOUND",
+            Self::BackupNeedsBase => "BACKUP_NEEDS_BASE",
+            Self::BackupAhead => "BACKUP_AHEAD",
+            Self::BackupInProgress => "BACKUP_IN_PROGRESS",
             Self::Overloaded => "OVERLOADED",
             Self::DiskFull => "DISK_FULL",
             Self::VaultDiverged => "VAULT_DIVERGED",
             Self::VaultNotDiverged => "VAULT_NOT_DIVERGED",
             Self::VaultNotRecoverable => "VAULT_NOT_RECOVERABLE",
+            Self::NotInCluster => "NOT_IN_CLUSTER",
+            Self::NoLeader => "NO_LEADER",
+            Self::NotLeader => "NOT_LEADER",
+            Self::UnknownNode => "UNKNOWN_NODE",
+            Self::NodeNotVoter => "NODE_NOT_VOTER",
+            Self::NodeNameTaken => "NODE_NAME_TAKEN",
+            Self::OtherIncarnation => "OTHER_INCARNATION",
+            Self::NodeUnreachable => "NODE_UNREACHABLE",
+            Self::TooManyNodes => "TOO_MANY_NODES",
+            Self::WouldLoseQuorum => "WOULD_LOSE_QUORUM",
+            Self::NoSuccessor => "NO_SUCCESSOR",
+            Self::MembershipChangeInProgress => "MEMBERSHIP_CHANGE_IN_PROGRESS",
             Self::Unavailable => "UNAVAILABLE",
             Self::Stopping => "STOPPING",
             Self::Internal => "INTERNAL",

@@ -13,11 +13,16 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Layer;
 
-use crate::access::{AccessLayer, AccessService, Authentication, Reflection, WATCH_BLOCKS};
+use crate::access::{
+    AccessLayer, AccessService, Authentication, CALLS, Reflection, STREAM_BACKUP, WATCH_BLOCKS,
+};
 use crate::admin_service::LedgerAdminService;
 use crate::call_metrics::{CallMetricsLayer, CallMetricsService};
-use crate::dispatch::{Administration, Dispatch, Reads, Writes};
+use crate::call_stream::LedgerCallService;
+use crate::cluster_calls::NodeFinder;
+use crate::dispatch::{Administration, Calls, Dispatch, Reads, Writes};
 use crate::engine_metrics::EngineMetrics;
+use crate::leader_hint::{LeaderHint, LeaderHintLayer, LeaderHinted};
 use crate::read_service::LedgerReadService;
 use crate::tokens::TokenRegistry;
 use crate::transport_errors::{TransportErrors, TransportErrorsLayer};
@@ -32,16 +37,24 @@ const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 /// Calls that may take minutes: no timeout of a request counts for them. The engine runs one of them at a time.
 const LONG_CALLS: [&str; 2] =
     ["/strongroom.ledger.v1.AdminService/CheckIntegrity", "/strongroom.ledger.v1.AdminService/RecoverVault"];
+/// Calls that wait for a node to catch up, with a limit of their own.
+const MEMBERSHIP_CALLS: [&str; 4] = [
+    "/strongroom.ledger.v1.AdminService/JoinCluster",
+    "/strongroom.ledger.v1.AdminService/LeaveCluster",
+    "/strongroom.ledger.v1.AdminService/RemoveNode",
+    "/strongroom.ledger.v1.AdminService/TransferLeadership",
+];
 
 /// The services of a ledger behind metrics, access and the API's own words for the transport's refusals: a tower
 /// service for any HTTP/2 server, whatever its request body.
-pub type LedgerServices = CallMetricsService<AccessService<TransportErrors<Dispatch>>>;
+pub type LedgerServices = CallMetricsService<LeaderHinted<AccessService<TransportErrors<Dispatch>>>>;
 
 /// The overall status of `grpc.health.v1`, and one for each service.
-const HEALTH_NAMES: [&str; 4] = [
+const HEALTH_NAMES: [&str; 5] = [
     "",
     <Reads as NamedService>::NAME,
     <Writes as NamedService>::NAME,
+    <Calls as NamedService>::NAME,
     <Administration as NamedService>::NAME,
 ];
 
@@ -74,13 +87,30 @@ pub struct LedgerServer {
     health: HealthReporter,
     gate: WriteGate,
     closing: watch::Sender<bool>,
+    leader_hint: LeaderHint,
+    finder: Option<Arc<dyn NodeFinder>>,
 }
 
 impl LedgerServer {
     /// A server over an open ledger. `tokens` are those that administrators manage, also when nobody has to show one.
     pub fn new(ledger: Ledger, tokens: Arc<TokenRegistry>, settings: ServerSettings) -> Self {
         let closing = watch::Sender::new(false);
-        Self { ledger, tokens, settings, health: HealthReporter::new(), gate: WriteGate::default(), closing }
+        Self {
+            ledger,
+            tokens,
+            settings,
+            health: HealthReporter::new(),
+            gate: WriteGate::default(),
+            closing,
+            leader_hint: LeaderHint::default(),
+            finder: None,
+        }
+    }
+
+    /// The same server, which can ask a node at its peer address who it is.
+    #[must_use]
+    pub fn finding_nodes_with(self, finder: Arc<dyn NodeFinder>) -> Self {
+        Self { finder: Some(finder), ..self }
     }
 
     /// The switch that makes the server read-only, for whoever watches the disk.
@@ -120,8 +150,9 @@ impl LedgerServer {
         let reflection = if loopback { Reflection::Open } else { Reflection::NeedsCredential };
         let services = self.all_services(reflection)?;
         let mut admission = self.settings.admission.clone();
-        admission.streaming_paths.push(WATCH_BLOCKS.to_owned());
+        admission.streaming_paths.extend([WATCH_BLOCKS, CALLS, STREAM_BACKUP].map(str::to_owned));
         admission.streaming_paths.extend(LONG_CALLS.map(str::to_owned));
+        admission.streaming_paths.extend(MEMBERSHIP_CALLS.map(str::to_owned));
         let admission = AdmissionLayer::new(&admission);
         let closing = self.closing.clone();
         let stop = async move {
@@ -135,6 +166,7 @@ impl LedgerServer {
             () = serving => Ok(()),
             never = self.follow(readiness.clone()) => match never {},
             never = publish(&self.ledger, &readiness) => match never {},
+            never = self.leader_hint.follow(self.ledger.cluster()) => match never {},
         }
     }
 
@@ -143,18 +175,34 @@ impl LedgerServer {
         let reads = Reads::new(reads)
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX);
-        let writes = Writes::new(LedgerWriteService::new(self.ledger.clone(), self.gate.clone()))
+        let writing = LedgerWriteService::new(self.ledger.clone(), self.gate.clone());
+        let metrics = CallMetricsLayer::new();
+        let calls = LedgerCallService::new(
+            self.ledger.clone(),
+            writing.clone(),
+            &metrics,
+            self.settings.admission.request_timeout,
+            Closing::by(&self.closing),
+        );
+        let calls = Calls::new(calls)
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .max_encoding_message_size(ANSWER_BYTES_MAX);
+        let writes = Writes::new(writing)
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX);
         let administration =
-            LedgerAdminService::new(self.ledger.clone(), Arc::clone(&self.tokens), self.gate.clone());
+            LedgerAdminService::new(self.ledger.clone(), Arc::clone(&self.tokens), self.gate.clone())
+                .finding_nodes_with(self.finder.clone())
+                .closing_with(Closing::by(&self.closing));
         let administration = Administration::new(administration)
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX);
-        let dispatch = Dispatch::new(reads, writes, administration, others);
+        let dispatch = Dispatch::new(reads, writes, calls, administration, others);
         let access = AccessLayer::new(self.settings.authentication.clone(), reflection);
         // The last layer is the outermost: metrics count what callers see.
-        CallMetricsLayer::new().layer(access.layer(TransportErrorsLayer.layer(dispatch)))
+        let guarded = access.layer(TransportErrorsLayer.layer(dispatch));
+        let hinted = LeaderHintLayer::new(self.leader_hint.clone()).layer(guarded);
+        metrics.layer(hinted)
     }
 
     /// Keeps `grpc.health.v1` in step with the phases.

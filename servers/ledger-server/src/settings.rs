@@ -15,6 +15,8 @@ use service_kit::service_settings::{self, SERVICE_SETTINGS, TlsSettingsError};
 use service_kit::tls::TlsFiles;
 use service_kit::{AuthState, DrainSettings, ListenerLimits, UnsafeBind, check_bind};
 
+use crate::peer_settings::{PEER_SETTINGS, PeerSettings};
+
 /// Name of the server in variables (`STRONGROOM__LEDGER__…`) and in the file (`[ledger]`).
 pub const SERVER_NAME: &str = "ledger";
 
@@ -35,13 +37,6 @@ pub static LEDGER_SETTINGS: &[Setting] = &[
         "Directory of the ledger's files, made when missing; unset: a temporary one that is gone after the end.",
     )
     .also(&[Alias::new("INFERADB__LEDGER__DATA_DIR")]),
-    Setting::new(
-        "bootstrap",
-        Kind::Count { min: 0, max: 1_000 },
-        "Number of nodes that form the ledger; this release runs single nodes and accepts 1 only.",
-    )
-    .or("1")
-    .also(&[Alias::new("INFERADB__LEDGER__BOOTSTRAP_EXPECT")]),
     Setting::new("metrics", Kind::Address, "Address of the probes and of Prometheus' /metrics.")
         .or("127.0.0.1:9090")
         .also(&[Alias::new("INFERADB__LEDGER__METRICS_ADDR")]),
@@ -117,7 +112,7 @@ pub static LEDGER_SETTINGS: &[Setting] = &[
 
 /// Every setting of a ledger server.
 pub fn table() -> impl Iterator<Item = &'static Setting> + Clone {
-    LEDGER_SETTINGS.iter().chain(SERVICE_SETTINGS)
+    LEDGER_SETTINGS.iter().chain(PEER_SETTINGS).chain(SERVICE_SETTINGS)
 }
 
 /// The checked settings of one ledger server.
@@ -129,6 +124,8 @@ pub struct LedgerSettings {
     pub data: Option<PathBuf>,
     /// Address of probes and metrics.
     pub metrics: SocketAddr,
+    /// The node among others.
+    pub peers: PeerSettings,
     /// How the engine works.
     pub engine: Options,
     /// Page cache of the state store, in bytes.
@@ -158,21 +155,17 @@ pub enum SettingsError {
     #[error(transparent)]
     Setting(#[from] ConfigurationError),
     /// A variable of InferaDB Ledger that has no counterpart here.
-    #[error("{variable} is set, but {why}; unset it")]
+    #[error("{variable} is set, but there is no such setting; unset it")]
     ForeignVariable {
         /// The variable.
         variable: String,
-        /// Why it is not understood.
-        why: &'static str,
     },
-    /// A cluster was asked for.
+    /// Certificates for peers are given in part, or together with a promise to need none.
     #[error(
-        "bootstrap is {given}, but only 1 works in this release: it runs single nodes and forms no clusters. Set it to 1, or leave it out"
+        "peers know each other by --peer-tls-cert, --peer-tls-key and --peer-ca, all three; or, on loopback, by \
+         --peer-insecure alone"
     )]
-    Cluster {
-        /// What was given.
-        given: u64,
-    },
+    PeerTrust,
     /// Probes and metrics would be open to others.
     #[error(
         "refusing to serve metrics on {address}, which others can reach: probes and metrics have neither TLS nor credentials; use a loopback address, or accept that with --insecure-metrics"
@@ -195,55 +188,6 @@ pub enum SettingsError {
     UnsafeBind(#[from] UnsafeBind),
 }
 
-/// A variable of InferaDB Ledger that this release does not have, with the reason.
-#[derive(Debug, Clone, Copy)]
-pub struct AbsentSetting {
-    /// The flag.
-    pub flag: &'static str,
-    /// The variable.
-    pub variable: &'static str,
-    /// The default there.
-    pub foreign_default: &'static str,
-    /// Why it is absent.
-    pub why: &'static str,
-}
-
-const NO_CLUSTERS: &str = "this release runs single nodes, which look for no others";
-
-/// Settings of InferaDB Ledger that are refused rather than ignored.
-pub static ABSENT: &[AbsentSetting] = &[
-    AbsentSetting {
-        flag: "discovery",
-        variable: "INFERADB__LEDGER__DISCOVERY_DOMAIN",
-        foreign_default: "(disabled)",
-        why: NO_CLUSTERS,
-    },
-    AbsentSetting {
-        flag: "join",
-        variable: "INFERADB__LEDGER__DISCOVERY_CACHE_PATH",
-        foreign_default: "(disabled)",
-        why: NO_CLUSTERS,
-    },
-    AbsentSetting {
-        flag: "join-ttl",
-        variable: "INFERADB__LEDGER__DISCOVERY_CACHE_TTL_SECS",
-        foreign_default: "3600",
-        why: NO_CLUSTERS,
-    },
-    AbsentSetting {
-        flag: "bootstrap-timeout",
-        variable: "INFERADB__LEDGER__BOOTSTRAP_TIMEOUT_SECS",
-        foreign_default: "60",
-        why: "this release runs single nodes, which wait for no others",
-    },
-    AbsentSetting {
-        flag: "poll",
-        variable: "INFERADB__LEDGER__BOOTSTRAP_POLL_SECS",
-        foreign_default: "2",
-        why: "this release runs single nodes, which wait for no others",
-    },
-];
-
 /// Resolves and checks the settings from flags (names without dashes), the environment and a file.
 pub fn resolve(
     flags: impl IntoIterator<Item = (String, String)>,
@@ -265,21 +209,13 @@ fn refuse_unknown_foreign<'a>(names: impl Iterator<Item = &'a OsString>) -> Resu
     let foreign = |name: &'a OsString| name.to_str().filter(|name| name.starts_with(FOREIGN_PREFIX));
     match names.filter_map(foreign).find(|name| !known(name)) {
         None => Ok(()),
-        Some(name) => {
-            let absent = ABSENT.iter().find(|absent| absent.variable == name);
-            let why = absent.map_or("there is no such setting", |absent| absent.why);
-            Err(SettingsError::ForeignVariable { variable: name.to_owned(), why })
-        }
+        Some(name) => Err(SettingsError::ForeignVariable { variable: name.to_owned() }),
     }
 }
 
 impl LedgerSettings {
     /// Reads resolved settings of [`table`] and checks them against each other.
     pub fn read(resolved: &Resolved) -> Result<Self, SettingsError> {
-        let bootstrap = resolved.count("bootstrap")?;
-        if bootstrap != 1 {
-            return Err(SettingsError::Cluster { given: bootstrap });
-        }
         let listen = resolved.address("listen")?;
         let auth = service_settings::auth_state(resolved)?;
         let limits = service_settings::listener_limits(resolved)?;
@@ -290,6 +226,7 @@ impl LedgerSettings {
             return Err(SettingsError::MetricsExposed { address: metrics });
         }
         Ok(Self {
+            peers: PeerSettings::read(resolved, listen)?,
             listen,
             data: resolved.optional_path("data")?,
             metrics,

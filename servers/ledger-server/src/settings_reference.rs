@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use service_kit::configuration::Setting;
 
-use crate::settings::{ABSENT, SERVER_NAME, table};
+use crate::settings::{SERVER_NAME, table};
 
 /// What InferaDB Ledger's reference says of a setting that we share.
 struct Foreign {
@@ -43,10 +43,14 @@ static FOREIGN: &[Foreign] = &[
         "Waiting requests are cheap, and 256 clients with a write each are ordinary.",
     ),
     foreign("timeout", "30", ""),
+    foreign("bootstrap_timeout", "60", ""),
+    foreign("poll", "2", ""),
+    foreign("join", "(disabled)", ""),
+    foreign("join_ttl", "3600", ""),
+    foreign("discovery", "(disabled)", ""),
 ];
 
-/// The reference of a ledger server's settings: a Markdown table of all settings, and one of those of InferaDB Ledger
-/// that are absent.
+/// The reference of a ledger server's settings: a Markdown table of all settings.
 pub fn reference() -> String {
     let mut page = String::from(
         "| Flag | Variables | Key | Default | InferaDB Ledger | Meaning | Why the default differs |\n\
@@ -54,14 +58,6 @@ pub fn reference() -> String {
     );
     for setting in table() {
         push_row(&mut page, setting);
-    }
-    page.push_str("\n| Absent flag | Variable | InferaDB Ledger | Why |\n|---|---|---|---|\n");
-    for absent in ABSENT {
-        let _ = writeln!(
-            page,
-            "| `--{}` | `{}` | `{}` | Refused: {}. |",
-            absent.flag, absent.variable, absent.foreign_default, absent.why,
-        );
     }
     page
 }

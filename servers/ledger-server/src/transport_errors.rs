@@ -66,6 +66,11 @@ fn explained<R: Default>(response: Response<R>) -> Response<R> {
     }
 }
 
+/// The status of a stream of requests in the API's words.
+pub(crate) fn in_own_words(status: Status) -> Status {
+    explanation(&status).unwrap_or(status)
+}
+
 fn explanation(status: &Status) -> Option<Status> {
     if !status.details().is_empty() {
         return None;

@@ -32,7 +32,7 @@ impl Closing {
         Self(sender.subscribe())
     }
 
-    async fn requested(&mut self) {
+    pub async fn requested(&mut self) {
         if self.0.wait_for(|closing| *closing).await.is_err() {
             // Nobody is left who could ask for it.
             std::future::pending().await

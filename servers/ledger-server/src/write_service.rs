@@ -28,12 +28,22 @@ impl LedgerWriteService {
 impl WriteService for LedgerWriteService {
     async fn write(&self, request: Request<v1::WriteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let request = request.into_inner();
+        self.write_as(&caller, request.into_inner()).await.map(Response::new)
+    }
+}
+
+impl LedgerWriteService {
+    /// Writes in the name of a caller that has the role for it.
+    pub(crate) async fn write_as(
+        &self,
+        caller: &Caller,
+        request: v1::WriteRequest,
+    ) -> Result<v1::WriteResponse, Status> {
         let vault = caller.vault(request.vault)?;
         let transaction = transaction::transaction(&request.idempotency_key, request.operations)?;
         self.gate.admit()?;
         let receipt =
             self.ledger.write(&vault, &caller.actor, transaction).await.map_err(errors::write_failed)?;
-        Ok(Response::new(transaction::write_answer(&receipt)))
+        Ok(transaction::write_answer(&receipt))
     }
 }

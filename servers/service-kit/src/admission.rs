@@ -246,7 +246,8 @@ fn overloaded() -> Status {
     status
 }
 
-fn out_of_time() -> Status {
+/// The refusal of a request whose time is up.
+pub fn out_of_time() -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info("TIMEOUT", ERROR_DOMAIN, []);
     let message =

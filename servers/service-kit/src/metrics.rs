@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use crate::BUILD;
 use crate::disk::DiskUse;
+use crate::tls::CertificateEnd;
 
 /// Buckets of every histogram named `…_seconds`: 50 µs, below any answer with an fsync, to 30 s, the request timeout.
 pub const SECONDS_BUCKETS: &[f64] = &[
@@ -51,7 +52,7 @@ pub struct MetricsHandle {
 #[derive(Default)]
 struct Watched {
     directories: Vec<PathBuf>,
-    certificates: Vec<(&'static str, u64)>,
+    certificates: Vec<(&'static str, CertificateEnd)>,
 }
 
 impl MetricsHandle {
@@ -91,11 +92,13 @@ impl MetricsHandle {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).directories.push(directory.into());
     }
 
-    /// Reports when a certificate ends, in seconds since 1970, under a name such as `listen` or `peer`.
-    pub fn watch_certificate(&self, name: &'static str, not_after_s: u64) {
+    /// Reports when a certificate ends, in seconds since 1970, under a name such as `listen` or `peer`. Give the end of a
+    /// followed certificate ([`Followed::certificate_end`](crate::tls::Followed::certificate_end)), and the report
+    /// follows too.
+    pub fn watch_certificate(&self, name: &'static str, end: impl Into<CertificateEnd>) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.certificates.retain(|(known, _)| *known != name);
-        watched.certificates.push((name, not_after_s));
+        watched.certificates.push((name, end.into()));
     }
 
     /// The page, with fresh gauges. It reads `/proc` and the watched file systems: call it where blocking is allowed.
@@ -130,9 +133,9 @@ impl MetricsHandle {
         }
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.directories.iter().for_each(|directory| measure_disk(directory));
-        for (name, not_after_s) in &watched.certificates {
+        for (name, end) in &watched.certificates {
             let gauge = metrics::gauge!("strongroom_certificate_not_after_seconds", "certificate" => *name);
-            gauge.set(*not_after_s as f64);
+            gauge.set(end.not_after_s() as f64);
         }
     }
 }
@@ -154,6 +157,10 @@ fn describe() {
     metrics::describe_gauge!(
         "strongroom_certificate_not_after_seconds",
         "End of validity, in seconds since 1970."
+    );
+    metrics::describe_counter!(
+        "strongroom_certificate_reloads_total",
+        "Certificate files that changed and were read anew (done) or not usable, so that the old ones stay (refused)."
     );
 }
 

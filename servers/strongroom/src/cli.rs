@@ -45,6 +45,9 @@ pub enum Command {
     /// Write or check the configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make and show certificates for the nodes of a cluster, for development.
+    #[command(subcommand)]
+    Certs(commands::certs::Certs),
     /// Print completions for a shell.
     Completions(commands::completions::Completions),
 }
@@ -116,12 +119,20 @@ pub enum LedgerCommand {
     /// Create, list and revoke tokens.
     #[command(subcommand)]
     Token(commands::ledger::token::Token),
-    /// Show, export and import the key that signs checkpoints.
+    /// Show, export, import and rotate the key that signs checkpoints.
     #[command(subcommand)]
     Key(commands::ledger::key::Key),
     /// Write, list, verify and restore snapshots.
     #[command(subcommand)]
     Snapshot(commands::ledger::snapshot::Snapshot),
+    /// Show the cluster, and change its members and its leader.
+    #[command(subcommand)]
+    Cluster(commands::ledger::cluster::Cluster),
+    /// Back up a ledger into a folder, verify the backup offline, restore it to any point.
+    #[command(subcommand)]
+    Backup(commands::ledger::backup::Backup),
+    /// Write the log of a vault as C2SP tlog-tiles, for other tools to verify.
+    Export(commands::ledger::export::Export),
     /// Check that what is stored of a vault is what its blocks say, while the server runs. Exit code 5 when not.
     Integrity(commands::ledger::integrity::Integrity),
     /// Make the rows of a fenced vault anew from its blocks.

@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 pub mod bench_ledger;
+pub mod certs;
 pub mod completions;
 pub mod config_check;
 pub mod config_init;
@@ -25,6 +26,7 @@ pub fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Health(health) => block_on(health.run(output)),
         Command::Config(ConfigCommand::Init(init)) => init.run(output),
         Command::Config(ConfigCommand::Check(check)) => check.run(output),
+        Command::Certs(certs) => certs.run(output),
         Command::Completions(completions) => completions.run(output),
     }
 }
@@ -50,8 +52,11 @@ fn run_ledger(command: LedgerCommand, output: Output) -> Result<(), Failure> {
         LedgerCommand::Blocks(blocks) => block_on(blocks.run(output)),
         LedgerCommand::Watch(watch) => block_on(watch.run(output)),
         LedgerCommand::Token(token) => block_on(token.run(output)),
+        LedgerCommand::Cluster(cluster) => block_on(cluster.run(output)),
         LedgerCommand::Key(key) => key.run(output),
         LedgerCommand::Snapshot(snapshot) => snapshot.run(output),
+        LedgerCommand::Backup(backup) => backup.run(output),
+        LedgerCommand::Export(export) => block_on(export.run(output)),
         LedgerCommand::Integrity(integrity) => block_on(integrity.run(output)),
         LedgerCommand::Recover(recover) => block_on(recover.run(output)),
         LedgerCommand::Gc(gc) => block_on(gc.run(output)),

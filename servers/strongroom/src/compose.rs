@@ -1,14 +1,18 @@
 //! A ledger server put together: settings → directory → stores → engine → services → probes → drain.
 //! `dev` and `ledger serve` both run this.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger_node::{DataDirectory, Ledger, Stores};
+use ledger_node::forming::stored_members;
+use ledger_node::peers::MemberRecord;
+use ledger_node::{Ledger, NodeDirectory, Stores};
 use ledger_server::access::Authentication;
+use ledger_server::peer_settings::ClusterChange;
 use ledger_server::settings::LedgerSettings;
 use ledger_server::tokens::TokenRegistry;
 use ledger_server::write_gate::WriteGate;
@@ -18,7 +22,7 @@ use service_kit::listener::ListenError;
 use service_kit::metrics::MetricsHandle;
 use service_kit::probes::Probes;
 use service_kit::ready_line::ReadyNode;
-use service_kit::tls::{Protocol, ServerTls};
+use service_kit::tls::{Followed, Protocol, ServerTls, TlsFiles};
 use service_kit::traces::Traces;
 use service_kit::{
     AuthState, Drain, DrainOutcome, Listener, ListenerLimits, Phase, Readiness, ReadyLine, ServingThreads,
@@ -29,9 +33,12 @@ use storage_adapters::redb::{OlderFormat, RedbOptions};
 use tokio::sync::oneshot;
 
 use crate::clock;
+use crate::membership::{self, MembershipError, Peers, Return};
 
 /// How often the file system of the data directory is measured.
 const DISK_INTERVAL: Duration = Duration::from_secs(10);
+/// How often it is looked at whether the node is ready.
+const READINESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Kept back from the drain for the last spans.
 const TRACES_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -58,6 +65,12 @@ pub enum ServeError {
     /// A part did not start.
     #[error("{0}")]
     Start(Box<dyn std::error::Error + Send + Sync>),
+    /// A signal came before the server was ready.
+    #[error("it was asked to end before it was ready")]
+    Stopped,
+    /// The node is in no cluster, or not in the one that it should be in.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
     /// The storage failed while the server ran: what reached the disk is unknown, so it ended at once.
     #[error("the node stopped itself: {0}")]
     Node(String),
@@ -107,23 +120,27 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
         });
     }
 
-    let tls =
-        settings.tls.as_ref().map(|files| files.load(Protocol::Http2)).transpose().map_err(start_error)?;
+    let follow = |files: TlsFiles| files.follow("listen", Protocol::Http2);
+    let tls = settings.tls.clone().map(follow).transpose().map_err(start_error)?;
     // Both ports before the data: a start that cannot serve must not recover first.
     let metrics_listener = bind("metrics", settings.metrics, Protocol::Http1, None, &settings, busy).await?;
     let listener = bind("listen", settings.listen, Protocol::Http2, tls.as_ref(), &settings, busy).await?;
     let threads = ServingThreads::start("ledger-grpc", serving_threads()).map_err(start_error)?;
     let listener = listener.spread_over(&threads);
     if let Some(tls) = &tls {
-        metrics.watch_certificate("listen", tls.not_after_s);
+        metrics.watch_certificate("listen", tls.certificate_end());
     }
     let metrics_url = reachable_url(&metrics_listener);
     let probes = Probes { readiness: readiness.clone(), metrics: metrics.clone() };
     let (stop_probes, probes) = start_probes(probes, metrics_listener, settings.limits.clone());
 
-    let opened = open(&settings).await?;
+    let opening = open(&settings, &listener, &threads, &drain);
+    let opened = tokio::select! {
+        opened = opening => opened?,
+        () = drain.requested() => return Err(ServeError::Stopped),
+    };
     metrics.watch_directory(opened.path.clone());
-    let ledger = opened.ledger;
+    let ledger = opened.ledger.clone();
     let shutdown = ledger.clone();
     drain.before_exit("ledger", move || async move {
         if let Err(error) = shutdown.shutdown().await {
@@ -139,7 +156,8 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
         limits: settings.limits.clone(),
         admission: settings.admission.clone(),
     };
-    let server = LedgerServer::new(ledger.clone(), Arc::clone(&opened.tokens), server_settings);
+    let server = LedgerServer::new(ledger.clone(), Arc::clone(&opened.tokens), server_settings)
+        .finding_nodes_with(Arc::new(ledger.cluster()));
     let guard = DiskGuard::new(opened.path.clone());
     let mut disk = DiskWatch {
         guard,
@@ -150,7 +168,7 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
     // Once before anybody can write.
     disk.measure();
     tokio::spawn(disk.run());
-    let ready = ready_line(&opened.path, &opened.tokens, &ledger, &listener, metrics_url);
+    let ready = ready_line(&opened, &ledger, &listener, metrics_url);
     let ephemeral = settings.data.is_none();
     Ok(Running { ready, ephemeral, ledger, server, listener, threads, readiness, drain, stop_probes, probes })
 }
@@ -179,23 +197,17 @@ fn start_probes(
     (stop, serving)
 }
 
-fn ready_line(
-    path: &Path,
-    tokens: &TokenRegistry,
-    ledger: &Ledger,
-    listener: &Listener,
-    metrics_url: String,
-) -> ReadyLine {
+fn ready_line(opened: &Opened, ledger: &Ledger, listener: &Listener, metrics_url: String) -> ReadyLine {
     let mut ready = ReadyLine::new();
-    ready.data_dir = Some(path.to_owned());
+    ready.data_dir = Some(opened.path.clone());
     ready.ledger_url = Some(reachable_url(listener));
-    ready.token_file = tokens.admin_token_file();
+    ready.token_file = opened.tokens.admin_token_file();
     ready.vkey = Some(ledger.verifier_key().to_string());
     ready.metrics_url = Some(metrics_url);
     ready.nodes = vec![ReadyNode {
         id: ledger.node_info().node_id,
         url: reachable_url(listener),
-        peer_addr: None,
+        peer_addr: opened.peer_address,
         pid: std::process::id(),
     }];
     ready
@@ -216,17 +228,40 @@ fn reachable_url(listener: &Listener) -> String {
 }
 
 impl Running {
-    /// Serves until a signal asks for the end, then drains.
-    pub async fn serve(self) -> Result<(), ServeError> {
-        let Self { ledger, server, listener, threads, readiness, drain, stop_probes, probes, .. } = self;
-        readiness.advance(Phase::Ready);
-        let serving = server.serve(listener, readiness, drain.stop_accepting());
+    /// Serves until a signal asks for the end, then drains. `announce` is called once, when the node is ready.
+    pub async fn serve<E>(
+        self,
+        announce: impl FnOnce(&ReadyLine, bool) -> Result<(), E>,
+    ) -> Result<(), Ended<E>> {
+        let Self {
+            ready,
+            ephemeral,
+            ledger,
+            server,
+            listener,
+            threads,
+            readiness,
+            drain,
+            stop_probes,
+            probes,
+        } = self;
+        let serving = server.serve(listener, readiness.clone(), drain.stop_accepting());
+        let follow = async {
+            ledger.wait_ready().await;
+            readiness.advance(Phase::Ready);
+            announce(&ready, ephemeral)?;
+            Ok(follow_readiness(&ledger, &readiness).await)
+        };
         let outcome = tokio::select! {
             outcome = drain.supervise(serving) => outcome.map_err(start_error)?,
             failure = ledger.failure() => {
                 tracing::error!(%failure, "the node stopped itself");
-                return Err(ServeError::Node(failure.to_string()));
+                return Err(ServeError::Node(failure.to_string()).into());
             }
+            announced = follow => match announced {
+                Ok(never) => match never {},
+                Err(error) => return Err(Ended::Announcement(error)),
+            },
         };
         drop(threads);
         drop(stop_probes);
@@ -234,7 +269,35 @@ impl Running {
         let _ = probes.await;
         match outcome {
             DrainOutcome::Clean => Ok(()),
-            other => Err(ServeError::Unfinished(other)),
+            other => Err(ServeError::Unfinished(other).into()),
+        }
+    }
+}
+
+/// Why a server that had started ended.
+#[derive(Debug)]
+pub enum Ended<E> {
+    /// By itself.
+    Server(ServeError),
+    /// Because it could not be said that it was ready.
+    Announcement(E),
+}
+
+impl<E> From<ServeError> for Ended<E> {
+    fn from(error: ServeError) -> Self {
+        Self::Server(error)
+    }
+}
+
+/// A member without a leader wants no requests.
+async fn follow_readiness(ledger: &Ledger, readiness: &Readiness) -> std::convert::Infallible {
+    const OBSTACLE: &str = "cluster";
+    let mut interval = tokio::time::interval(READINESS_INTERVAL);
+    loop {
+        interval.tick().await;
+        match ledger.ready() {
+            true => readiness.clear_obstacle(OBSTACLE),
+            false => readiness.report_obstacle(OBSTACLE, "no leader is known, or this node is behind it"),
         }
     }
 }
@@ -243,53 +306,132 @@ async fn bind(
     flag: &'static str,
     address: SocketAddr,
     protocol: Protocol,
-    tls: Option<&ServerTls>,
+    tls: Option<&Followed<ServerTls>>,
     settings: &LedgerSettings,
     busy: BusyPort,
 ) -> Result<Listener, ServeError> {
-    let config = || tls.map(|tls| Arc::clone(&tls.config));
     let refused = |source| ServeError::Listen { flag, source };
-    match Listener::bind(flag, address, protocol, config(), &settings.limits).await {
+    let listener = match Listener::bind(flag, address, protocol, None, &settings.limits).await {
         Err(ListenError::Bind { source, .. })
             if busy == BusyPort::TakeFree && source.kind() == io::ErrorKind::AddrInUse =>
         {
             let free = SocketAddr::new(address.ip(), 0);
-            Listener::bind(flag, free, protocol, config(), &settings.limits).await.map_err(refused)
+            Listener::bind(flag, free, protocol, None, &settings.limits).await
         }
-        bound => bound.map_err(refused),
-    }
+        bound => bound,
+    };
+    let listener = listener.map_err(refused)?;
+    Ok(match tls {
+        Some(tls) => listener.following(Arc::new(tls.clone())),
+        None => listener,
+    })
 }
 
 struct Opened {
     path: PathBuf,
     tokens: Arc<TokenRegistry>,
     ledger: Ledger,
+    peer_address: Option<SocketAddr>,
 }
 
-/// Opens directory, tokens, stores and engine; waits for disks on a thread of its own.
-async fn open(settings: &LedgerSettings) -> Result<Opened, ServeError> {
-    let data = settings.data.clone();
+/// Opens the directory, finds the node's cluster, and opens tokens, stores and engine.
+async fn open(
+    settings: &LedgerSettings,
+    listener: &Listener,
+    threads: &ServingThreads,
+    drain: &Drain,
+) -> Result<Opened, ServeError> {
+    let (data, name) = (settings.data.clone(), settings.peers.name.clone());
+    let directory = blocking(move || {
+        let directory = match data {
+            Some(path) => NodeDirectory::open(path, name),
+            None => NodeDirectory::ephemeral(name),
+        };
+        directory.and_then(NodeDirectory::copied_for_upgrade).map_err(start_error)
+    })
+    .await?;
+    // What runs elsewhere, such as clients that are told the path, has another working directory.
+    let path = std::path::absolute(directory.path()).map_err(start_error)?;
+    let peers = Peers::listen(&settings.peers, &directory, listener, threads, drain).await?;
+    let (directory, stores) = belong(settings, &path, directory, peers.as_ref()).await?;
+    let mut options = settings.engine.clone();
+    options.bootstrap = membership::bootstrap_of(&directory);
+    options.cluster = peers.as_ref().and_then(|peers| peers.options(&directory));
+    let directory = directory.into_data_directory().map_err(start_error)?;
+    let ledger = Ledger::open(directory, stores, options).await.map_err(start_error)?;
+    if let Some(peers) = &peers {
+        peers.serve(&ledger);
+    }
+    let tokens = Arc::new(TokenRegistry::new(ledger.clone(), &path));
+    tokens.ensure_first(clock::now_ms()).await.map_err(start_error)?;
+    let peer_address = peers.map(|peers| peers.address);
+    Ok(Opened { path, tokens, ledger, peer_address })
+}
+
+/// Brings the node into its cluster, and opens its stores.
+async fn belong(
+    settings: &LedgerSettings,
+    path: &Path,
+    mut directory: NodeDirectory,
+    peers: Option<&Peers>,
+) -> Result<(NodeDirectory, Stores), ServeError> {
+    let stores = || open_stores(settings, path);
+    if settings.peers.change == ClusterChange::ForceNew {
+        let stores = stores().await?;
+        membership::force(&mut directory, &stores)?;
+    }
+    let is_forced = settings.peers.change == ClusterChange::ForceNew;
+    let Some(peers) = peers else {
+        let stores = stores().await?;
+        check_members(settings, &directory, &stores, false)?;
+        return Ok((directory, stores));
+    };
+    let directory = peers.form(directory).await?;
+    let opened = stores().await?;
+    let members = check_members(settings, &directory, &opened, true)?;
+    if is_forced || members.len() < 2 {
+        return Ok((directory, opened));
+    }
+    match peers.return_to_cluster(&directory, &opened, &members).await? {
+        Return::AsItIs => Ok((directory, opened)),
+        Return::AsAnother => {
+            drop(opened);
+            let directory = peers.become_another(directory).await?;
+            Ok((directory, stores().await?))
+        }
+    }
+}
+
+fn check_members(
+    settings: &LedgerSettings,
+    directory: &NodeDirectory,
+    stores: &Stores,
+    has_peers: bool,
+) -> Result<BTreeMap<u64, Option<MemberRecord>>, ServeError> {
+    let members = stored_members(stores).map_err(start_error)?;
+    membership::check_members(directory, &members, settings.peers.bootstrap, has_peers)?;
+    Ok(members)
+}
+
+async fn open_stores(settings: &LedgerSettings, path: &Path) -> Result<Stores, ServeError> {
     let options = RedbOptions {
         state_cache_bytes: settings.state_cache_bytes,
         older_format: OlderFormat::Migrate,
         ..RedbOptions::default()
     };
-    let opened = tokio::task::spawn_blocking(move || -> Result<_, ServeError> {
-        let directory = match data {
-            Some(path) => DataDirectory::open(path),
-            None => DataDirectory::ephemeral(),
-        };
-        let directory = directory.and_then(DataDirectory::copied_for_upgrade).map_err(start_error)?;
-        // What runs elsewhere, such as clients that are told the path, has another working directory.
-        let path = std::path::absolute(directory.path()).map_err(start_error)?;
-        let tokens = TokenRegistry::open(&path, clock::now_ms()).map_err(start_error)?;
+    let path = path.to_owned();
+    blocking(move || {
         let stores = EmbeddedStores::open(&path, options).map_err(start_error)?;
-        Ok((directory, path, tokens, stores))
-    });
-    let (directory, path, tokens, stores) = opened.await.map_err(start_error)??;
-    let stores = Stores { log: stores.log, state: stores.state };
-    let ledger = Ledger::open(directory, stores, settings.engine.clone()).await.map_err(start_error)?;
-    Ok(Opened { path, tokens: Arc::new(tokens), ledger })
+        Ok(Stores { log: stores.log, state: stores.state })
+    })
+    .await
+}
+
+/// Waits for disks on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ServeError> + Send + 'static,
+) -> Result<T, ServeError> {
+    tokio::task::spawn_blocking(work).await.map_err(start_error)?
 }
 
 /// A disk without room makes the server read-only before it makes it fail. It stays ready, and says so.

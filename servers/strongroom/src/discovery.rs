@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use ledger_client::{ClientOptions, DirectoryPins, LedgerClient, TlsOptions};
+use ledger_client::{CallPath, ClientOptions, DirectoryPins, LedgerClient, TlsOptions, UnlistedNodes};
 use ledger_verify::note::VerifierKey;
 use serde::Deserialize;
 
@@ -77,7 +77,7 @@ pub struct TrustArgs {
 /// What the file of `dev` says.
 #[derive(Debug, Deserialize)]
 pub struct DevFile {
-    /// The ledger's URL.
+    /// The ledger's URL; of a cluster those of all nodes, separated by commas.
     pub ledger_url: String,
     /// File with its token.
     pub token_file: Option<PathBuf>,
@@ -88,20 +88,51 @@ pub struct DevFile {
 impl ServerArgs {
     /// Connects, with pins in the user's state directory.
     pub fn client(&self) -> Result<LedgerClient, Failure> {
-        self.client_with(&TrustArgs::default(), 1)
+        self.client_with(&TrustArgs::default(), 1, CallPath::default())
     }
 
     /// Connects, believing these keys when there are some.
     pub fn trusting_client(&self, trust: &TrustArgs) -> Result<LedgerClient, Failure> {
-        self.client_with(trust, 1)
+        self.client_with(trust, 1, CallPath::default())
     }
 
     /// Connects with several connections.
-    pub fn client_with(&self, trust: &TrustArgs, connections: usize) -> Result<LedgerClient, Failure> {
-        let pins = DirectoryPins::in_state_home().map_err(|error| Failure::error(error.to_string()))?;
+    pub fn client_with(
+        &self,
+        trust: &TrustArgs,
+        connections: usize,
+        calls: CallPath,
+    ) -> Result<LedgerClient, Failure> {
         let mut options = self.options()?;
         options.verifier_keys.clone_from(&trust.verifier_keys);
         options.connections = connections;
+        options.calls = calls;
+        self.connect(options)
+    }
+
+    /// Connects to the one node that is named, and to no other that it tells of.
+    pub fn client_of_one_node(&self) -> Result<LedgerClient, Failure> {
+        let mut options = self.options()?;
+        options.unlisted_nodes = UnlistedNodes::Ignore;
+        if options.url_list().nth(1).is_some() {
+            return Err(Failure::usage("this is about one node: name its URL alone with --url"));
+        }
+        self.connect(options)
+    }
+
+    /// Connects to one node of the same ledger, for a quick question.
+    pub fn client_at(&self, url: &str, timeout: Duration) -> Result<LedgerClient, Failure> {
+        let mut options = self.options()?;
+        url.clone_into(&mut options.urls);
+        options.unlisted_nodes = UnlistedNodes::Ignore;
+        options.retry.tries_max = 1;
+        (options.request_timeout, options.connect_timeout) = (timeout, timeout);
+        options.call_timeout = timeout;
+        self.connect(options)
+    }
+
+    fn connect(&self, options: ClientOptions) -> Result<LedgerClient, Failure> {
+        let pins = DirectoryPins::in_state_home().map_err(|error| Failure::error(error.to_string()))?;
         Ok(LedgerClient::connect(options, Arc::new(pins))?)
     }
 
@@ -119,7 +150,9 @@ impl ServerArgs {
     fn server(&self, dev: Option<DevFile>) -> Result<(String, Option<PathBuf>), Failure> {
         let given = self.token_file.clone();
         match (&self.url, dev) {
-            (Some(url), Some(dev)) if *url == dev.ledger_url => Ok((url.clone(), given.or(dev.token_file))),
+            (Some(urls), Some(dev)) if are_nodes_of(urls, &dev) => {
+                Ok((urls.clone(), given.or(dev.token_file)))
+            }
             (Some(url), _) => Ok((url.clone(), given)),
             (None, Some(dev)) => Ok((dev.ledger_url, given.or(dev.token_file))),
             (None, None) => {
@@ -130,6 +163,15 @@ impl ServerArgs {
             }
         }
     }
+}
+
+/// Whether every URL is one of those that `dev` serves.
+fn are_nodes_of(urls: &str, dev: &DevFile) -> bool {
+    let listed = |text: &str| -> Vec<String> {
+        text.split(',').map(|url| url.trim().trim_end_matches('/').to_owned()).collect()
+    };
+    let served = listed(&dev.ledger_url);
+    listed(urls).iter().all(|url| served.contains(url))
 }
 
 /// The file of `dev`, when there is one. Another user's file would lead calls, and what they carry, to that user.
@@ -208,5 +250,19 @@ mod tests {
     fn the_token_of_dev_goes_to_no_other_server() {
         let server = arguments(Some("http://other:2"), None).server(dev()).ok();
         assert_eq!(server, Some(("http://other:2".to_owned(), None)));
+        let server = arguments(Some("http://dev:1,http://other:2"), None).server(dev()).ok();
+        assert_eq!(server, Some(("http://dev:1,http://other:2".to_owned(), None)));
+    }
+
+    #[test]
+    fn the_token_of_dev_goes_to_every_one_of_its_nodes() {
+        let dev = || {
+            let ledger_url = "http://dev:1,http://dev:2,http://dev:3".to_owned();
+            Some(DevFile { ledger_url, token_file: Some("dev-token".into()), pid: 1 })
+        };
+        for urls in ["http://dev:2", "http://dev:3, http://dev:1/"] {
+            let server = arguments(Some(urls), None).server(dev()).ok();
+            assert_eq!(server, Some((urls.to_owned(), Some("dev-token".into()))));
+        }
     }
 }

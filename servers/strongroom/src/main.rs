@@ -6,6 +6,8 @@ mod commands;
 mod compose;
 mod discovery;
 mod failure;
+mod membership;
+mod moment;
 mod output;
 mod record;
 mod server_flags;

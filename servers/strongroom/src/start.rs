@@ -6,7 +6,7 @@ use service_kit::ready_line::print_failed_start;
 
 use ledger_server::settings::LedgerSettings;
 
-use crate::compose::{self, BusyPort};
+use crate::compose::{self, BusyPort, Ended};
 use crate::failure::{Exit, Failure, with_causes};
 use crate::output::Output;
 
@@ -47,14 +47,29 @@ pub fn run(
             return Err(failure);
         }
     };
-    let kept = when_ready.ready(&running.ready, running.ephemeral)?;
-    if output.is_json() {
-        let printed = running.ready.print(&mut std::io::stdout().lock());
-        printed.map_err(|error| Failure::error(format!("cannot print the ready line: {error}")))?;
-    }
-    let served = runtime.block_on(running.serve()).map_err(|error| failed(&error));
+    let mut kept = None;
+    let mut announced = false;
+    let announce = |ready: &ReadyLine, ephemeral: bool| {
+        announced = true;
+        kept = Some(when_ready.ready(ready, ephemeral)?);
+        if output.is_json() {
+            let printed = ready.print(&mut std::io::stdout().lock());
+            printed.map_err(|error| Failure::error(format!("cannot print the ready line: {error}")))?;
+        }
+        Ok(())
+    };
+    let served = runtime.block_on(running.serve(announce));
     drop(kept);
-    served
+    served.map_err(|ended| match ended {
+        Ended::Announcement(failure) => failure,
+        Ended::Server(error) => {
+            let failure = failed(&error);
+            if output.is_json() && !announced {
+                let _ = print_failed_start(&mut std::io::stdout().lock(), &failure.message);
+            }
+            failure
+        }
+    })
 }
 
 /// The engine and the connections have threads of their own: this one starts, watches and drains them.

@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::disk::{Disk, Event, Image};
+use storage_adapters::wal::Upkeep;
+
+use crate::disk::{Disk, Event};
+use crate::disk_image::Image;
 use crate::power_cut::{Dice, Loss, Moment, Syncs};
 use crate::promises::{History, LogContent, Progress, StateContent};
 use crate::recovery::{Expected, Recovered, Retries, Violation, recover};
@@ -51,7 +54,8 @@ pub struct Recorded {
 
 /// What the stores of an image hold: an image of a run's beginning, or one that a recovery held on.
 pub fn contents(image: &Image) -> (Arc<LogContent>, Arc<StateContent>) {
-    let stores = DiskStores::open(&Disk::holding(image.clone())).expect("a sound image opens");
+    let stores =
+        DiskStores::open(&Disk::holding(image.clone()), Upkeep::Inline).expect("a sound image opens");
     let log = LogContent::of(&*stores.log).expect("it can be read");
     let state = StateContent::of(&*stores.state).expect("it can be read");
     (Arc::new(log), Arc::new(state))
@@ -134,9 +138,9 @@ fn moments(image: &Image, trace: &[Event], syncs: Syncs) -> Vec<(usize, usize)> 
 
 fn last_of(trace: &[Event], position: usize) -> String {
     match &trace[position - 1] {
-        Event::Effect(file, effect) => {
+        Event::Effect(place, effect) => {
             let text = format!("{effect:?}");
-            format!("{}: {}", file.name(), text.chars().take(40).collect::<String>())
+            format!("{}: {}", place.name(), text.chars().take(40).collect::<String>())
         }
         _ => "no effect".to_owned(),
     }
@@ -154,6 +158,8 @@ fn cut_once(
     tally.cuts += 1;
     tally.writes_lost += damage.lost;
     tally.writes_torn += damage.torn;
+    tally.names_lost += damage.names_lost;
+    tally.growths_lost += damage.growths_lost;
     let recovered = recover(home, image, expected, tally)?;
     if cut.depth <= 1 {
         return Ok(());

@@ -1,55 +1,18 @@
-//! A disk in memory under redb: it remembers every effect in order, and it fails when it is told to.
+//! A disk in memory under a node: it remembers every effect in order, and it fails when it is told to.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ledger_core::ports::{LogChange, StateBatch};
-use redb::StorageBackend;
 
+use crate::disk_image::{Effect, Image, Place};
 use crate::promises::Promise;
-
-/// The three files of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DiskFile {
-    Raft,
-    Blocks,
-    State,
-}
-
-impl DiskFile {
-    /// The order of an [`Image`].
-    pub const ALL: [Self; 3] = [Self::Raft, Self::Blocks, Self::State];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Raft => "raft.db",
-            Self::Blocks => "blocks.db",
-            Self::State => "state.db",
-        }
-    }
-}
-
-/// What the three files hold, in the order of [`DiskFile::ALL`].
-pub type Image = [Vec<u8>; 3];
-
-/// What redb did to a file.
-#[derive(Debug, Clone)]
-pub enum Effect {
-    Write {
-        offset: usize,
-        data: Vec<u8>,
-    },
-    SetLength(usize),
-    Sync,
-    /// A sync that failed: what it should have made durable may be gone, whatever later syncs say.
-    FailedSync,
-}
 
 /// One moment of a run, in one order over all files and threads.
 #[derive(Debug)]
 pub enum Event {
-    Effect(DiskFile, Effect),
+    Effect(Place, Effect),
     LogCommitStarted(Vec<LogChange>),
     LogCommitDone,
     StateCommitStarted(StateBatch),
@@ -63,10 +26,21 @@ pub enum Event {
 pub enum Fault {
     #[default]
     None,
-    /// After this many more writes the disk is full: writes and growth fail until there is room.
+    /// After this many more writes the disk is full, and not even what is there can be written over (a file system that
+    /// copies what it writes): each such call fails until there is room.
     FullAfterWrites(u64),
+    /// After this many more calls that need room there is none: files neither grow nor come into being; what is there can
+    /// be written over.
+    NoRoomAfterGrowths(u64),
     /// After this many more syncs one fails; those behind it succeed, as they do on a real disk.
     SyncFailsAfter(u64),
+}
+
+/// What a call needs of the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Overwrite,
+    Room,
 }
 
 /// The disk. Clones share it.
@@ -81,9 +55,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    files: Image,
+    image: Image,
     trace: Vec<Event>,
-    /// How many files are under a trace that has ended: effects still happen, nobody writes them down.
+    /// The trace has ended: effects still happen, nobody writes them down.
     stopped: bool,
     fault: Fault,
     /// Calls that were made to fail.
@@ -94,18 +68,14 @@ struct State {
 }
 
 impl Disk {
-    pub fn holding(files: Image) -> Self {
+    pub fn holding(image: Image) -> Self {
         let disk = Self::default();
-        disk.lock().files = files;
+        disk.lock().image = image;
         disk
     }
 
-    pub fn file(&self, file: DiskFile) -> RecordedFile {
-        RecordedFile { disk: self.clone(), file }
-    }
-
     pub fn image(&self) -> Image {
-        self.lock().files.clone()
+        self.lock().image.clone()
     }
 
     pub fn note(&self, event: Event) {
@@ -126,7 +96,7 @@ impl Disk {
     pub fn restart_trace(&self) -> Image {
         let mut state = self.lock();
         state.trace.clear();
-        state.files.clone()
+        state.image.clone()
     }
 
     pub fn set_fault(&self, fault: Fault) {
@@ -158,30 +128,127 @@ impl Disk {
         self.lock().hanging
     }
 
+    pub fn length(&self, place: Place) -> usize {
+        self.lock().image.bytes(place).len()
+    }
+
+    pub fn read(&self, place: Place, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let state = self.lock();
+        let start = position(offset)?;
+        let end = start.checked_add(out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let content = state.image.bytes(place);
+        out.copy_from_slice(content.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    /// A write that fails has been done in part.
+    pub fn write(&self, place: Place, offset: u64, data: &[u8]) -> io::Result<()> {
+        let offset = position(offset)?;
+        let mut state = self.lock();
+        let grows = offset + data.len() > state.image.bytes(place).len();
+        let outcome = state.take_room(if grows { Need::Room } else { Need::Overwrite });
+        let written = if outcome.is_ok() { data } else { &data[..data.len() / 2] };
+        state.happen(place, Effect::Write { offset, data: written.to_vec() });
+        outcome
+    }
+
+    pub fn set_length(&self, place: Place, length: u64) -> io::Result<()> {
+        let length = position(length)?;
+        let mut state = self.lock();
+        if length > state.image.bytes(place).len() {
+            state.take_room(Need::Room)?;
+        }
+        state.happen(place, Effect::SetLength(length));
+        Ok(())
+    }
+
+    /// Syncs the bytes of a file, or the names.
+    pub fn sync(&self, place: Place) -> io::Result<()> {
+        let mut state = self.lock();
+        state.hanging += 1;
+        while state.syncs_hang {
+            state = self.0.gate_moved.wait(state).expect("nobody panics under this lock");
+        }
+        state.hanging -= 1;
+        let delay = state.sync_delay;
+        drop(state);
+        if !delay.is_zero() {
+            std::thread::sleep(delay);
+        }
+        let mut state = self.lock();
+        let outcome = state.fail_sync();
+        state.happen(place, if outcome.is_ok() { Effect::Sync } else { Effect::FailedSync });
+        outcome
+    }
+
+    pub fn log_names(&self) -> Vec<String> {
+        self.lock().image.log_names.keys().cloned().collect()
+    }
+
+    /// Which file of the log has this name.
+    pub fn log_file(&self, name: &str) -> io::Result<usize> {
+        self.lock().log_file(name)
+    }
+
+    /// A new file of the log; one that has the name already is emptied.
+    pub fn create(&self, name: &str) -> io::Result<usize> {
+        let mut state = self.lock();
+        if let Ok(number) = state.log_file(name) {
+            state.happen(Place::LogFile(number), Effect::SetLength(0));
+            return Ok(number);
+        }
+        state.take_room(Need::Room)?;
+        let number = state.image.next_log_file();
+        state.happen(Place::LogNames, Effect::Created { name: name.to_owned(), number });
+        Ok(number)
+    }
+
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.lock();
+        let number = state.log_file(from)?;
+        state.take_room(Need::Room)?;
+        let (from, to) = (from.to_owned(), to.to_owned());
+        state.happen(Place::LogNames, Effect::Renamed { from, to, number });
+        Ok(())
+    }
+
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.lock();
+        state.log_file(name)?;
+        state.happen(Place::LogNames, Effect::Removed(name.to_owned()));
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().expect("nobody panics under this lock")
     }
 }
 
 impl State {
-    fn record(&mut self, file: DiskFile, effect: impl FnOnce() -> Effect) {
+    fn happen(&mut self, place: Place, effect: Effect) {
+        self.image.apply(place, &effect);
         if !self.stopped {
-            self.trace.push(Event::Effect(file, effect()));
+            self.trace.push(Event::Effect(place, effect));
         }
     }
 
-    fn refuse_when_full(&mut self) -> io::Result<()> {
-        match &mut self.fault {
-            Fault::FullAfterWrites(0) => {
+    fn log_file(&self, name: &str) -> io::Result<usize> {
+        self.image.log_names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn take_room(&mut self, need: Need) -> io::Result<()> {
+        let left = match (&mut self.fault, need) {
+            (Fault::FullAfterWrites(left), _) | (Fault::NoRoomAfterGrowths(left), Need::Room) => left,
+            _ => return Ok(()),
+        };
+        match left.checked_sub(1) {
+            Some(fewer) => *left = fewer,
+            None => {
                 self.faults += 1;
-                Err(io::ErrorKind::StorageFull.into())
+                return Err(io::ErrorKind::StorageFull.into());
             }
-            Fault::FullAfterWrites(left) => {
-                *left -= 1;
-                Ok(())
-            }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     fn fail_sync(&mut self) -> io::Result<()> {
@@ -200,75 +267,6 @@ impl State {
     }
 }
 
-/// One file of a [`Disk`], as redb sees it.
-#[derive(Debug)]
-pub struct RecordedFile {
-    disk: Disk,
-    file: DiskFile,
-}
-
-impl StorageBackend for RecordedFile {
-    fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.disk.lock().files[self.file as usize].len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let state = self.disk.lock();
-        let start = position(offset)?;
-        let end = start.checked_add(out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        let content = &state.files[self.file as usize];
-        out.copy_from_slice(content.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        let length = position(len)?;
-        let mut state = self.disk.lock();
-        if length > state.files[self.file as usize].len() {
-            state.refuse_when_full()?;
-        }
-        state.record(self.file, || Effect::SetLength(length));
-        state.files[self.file as usize].resize(length, 0);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> Result<(), io::Error> {
-        let mut state = self.disk.lock();
-        state.hanging += 1;
-        while state.syncs_hang {
-            state = self.disk.0.gate_moved.wait(state).expect("nobody panics under this lock");
-        }
-        state.hanging -= 1;
-        let delay = state.sync_delay;
-        drop(state);
-        if !delay.is_zero() {
-            std::thread::sleep(delay);
-        }
-        let mut state = self.disk.lock();
-        let outcome = state.fail_sync();
-        state.record(self.file, || if outcome.is_ok() { Effect::Sync } else { Effect::FailedSync });
-        outcome
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        let start = position(offset)?;
-        let mut state = self.disk.lock();
-        state.refuse_when_full()?;
-        state.record(self.file, || Effect::Write { offset: start, data: data.to_vec() });
-        put(&mut state.files[self.file as usize], start, data);
-        Ok(())
-    }
-}
-
-fn position(offset: u64) -> Result<usize, io::Error> {
+fn position(offset: u64) -> io::Result<usize> {
     usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
-}
-
-/// Writes into a file that grows when the write ends behind it, as files do.
-pub fn put(content: &mut Vec<u8>, offset: usize, data: &[u8]) {
-    let end = offset + data.len();
-    if content.len() < end {
-        content.resize(end, 0);
-    }
-    content[offset..end].copy_from_slice(data);
 }

@@ -1,6 +1,7 @@
 //! What a disk may hold after a power cut: everything synced, and any part of what was not.
 
-use crate::disk::{DiskFile, Effect, Event, Image, put};
+use crate::disk::Event;
+use crate::disk_image::{Effect, Image, Part, Place};
 
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
@@ -11,16 +12,16 @@ pub enum Syncs {
     Honoured,
     /// The control: a harness that finds nothing on such a disk finds nothing at all.
     Ignored,
-    /// The same for one file alone.
-    IgnoredOn(DiskFile),
+    /// The same for one part alone.
+    IgnoredOn(Part),
 }
 
 impl Syncs {
-    fn honours(self, file: DiskFile) -> bool {
+    fn honours(self, place: Place) -> bool {
         match self {
             Self::Honoured => true,
             Self::Ignored => false,
-            Self::IgnoredOn(ignored) => ignored != file,
+            Self::IgnoredOn(ignored) => ignored != place.part(),
         }
     }
 }
@@ -62,6 +63,9 @@ impl Loss {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Damage {
     pub lost: u64,
+    /// Of those: changes of names in the log's directory, and of lengths.
+    pub names_lost: u64,
+    pub growths_lost: u64,
     pub torn: u64,
 }
 
@@ -78,7 +82,7 @@ pub struct Moment<'a> {
     /// Number of the next event.
     pub position: usize,
     durable: Image,
-    pending: Vec<(DiskFile, &'a Effect)>,
+    pending: Vec<(Place, &'a Effect)>,
     syncs: Syncs,
 }
 
@@ -92,11 +96,11 @@ impl<'a> Moment<'a> {
     pub fn pass(&mut self, event: &'a Event) {
         self.position += 1;
         match event {
-            Event::Effect(file, Effect::Sync) if self.syncs.honours(*file) => self.sync(*file),
+            Event::Effect(place, Effect::Sync) if self.syncs.honours(*place) => self.sync(*place),
             Event::Effect(_, Effect::Sync) => {}
             // The worst that a failed sync can mean: the pages are clean now, and were never written.
-            Event::Effect(failed, Effect::FailedSync) => self.pending.retain(|(file, _)| file != failed),
-            Event::Effect(file, effect) => self.pending.push((*file, effect)),
+            Event::Effect(failed, Effect::FailedSync) => self.pending.retain(|(place, _)| place != failed),
+            Event::Effect(place, effect) => self.pending.push((*place, effect)),
             _ => {}
         }
     }
@@ -106,13 +110,13 @@ impl<'a> Moment<'a> {
         self.pending.len()
     }
 
-    fn sync(&mut self, synced: DiskFile) {
-        for (file, effect) in &self.pending {
-            if *file == synced {
-                apply(&mut self.durable[*file as usize], effect);
+    fn sync(&mut self, synced: Place) {
+        for (place, effect) in &self.pending {
+            if *place == synced {
+                self.durable.apply(*place, effect);
             }
         }
-        self.pending.retain(|(file, _)| *file != synced);
+        self.pending.retain(|(place, _)| *place != synced);
     }
 
     /// The disk after a cut at this moment.
@@ -124,7 +128,7 @@ impl<'a> Moment<'a> {
             Loss::LastTorn(seed) | Loss::Random(seed) => seed,
             _ => 0,
         });
-        for (number, (file, effect)) in self.pending.iter().enumerate() {
+        for (number, (place, effect)) in self.pending.iter().enumerate() {
             let fate = match loss {
                 Loss::Nothing => Fate::Kept,
                 Loss::Everything => Fate::Lost,
@@ -138,26 +142,21 @@ impl<'a> Moment<'a> {
                 Loss::LastTorn(_) => Fate::Kept,
                 Loss::Random(_) => [Fate::Kept, Fate::Lost, Fate::Torn, Fate::Kept][dice.below(4)],
             };
-            let content = &mut image[*file as usize];
             match (fate, effect) {
-                (Fate::Kept, effect) => apply(content, effect),
+                (Fate::Kept, effect) => image.apply(*place, effect),
                 (Fate::Torn, Effect::Write { offset, data }) if spans_sectors(*offset, data.len()) => {
-                    tear(content, *offset, data, &mut dice);
+                    tear(&mut image, *place, (*offset, data), &mut dice);
                     damage.torn += 1;
                 }
-                // A change of the length and a write within one sector happen or do not.
-                (Fate::Lost | Fate::Torn, _) => damage.lost += 1,
+                // A change of the length or of a name and a write within one sector happen or do not.
+                (Fate::Lost | Fate::Torn, effect) => {
+                    damage.lost += 1;
+                    damage.names_lost += u64::from(*place == Place::LogNames);
+                    damage.growths_lost += u64::from(matches!(effect, Effect::SetLength(_)));
+                }
             }
         }
         (image, damage)
-    }
-}
-
-fn apply(content: &mut Vec<u8>, effect: &Effect) {
-    match effect {
-        Effect::Write { offset, data } => put(content, *offset, data),
-        Effect::SetLength(length) => content.resize(*length, 0),
-        Effect::Sync | Effect::FailedSync => {}
     }
 }
 
@@ -166,7 +165,7 @@ fn spans_sectors(offset: usize, length: usize) -> bool {
 }
 
 /// Writes some sectors of a write and not the others; at least one is missing.
-fn tear(content: &mut Vec<u8>, offset: usize, data: &[u8], dice: &mut Dice) {
+fn tear(image: &mut Image, place: Place, (offset, data): (usize, &[u8]), dice: &mut Dice) {
     let first = offset / SECTOR_BYTES;
     let sectors = (offset + data.len()).div_ceil(SECTOR_BYTES) - first;
     let missing = dice.below(sectors);
@@ -177,7 +176,7 @@ fn tear(content: &mut Vec<u8>, offset: usize, data: &[u8], dice: &mut Dice) {
         if survives {
             let from = ((first + sector) * SECTOR_BYTES).max(offset);
             let to = ((first + sector + 1) * SECTOR_BYTES).min(offset + data.len());
-            put(content, from, &data[from - offset..to - offset]);
+            image.put(place, from, &data[from - offset..to - offset]);
         }
     }
 }

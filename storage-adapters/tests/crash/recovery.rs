@@ -6,8 +6,10 @@ use ledger_core::command::Receipt;
 use ledger_node::{Consistency, Ledger};
 use ledger_verify::note::SignedCheckpoint;
 use ledger_verify::{Hash, log};
+use storage_adapters::wal::Upkeep;
 
-use crate::disk::{Disk, Event, Image};
+use crate::disk::{Disk, Event};
+use crate::disk_image::Image;
 use crate::power_cut::Dice;
 use crate::promises::{History, LogContent, Progress, Promise, StateContent};
 use crate::tally::Tally;
@@ -86,7 +88,7 @@ pub fn recover(
     tally: &mut Tally,
 ) -> Result<Recovered, Violation> {
     let disk = Disk::holding(image.clone());
-    let stores = DiskStores::open(&disk)?;
+    let stores = DiskStores::open(&disk, Upkeep::Inline)?;
     let log = recovered_log(&stores, expected, tally)?;
     let state = recovered_state(&stores, expected)?;
     let trace = runtime().block_on(async {

@@ -9,6 +9,9 @@ pub struct Tally {
     pub cuts: u64,
     pub writes_lost: u64,
     pub writes_torn: u64,
+    /// Of what was lost: changes of names in the log's directory, and of lengths of files.
+    pub names_lost: u64,
+    pub growths_lost: u64,
     /// Nodes that were opened on what was left, and held.
     pub recoveries: u64,
     /// Cuts during a recovery from a cut, and during a recovery from that.
@@ -29,6 +32,8 @@ pub struct Tally {
     /// Calls of the disk that were made to fail, and nodes that stopped by them.
     pub faults: u64,
     pub stops: u64,
+    /// Nodes that came to their end in order: what failed was made ready for later, and never needed.
+    pub outlived: u64,
     /// Broken promises.
     pub violations: u64,
 }
@@ -40,6 +45,8 @@ impl Tally {
             cuts,
             writes_lost,
             writes_torn,
+            names_lost,
+            growths_lost,
             recoveries,
             second_cuts,
             third_cuts,
@@ -52,6 +59,7 @@ impl Tally {
             log_batches_cut,
             faults,
             stops,
+            outlived,
             violations,
         } = *self;
         vec![
@@ -61,6 +69,8 @@ impl Tally {
             ("during that one's", third_cuts),
             ("writes lost", writes_lost),
             ("writes torn", writes_torn),
+            ("names lost", names_lost),
+            ("growths lost", growths_lost),
             ("recoveries", recoveries),
             ("acknowledged writes read", acknowledged),
             ("retries", retries),
@@ -71,6 +81,7 @@ impl Tally {
             ("log batches cut", log_batches_cut),
             ("calls failed", faults),
             ("nodes stopped", stops),
+            ("failed calls that no commit needed", outlived),
             ("violations", violations),
         ]
     }
@@ -80,6 +91,8 @@ impl Tally {
         self.cuts += other.cuts;
         self.writes_lost += other.writes_lost;
         self.writes_torn += other.writes_torn;
+        self.names_lost += other.names_lost;
+        self.growths_lost += other.growths_lost;
         self.recoveries += other.recoveries;
         self.second_cuts += other.second_cuts;
         self.third_cuts += other.third_cuts;
@@ -92,6 +105,7 @@ impl Tally {
         self.log_batches_cut += other.log_batches_cut;
         self.faults += other.faults;
         self.stops += other.stops;
+        self.outlived += other.outlived;
         self.violations += other.violations;
     }
 

@@ -13,11 +13,14 @@ use ledger_core::transaction::{Action, Actor, IdempotencyKey, Operation, Transac
 use ledger_node::{DataDirectory, DirectoryError, Ledger, ManualClock, Options, ReadFailure, Stores};
 use ledger_verify::Hash;
 use ledger_verify::note::SignedCheckpoint;
-use storage_adapters::redb::{OpenCheck, RedbLogStore, RedbOptions, RedbStateStore};
+use storage_adapters::redb::{OpenCheck, RedbOptions, RedbStateStore};
+use storage_adapters::wal::{SEGMENT_BYTES_MIN, Upkeep, WalFiles, WalLogStore, WalOptions};
 
-use crate::disk::{Disk, DiskFile, Event, Image};
+use crate::disk::{Disk, Event};
+use crate::disk_image::{Image, Place};
 use crate::power_cut::Dice;
 use crate::promises::{Promise, PromisingLog, PromisingState};
+use crate::recorded_files::{RecordedDirectory, RecordedFile};
 
 /// When every run takes place, unix milliseconds.
 pub const NOW_MS: u64 = 1_800_000_000_000;
@@ -67,26 +70,18 @@ fn temporary() -> tempfile::TempDir {
 
 /// The stores of a node on a disk.
 pub struct DiskStores {
-    pub log: Arc<PromisingLog<RedbLogStore>>,
+    pub log: Arc<PromisingLog<WalLogStore>>,
     pub state: Arc<PromisingState<RedbStateStore>>,
 }
 
 impl DiskStores {
-    pub fn open(disk: &Disk) -> Result<Self, StoreError> {
-        let cache_bytes = 1 << 20;
-        let options = RedbOptions {
-            log_cache_bytes: cache_bytes,
-            state_cache_bytes: cache_bytes,
-            blocks_cache_bytes: cache_bytes,
-            check: OpenCheck::default(),
-            ..RedbOptions::default()
-        };
-        let log = RedbLogStore::with_backend(disk.file(DiskFile::Raft), options)?;
-        let (state, blocks) = (disk.file(DiskFile::State), disk.file(DiskFile::Blocks));
-        let state = RedbStateStore::with_backends(state, blocks, options)?;
+    pub fn open(disk: &Disk, upkeep: Upkeep) -> Result<Self, StoreError> {
+        let files: Arc<dyn WalFiles> = Arc::new(RecordedDirectory(disk.clone()));
+        let wal = WalOptions { segment_bytes: SEGMENT_BYTES_MIN, upkeep };
+        let log = WalLogStore::with_files(&files, wal)?;
         Ok(Self {
             log: Arc::new(PromisingLog { inner: log, disk: disk.clone() }),
-            state: Arc::new(PromisingState { inner: state, disk: disk.clone() }),
+            state: Arc::new(PromisingState { inner: open_state(disk)?, disk: disk.clone() }),
         })
     }
 
@@ -95,10 +90,23 @@ impl DiskStores {
     }
 }
 
-/// A disk with three new, empty files: how they come into being is the file system's matter.
+fn open_state(disk: &Disk) -> Result<RedbStateStore, StoreError> {
+    let cache_bytes = 1 << 20;
+    let options = RedbOptions {
+        log_cache_bytes: cache_bytes,
+        state_cache_bytes: cache_bytes,
+        blocks_cache_bytes: cache_bytes,
+        check: OpenCheck::default(),
+        ..RedbOptions::default()
+    };
+    let file = |place| RecordedFile { disk: disk.clone(), place };
+    RedbStateStore::with_backends(file(Place::State), file(Place::Blocks), options)
+}
+
+/// A disk with the two new, empty files of redb, which get their names when they are whole. The log is made by the run.
 pub fn new_disk() -> Disk {
     let disk = Disk::default();
-    drop(DiskStores::open(&disk).expect("new files are made"));
+    drop(open_state(&disk).expect("new files are made"));
     Disk::holding(disk.image())
 }
 
@@ -177,6 +185,14 @@ pub struct Plan {
     pub seed: u64,
     /// Writes or bursts of writes.
     pub rounds: usize,
+    /// Whether segments of the log are prepared and removed by a thread of its own.
+    pub upkeep: Upkeep,
+}
+
+/// The plan of a seed: half of the runs leave the log's segments to a thread, as a node does, and the others do all in one
+/// order.
+pub fn plan(seed: u64, rounds: usize) -> Plan {
+    Plan { seed, rounds, upkeep: if seed % 2 == 0 { Upkeep::Background } else { Upkeep::Inline } }
 }
 
 /// What one run left behind.
@@ -195,7 +211,7 @@ pub fn record(plan: Plan) -> Run {
     let disk = new_disk();
     let image = disk.restart_trace();
     let chain = runtime().block_on(async {
-        let stores = DiskStores::open(&disk).expect("the stores open");
+        let stores = DiskStores::open(&disk, plan.upkeep).expect("the stores open");
         let ledger = Ledger::open(home.directory(), stores.ports(), options()).await.expect("it opens");
         drive(&ledger, &disk, plan).await.expect("a sound disk refuses nothing");
         let chain = chain(&ledger).expect("blocks can be read");

@@ -75,6 +75,7 @@ pub fn damage(test: &str, stride: usize, content: &[u8], look: impl Fn(&[u8]) ->
             .env(PROGRESS_VARIABLE, &progress)
             .output()
             .expect("the test can be started again");
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
         let mut reached = Progress::read(&progress);
         if output.status.success() {
             reached.tally.report(test);
@@ -134,7 +135,11 @@ fn damage_from(path: &Path, stride: usize, content: &[u8], look: impl Fn(&[u8]) 
         damaged[position] ^= mask;
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| look(&damaged)));
         damaged[position] ^= mask;
-        progress.tally.add(outcome.unwrap_or(Outcome::Panicked));
+        let outcome = outcome.unwrap_or(Outcome::Panicked);
+        if matches!(outcome, Outcome::Hidden | Outcome::Wrong | Outcome::Panicked) {
+            eprintln!("{outcome:?} with byte {position} changed by {mask:#04x}");
+        }
+        progress.tally.add(outcome);
         progress.flip += 1;
         progress.working = false;
     }

@@ -142,6 +142,14 @@ pub struct Script {
     /// What each watch sends, in order of their connections; the last message may be an error.
     pub watches: Mutex<VecDeque<Vec<Result<v1::WatchBlocksResponse, Status>>>>,
     pub watches_seen: Mutex<Vec<v1::WatchBlocksRequest>>,
+    pub tips_seen: Mutex<u32>,
+    /// Answers to new namespaces, in order; when empty, they succeed.
+    pub namespace_answers: Mutex<VecDeque<Result<v1::Namespace, Status>>>,
+    pub namespace_calls: Mutex<u32>,
+    /// Which node leads, for the header of every answer.
+    pub leader_header: Mutex<Option<String>>,
+    /// Writes wait while it is there, until their connection ends.
+    pub frozen: tokio::sync::watch::Sender<bool>,
 }
 
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -162,7 +170,21 @@ impl Script {
             node_info_calls: Mutex::default(),
             watches: Mutex::default(),
             watches_seen: Mutex::default(),
+            tips_seen: Mutex::default(),
+            namespace_answers: Mutex::default(),
+            namespace_calls: Mutex::default(),
+            leader_header: Mutex::default(),
+            frozen: tokio::sync::watch::Sender::new(false),
         })
+    }
+
+    fn answer<T>(&self, message: T) -> Response<T> {
+        let mut response = Response::new(message);
+        if let Some(header) = &*lock(&self.leader_header) {
+            let value = header.parse().expect("a header value");
+            response.metadata_mut().insert(ledger_proto::LEADER_HEADER, value);
+        }
+        response
     }
 
     /// Serves the script until the test's runtime ends; returns its URL.
@@ -233,9 +255,10 @@ macro_rules! unscripted {
 #[tonic::async_trait]
 impl ReadService for Service {
     async fn get_tip(&self, _: Request<v1::GetTipRequest>) -> Result<Response<v1::GetTipResponse>, Status> {
+        *lock(&self.0.tips_seen) += 1;
         let chain = lock(&self.0.chain);
         let header = chain.headers[chain.headers.len() - 1];
-        Ok(Response::new(v1::GetTipResponse {
+        Ok(self.0.answer(v1::GetTipResponse {
             header: header.encode().to_vec().into(),
             block_hash: header.leaf_hash().to_vec().into(),
             log_root: log::root_of(&chain.leaves()).to_vec().into(),
@@ -288,7 +311,11 @@ impl ReadService for Service {
     ) -> Result<Response<Self::WatchBlocksStream>, Status> {
         lock(&self.0.watches_seen).push(request.into_inner());
         match lock(&self.0.watches).pop_front() {
-            Some(messages) => Ok(Response::new(tokio_stream::iter(messages))),
+            Some(messages) => match &messages[..] {
+                // A refusal before the stream.
+                [Err(status)] => Err(status.clone()),
+                _ => Ok(Response::new(tokio_stream::iter(messages))),
+            },
             None => Err(Status::unimplemented("not in the script")),
         }
     }
@@ -314,9 +341,11 @@ impl WriteService for Service {
         lock(&self.0.authorizations_seen).push(authorization.unwrap_or_default().to_owned());
         let count = request.get_ref().operations.len();
         lock(&self.0.writes_seen).push((tokio::time::Instant::now(), request.into_inner()));
+        let mut frozen = self.0.frozen.subscribe();
+        frozen.wait_for(|frozen| !*frozen).await.expect("the script lives");
         match lock(&self.0.write_answers).pop_front() {
-            Some(answer) => answer.map(Response::new),
-            None => Ok(Response::new(v1::WriteResponse {
+            Some(answer) => answer.map(|message| self.0.answer(message)),
+            None => Ok(self.0.answer(v1::WriteResponse {
                 receipt: Some(receipt()),
                 results: vec![v1::OperationResult::Created.into(); count],
                 replayed: false,
@@ -327,6 +356,15 @@ impl WriteService for Service {
 
 #[tonic::async_trait]
 impl AdminService for Service {
+    type StreamBackupStream = tokio_stream::Empty<Result<v1::StreamBackupResponse, Status>>;
+
+    async fn stream_backup(
+        &self,
+        _: Request<v1::StreamBackupRequest>,
+    ) -> Result<Response<Self::StreamBackupStream>, Status> {
+        Err(Status::unimplemented("not part of this script"))
+    }
+
     async fn get_node_info(
         &self,
         _: Request<v1::GetNodeInfoRequest>,
@@ -340,8 +378,16 @@ impl AdminService for Service {
         }))
     }
 
+    async fn create_namespace(
+        &self,
+        request: Request<v1::CreateNamespaceRequest>,
+    ) -> Result<Response<v1::Namespace>, Status> {
+        *lock(&self.0.namespace_calls) += 1;
+        let created = v1::Namespace { name: request.into_inner().name, ..v1::Namespace::default() };
+        lock(&self.0.namespace_answers).pop_front().unwrap_or(Ok(created)).map(|answer| self.0.answer(answer))
+    }
+
     unscripted! {
-        create_namespace(CreateNamespaceRequest) -> Namespace;
         get_namespace(GetNamespaceRequest) -> Namespace;
         list_namespaces(ListNamespacesRequest) -> ListNamespacesResponse;
         delete_namespace(DeleteNamespaceRequest) -> Namespace;
@@ -358,5 +404,10 @@ impl AdminService for Service {
         check_integrity(CheckIntegrityRequest) -> CheckIntegrityResponse;
         recover_vault(RecoverVaultRequest) -> RecoverVaultResponse;
         force_gc(ForceGcRequest) -> ForceGcResponse;
+        join_cluster(JoinClusterRequest) -> MembershipChange;
+        leave_cluster(LeaveClusterRequest) -> MembershipChange;
+        remove_node(RemoveNodeRequest) -> MembershipChange;
+        get_cluster_info(GetClusterInfoRequest) -> ClusterInfo;
+        transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse;
     }
 }

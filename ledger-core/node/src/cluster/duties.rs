@@ -10,18 +10,27 @@ use ledger_core::names::LedgerId;
 use ledger_core::ports::SignedMark;
 use ledger_verify::header::HEADER_VERSION;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::LeaderCalls;
+use super::{ClusterParts, LeaderCalls, membership};
 use crate::applied_state::AppliedLedger;
 use crate::errors::OpenError;
 use crate::failure::{FailedPart, FailureCell, shared};
-use crate::peers::ClusterId;
+use crate::peers::{ClusterId, MemberRecord};
 use crate::raft::{Consensus, ConsensusError};
 use crate::randomness::Randomness;
 use crate::read_barrier::{Electorate, ReadBarrier, read_index};
 
 /// How often a member looks whether anything is left to do; at once when the lead changes.
 const ROUND_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often a member that is ready makes sure that its leader still leads a majority.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// A member that is behind asks the leader again after this: another node may lead by then.
+const CATCH_UP_ROUND: Duration = Duration::from_secs(1);
+
+/// How long a member waits until its new addresses are known.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A member's duties.
 pub(crate) struct Duties {
@@ -36,6 +45,9 @@ pub(crate) struct Duties {
     pub failure: FailureCell,
     pub randomness: Randomness,
     pub ready: watch::Sender<bool>,
+    /// This node as its peers shall know it.
+    pub member: MemberRecord,
+    pub cluster: Arc<ClusterParts>,
 }
 
 /// A duty was not done.
@@ -53,18 +65,23 @@ impl Duties {
     pub async fn run(mut self) {
         let mut leader = self.leader.leader.clone();
         let mut done_for = None;
+        let mut checked = Instant::now();
         loop {
             let status = self.consensus.status();
             let lead = status.leader.map(|leader| (leader, status.term));
-            if lead != done_for {
+            let is_stale = checked.elapsed() >= CHECK_INTERVAL;
+            if lead != done_for || (is_stale && read_index(&self.leader, 0).await.is_err()) {
                 done_for = None;
                 self.ready.send_if_modified(|ready| std::mem::replace(ready, false));
+            }
+            if is_stale {
+                checked = Instant::now();
             }
             self.settle_electorate(status.is_leader);
             if lead.is_some() && done_for.is_none() {
                 match self.take_up(status.is_leader).await {
                     Ok(()) => {
-                        done_for = lead;
+                        (done_for, checked) = (lead, Instant::now());
                         self.ready.send_replace(true);
                         continue;
                     }
@@ -82,16 +99,38 @@ impl Duties {
     /// Once, for each leader.
     async fn take_up(&mut self, leads: bool) -> Result<(), DutyError> {
         let index = read_index(&self.leader, 0).await?;
-        self.ledger.wait_applied(index).await;
+        // First: until the leader knows where this node is, nothing arrives here.
+        self.publish_addresses().await;
+        if tokio::time::timeout(CATCH_UP_ROUND, self.ledger.wait_applied(index)).await.is_err() {
+            return Err(ConsensusError::Starting.into());
+        }
         if leads {
-            let (ledger_id, cluster_id) = (self.ledger_id, Some(self.cluster_id));
-            found(&self.consensus, &self.ledger, &self.randomness, ledger_id, cluster_id).await?;
+            let identity = (self.ledger_id, Some(self.cluster_id));
+            found(&self.consensus, &self.ledger, &self.randomness, identity).await?;
         }
         let state = self.ledger.read().map_err(|_| ConsensusError::Stopped)?;
         check_identity(&state, self.ledger_id, Some(self.cluster_id))?;
         self.marks.iter().try_for_each(|mark| check_mark(&state, mark))?;
+        drop(state);
         self.marks.clear();
         Ok(())
+    }
+
+    /// A member that is reached elsewhere than before tells the others.
+    async fn publish_addresses(&self) {
+        let members = self.consensus.members();
+        let known = members.records.get(&self.leader.node_id);
+        if known.is_none_or(|known| known.as_ref() == Some(&self.member)) {
+            return;
+        }
+        let publish = membership::publish(&self.cluster, self.member.clone());
+        match tokio::time::timeout(PUBLISH_TIMEOUT, publish).await {
+            Ok(Ok(())) => tracing::info!("the addresses of this node are known to its cluster"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the new addresses of this node are not known to its cluster")
+            }
+            Err(_) => tracing::warn!("the new addresses of this node may not be known to its cluster"),
+        }
     }
 
     /// Reads need no quorum while this node is the only voter, and everything that led there is applied here.
@@ -114,8 +153,7 @@ pub(crate) async fn found(
     consensus: &Consensus,
     ledger: &AppliedLedger,
     randomness: &Randomness,
-    ledger_id: LedgerId,
-    cluster_id: Option<ClusterId>,
+    (ledger_id, cluster_id): (LedgerId, Option<ClusterId>),
 ) -> Result<(), FoundError> {
     let (has_identity, header_version, named) = {
         let state = ledger.read().map_err(|_| ConsensusError::Stopped)?;

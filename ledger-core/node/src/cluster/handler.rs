@@ -7,14 +7,19 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ClusterParts, forwarding, membership};
+use super::{
+    ClusterParts, LeaderCheckpoints, MembershipError, checkpoints, comparison, forwarding, membership,
+};
+use crate::applied_state::AppliedLedger;
 use crate::batcher::WriteQueue;
+use crate::checkpoint_signer::CheckpointSigner;
 use crate::peers::messages::{
-    self, JoinAnswer, JoinRequest, MembershipRequest, NodeInfoAnswer, ProposeRequest, ReadIndexAnswer,
-    ReadIndexRequest,
+    self, CheckpointRequest, JoinAnswer, JoinRequest, MembershipRequest, ProposeRequest, ReadIndexAnswer,
+    ReadIndexRequest, TipsRequest,
 };
 use crate::peers::{
-    ClusterId, MemberRecord, PeerFuture, PeerHandler, PeerIdentity, PeerMethod, PeerRefusal, PeerRequest,
+    ClusterId, KnownAsker, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerFuture, PeerHandler,
+    PeerIdentity, PeerMethod, PeerRefusal, PeerRequest, Standing,
 };
 use crate::raft::{Consensus, ConsensusError, Members};
 
@@ -24,6 +29,9 @@ pub(crate) struct NodeHandler {
     pub cluster_id: ClusterId,
     pub member: MemberRecord,
     pub queue: WriteQueue,
+    pub ledger: Arc<AppliedLedger>,
+    pub signer: CheckpointSigner,
+    pub checkpoints: LeaderCheckpoints,
     /// The ledger's signing key as text, for members that join. Never in a log.
     pub log_key: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -47,7 +55,10 @@ impl NodeHandler {
     async fn answer(&self, request: PeerRequest) -> Result<Bytes, PeerRefusal> {
         self.check_addressee(&request)?;
         match request.method {
-            PeerMethod::NodeInfo => encode(&self.node_info()),
+            PeerMethod::NodeInfo => {
+                let asked: NodeInfoRequest = decode(&request.body)?;
+                encode(&self.node_info(&asked.asker.identity))
+            }
             PeerMethod::Join => self.join(&request.from, decode(&request.body)?).await,
             PeerMethod::Vote | PeerMethod::PreVote => {
                 self.check_cluster(&request)?;
@@ -82,6 +93,14 @@ impl NodeHandler {
             PeerMethod::Propose => {
                 let asked: ProposeRequest = decode(&request.body)?;
                 encode(&forwarding::answer(&self.cluster.consensus, &self.queue, asked).await?)
+            }
+            PeerMethod::Checkpoint => {
+                let asked: CheckpointRequest = decode(&request.body)?;
+                encode(&checkpoints::answer(&self.checkpoints, &self.signer, asked).await?)
+            }
+            PeerMethod::Tips => {
+                let asked: TipsRequest = decode(&request.body)?;
+                encode(&comparison::answer(&self.cluster.consensus, &self.ledger, &asked)?)
             }
             PeerMethod::Membership => {
                 let asked: MembershipRequest = decode(&request.body)?;
@@ -161,17 +180,23 @@ impl NodeHandler {
         if last_log > members.log_index { Ok(()) } else { Err(removed(&request.from)) }
     }
 
-    fn node_info(&self) -> NodeInfoAnswer {
-        let status = self.cluster.consensus.status();
-        NodeInfoAnswer {
-            identity: self.member.identity.clone(),
-            peer_address: self.member.peer_address.clone(),
-            client_url: self.member.client_url.clone(),
-            cluster: Some(self.cluster_id),
-            term: status.term,
+    fn node_info(&self, asker: &PeerIdentity) -> NodeInfo {
+        let consensus = &self.cluster.consensus;
+        let status = consensus.status();
+        let asker = match consensus.members().records.get(&asker.node_id) {
+            Some(Some(record)) if status.is_leader => Some(KnownAsker {
+                identity: record.identity.clone(),
+                matched_index: consensus.progress().get(&asker.node_id).and_then(|known| known.matched),
+            }),
+            _ => None,
+        };
+        let standing = MemberStanding {
+            cluster: self.cluster_id,
             leader: status.leader,
             members: self.records(),
-        }
+            asker,
+        };
+        NodeInfo { node: self.member.clone(), standing: Standing::Member(standing) }
     }
 
     fn records(&self) -> Vec<MemberRecord> {
@@ -189,13 +214,21 @@ impl NodeHandler {
         if !status.is_leader {
             return Err(PeerRefusal::NotLeader { leader: status.leader });
         }
-        self.cluster
-            .steward
-            .take_in(asked.member)
-            .await
-            .map_err(|error| PeerRefusal::Refused { reason: error.to_string() })?;
+        self.cluster.steward.take_in(asked.member).await.map_err(not_taken_in)?;
         let members = self.records();
         encode(&JoinAnswer { cluster_id: self.cluster_id, log_key: (self.log_key)(), members })
+    }
+}
+
+/// A node that can never be taken in as it is should not ask again.
+fn not_taken_in(error: MembershipError) -> PeerRefusal {
+    let reason = error.to_string();
+    match error {
+        MembershipError::OtherIncarnation { .. } | MembershipError::Record { .. } => {
+            PeerRefusal::Identity { reason }
+        }
+        MembershipError::NoLeader { leader } => PeerRefusal::NotLeader { leader },
+        _ => PeerRefusal::Refused { reason },
     }
 }
 

@@ -138,6 +138,7 @@ pub(super) async fn add(
     parts: &ClusterParts,
     member: MemberRecord,
 ) -> Result<MembershipChange, MembershipError> {
+    in_a_cluster(parts)?;
     check_record(&member)?;
     if parts.consensus.status().is_leader {
         return parts.steward.add(member).await;
@@ -148,7 +149,20 @@ pub(super) async fn add(
     }
 }
 
+/// Replaces the record of a member: it votes or not, as before.
+pub(super) async fn publish(parts: &ClusterParts, member: MemberRecord) -> Result<(), MembershipError> {
+    check_record(&member)?;
+    if parts.consensus.status().is_leader {
+        return parts.steward.take_in(member).await.map(drop);
+    }
+    match ask(parts, MembershipRequest::Add(member)).await? {
+        MembershipAnswer::Changed(_) => Ok(()),
+        other => Err(unexpected(other)),
+    }
+}
+
 pub(super) async fn remove(parts: &ClusterParts, node_id: u64) -> Result<MembershipChange, MembershipError> {
+    in_a_cluster(parts)?;
     let leads = parts.consensus.status().is_leader;
     if leads && node_id != parts.node_id {
         return parts.steward.remove(node_id).await;
@@ -167,6 +181,7 @@ pub(super) async fn remove(parts: &ClusterParts, node_id: u64) -> Result<Members
 }
 
 pub(super) async fn transfer(parts: &ClusterParts, to: Option<u64>) -> Result<u64, MembershipError> {
+    in_a_cluster(parts)?;
     if parts.consensus.status().is_leader {
         return parts.steward.transfer(to).await;
     }
@@ -176,11 +191,13 @@ pub(super) async fn transfer(parts: &ClusterParts, to: Option<u64>) -> Result<u6
     }
 }
 
+/// A node without a cluster has nobody to change anything with.
+fn in_a_cluster(parts: &ClusterParts) -> Result<(), MembershipError> {
+    if parts.cluster_id.is_none() { Err(MembershipError::Alone) } else { Ok(()) }
+}
+
 async fn ask(parts: &ClusterParts, request: MembershipRequest) -> Result<MembershipAnswer, MembershipError> {
     let unavailable = |reason: String| MembershipError::Unavailable { reason };
-    if parts.cluster_id.is_none() {
-        return Err(MembershipError::Alone);
-    }
     let body = messages::encode(&request).map_err(|error| unavailable(error.to_string()))?;
     match parts.leader_calls.ask(PeerMethod::Membership, body, ASK_TIMEOUT).await {
         Ok(answer) => messages::decode(&answer).map_err(|error| unavailable(error.to_string())),

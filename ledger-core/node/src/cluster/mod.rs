@@ -1,6 +1,8 @@
 //! The cluster that a node belongs to: who is in it, who leads, and how both change.
 
+mod checkpoints;
 mod clocks;
+mod comparison;
 mod duties;
 mod forwarding;
 mod handler;
@@ -8,13 +10,17 @@ mod leader_calls;
 mod membership;
 mod status;
 mod steward;
+mod watchdog;
 
+pub(crate) use checkpoints::LeaderCheckpoints;
 pub(crate) use clocks::{CLOCK_AHEAD_MAX_MS, PeerClocks};
+pub(crate) use comparison::Comparison;
 pub(crate) use duties::{Duties, FoundError, check_identity, check_mark, found};
 pub(crate) use forwarding::{forward_command, forward_writes};
 pub(crate) use handler::{AloneHandler, NodeHandler};
 pub(crate) use leader_calls::LeaderCalls;
 pub(crate) use steward::{Steward, StewardParts};
+pub(crate) use watchdog::run as watch_the_disk;
 
 pub use membership::{MembershipChange, MembershipError};
 pub use status::{ClusterStatus, MemberRole, MemberStatus};
@@ -25,15 +31,22 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::peers::{ClusterId, MemberRecord, PeerTransport};
+use crate::peers::{
+    ClusterId, MemberRecord, NodeInfo, NodeInfoRequest, PeerError, PeerMethod, PeerTransport, messages,
+};
 use crate::raft::Consensus;
 
 /// Voters of a cluster unless it is told otherwise; further members receive everything and do not vote.
 pub const VOTERS_MAX_DEFAULT: usize = 5;
 /// Most voters that a cluster may be told to have.
 pub const VOTERS_MAX: usize = 7;
+/// How much of the log a member keeps for others, unless it is told otherwise (256 MiB).
+pub const LOG_KEEP_BYTES_DEFAULT: u64 = 256 * 1_048_576;
 /// A voter that is silent for so long is replaced, unless it is told otherwise.
 pub const SILENT_AFTER_DEFAULT: Duration = Duration::from_secs(30);
+
+/// How long a node at an address may take to say who it is.
+const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What makes a node a member of a cluster.
 #[derive(Debug, Clone)]
@@ -53,6 +66,9 @@ pub struct ClusterOptions {
     pub lease_reads: Option<LeaseReads>,
     /// Heartbeats and elections.
     pub timing: Timing,
+    /// How much of the log each member keeps for others that are behind, in bytes of payload, beside what is not
+    /// in its state store yet. One that is further behind gets a snapshot. Default 256 MiB.
+    pub log_keep_bytes: u64,
 }
 
 /// Reads by lease: the leader answers by itself for as long as no other node can have been elected. That holds only
@@ -100,7 +116,15 @@ impl ClusterOptions {
             silent_after: Some(SILENT_AFTER_DEFAULT),
             lease_reads: None,
             timing: Timing::default(),
+            log_keep_bytes: LOG_KEEP_BYTES_DEFAULT,
         }
+    }
+}
+
+impl ClusterOptions {
+    /// How old a quorum's last answer may be for a read by lease.
+    pub(crate) fn lease(&self) -> Option<Duration> {
+        self.lease_reads.map(|lease| self.timing.election_max.saturating_sub(lease.clock_drift_max))
     }
 }
 
@@ -117,6 +141,27 @@ pub(crate) struct ClusterParts {
     pub steward: Steward,
     pub leader: watch::Receiver<Option<u64>>,
     pub ready: watch::Receiver<bool>,
+}
+
+/// Nobody was found at a peer address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FindError {
+    /// There is no way to other nodes.
+    #[error("this node has no peers to ask: start it with --peer-listen")]
+    Alone,
+    /// This node is not, or not yet, a member itself.
+    #[error("this node is no member of its cluster: ask one that is")]
+    NoMember,
+    /// No answer, or one that is not trusted.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The answer is none of this protocol.
+    #[error("what answers at {peer_address} is no node of this release")]
+    Malformed {
+        /// The address.
+        peer_address: String,
+    },
 }
 
 impl fmt::Debug for Cluster {
@@ -137,6 +182,22 @@ impl Cluster {
     /// Who leads as far as this node knows; changes with it.
     pub fn watch_leader(&self) -> watch::Receiver<Option<u64>> {
         self.0.leader.clone()
+    }
+
+    /// Asks whoever answers at a peer address who it is, so that it can be [added](Self::add).
+    ///
+    /// # Errors
+    /// Nobody answers there, or nobody of this cluster's authority; or this ledger runs alone.
+    pub async fn find(&self, peer_address: &str) -> Result<MemberRecord, FindError> {
+        let calls = self.0.leader_calls.calls.as_ref().ok_or(FindError::Alone)?;
+        let mut records = self.status().members.into_iter().filter_map(|member| member.record);
+        let asker =
+            records.find(|record| record.identity.node_id == self.0.node_id).ok_or(FindError::NoMember)?;
+        let malformed = || FindError::Malformed { peer_address: peer_address.to_owned() };
+        let body = messages::encode(&NodeInfoRequest { asker }).map_err(|_| malformed())?;
+        let answer = calls.call_address(peer_address, PeerMethod::NodeInfo, body, FIND_TIMEOUT).await?;
+        let info: NodeInfo = messages::decode(&answer).map_err(|_| malformed())?;
+        Ok(MemberRecord { peer_address: peer_address.to_owned(), ..info.node })
     }
 
     /// Takes a node in: it receives everything, and once it has caught up it votes, when there is a vote to give.

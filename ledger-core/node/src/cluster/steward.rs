@@ -26,6 +26,8 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 const VOTERS_MIN_AUTOMATIC: usize = 3;
 /// How long a hand-over waits for the successor to have the whole log, and again for it to lead.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often whoever adds a node looks whether it votes.
+const ADD_POLL: Duration = Duration::from_millis(20);
 /// How often the end of the log and the successor's are compared while a hand-over waits.
 const HAND_OVER_POLL: Duration = Duration::from_millis(1);
 
@@ -62,7 +64,6 @@ impl Steward {
         let log_index = self.take_in(member.clone()).await?;
         let node_id = member.identity.node_id;
         let deadline = Instant::now() + ADD_WAIT;
-        let mut changes = self.0.parts.consensus.changes();
         loop {
             let members = self.0.parts.consensus.members();
             if members.voters.contains(&node_id) && !members.is_joint && members.is_committed {
@@ -73,10 +74,10 @@ impl Steward {
             if no_vote_to_give || !self.0.parts.consensus.status().is_leader {
                 return Ok(MembershipChange::Learner { node_id, log_index });
             }
-            match tokio::time::timeout_at(deadline, changes.next()).await {
-                Ok(true) => {}
-                Ok(false) | Err(_) => return Ok(MembershipChange::Learner { node_id, log_index }),
+            if Instant::now() >= deadline {
+                return Ok(MembershipChange::Learner { node_id, log_index });
             }
+            tokio::time::sleep(ADD_POLL).await;
         }
     }
 
@@ -89,7 +90,7 @@ impl Steward {
         }
         // From here on others may be asked for votes: a read must ask a quorum.
         self.0.parts.barrier.require_quorum();
-        self.bounded(self.0.parts.consensus.set_learners(vec![member])).await
+        self.bounded(|| self.0.parts.consensus.set_learners(vec![member.clone()])).await
     }
 
     /// `Some` when the member is there just so.
@@ -137,9 +138,9 @@ impl Steward {
                 return Err(MembershipError::LastVoter { node_id });
             }
             self.check_quorum(&left)?;
-            self.bounded(consensus.set_voters(left)).await?
+            self.bounded(|| consensus.set_voters(left.clone())).await?
         } else {
-            self.bounded(consensus.remove_learners(BTreeSet::from([node_id]))).await?
+            self.bounded(|| consensus.remove_learners(BTreeSet::from([node_id]))).await?
         };
         consensus.clocks().retain(|id| id != node_id);
         Ok(MembershipChange::Removed { node_id, log_index })
@@ -190,6 +191,14 @@ impl Steward {
         }
     }
 
+    /// Hands the lead to the voter with most of the log, without waiting for it to have all: this node can do no more.
+    pub async fn hand_over_at_once(&self) {
+        if let Ok(to) = self.successor(None) {
+            // A node that stops leads no more either.
+            let _ = self.0.parts.consensus.hand_over(to).await;
+        }
+    }
+
     /// The voter that is asked for, or the one with most of the log.
     fn successor(&self, to: Option<u64>) -> Result<u64, MembershipError> {
         let consensus = &self.0.parts.consensus;
@@ -216,11 +225,20 @@ impl Steward {
         matched.is_some() && matched >= consensus.status().last_log_index
     }
 
-    async fn bounded(
-        &self,
-        change: impl Future<Output = Result<u64, ConsensusError>>,
-    ) -> Result<u64, MembershipError> {
-        match tokio::time::timeout(CHANGE_TIMEOUT, change).await {
+    /// Tries a change until no other is in its way, but not for ever.
+    async fn bounded<F>(&self, change: impl Fn() -> F) -> Result<u64, MembershipError>
+    where
+        F: Future<Output = Result<u64, ConsensusError>>,
+    {
+        let attempts = async {
+            loop {
+                match change().await {
+                    Err(ConsensusError::MembershipBusy { .. }) => tokio::time::sleep(ADD_POLL).await,
+                    outcome => return outcome,
+                }
+            }
+        };
+        match tokio::time::timeout(CHANGE_TIMEOUT, attempts).await {
             Ok(outcome) => Ok(outcome?),
             Err(_) => {
                 let reason = format!("it is not committed after {CHANGE_TIMEOUT:?}");
@@ -256,14 +274,14 @@ impl Steward {
             return Ok(());
         }
         if members.is_joint {
-            self.bounded(consensus.leave_joint()).await?;
+            self.bounded(|| consensus.leave_joint()).await?;
             return Ok(());
         }
         let Some(voters) = self.better_voters(&members, led_for) else { return Ok(()) };
         self.check_quorum(&voters)?;
         tracing::info!(before = ?members.voters, after = ?voters, "the voters of the cluster change");
         self.0.parts.barrier.require_quorum();
-        self.bounded(consensus.set_voters(voters)).await.map(drop)
+        self.bounded(|| consensus.set_voters(voters.clone())).await.map(drop)
     }
 
     /// The voters after one step of promotion or replacement; `None` = they are as they should be.

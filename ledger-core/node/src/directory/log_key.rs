@@ -19,23 +19,22 @@ pub(crate) fn name_of(ledger_id: LedgerId) -> String {
     format!("{NAME_PREFIX}{ledger_id}")
 }
 
-pub(super) fn read_or_mint(path: &Path, is_new: bool) -> Result<(LedgerId, SigningKey), DirectoryError> {
-    match std::fs::metadata(path) {
-        Ok(metadata) => read(path, metadata.permissions().mode()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && is_new => mint(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(DirectoryError::KeyMissing { path: path.to_owned() })
-        }
-        Err(source) => Err(DirectoryError::Io { action: "look at", path: path.to_owned(), source }),
-    }
-}
-
-fn read(path: &Path, mode: u32) -> Result<(LedgerId, SigningKey), DirectoryError> {
+/// Reads the key; `None` when it is missing.
+pub(super) fn read(path: &Path) -> Result<Option<(LedgerId, SigningKey)>, DirectoryError> {
+    let mode = match std::fs::metadata(path) {
+        Ok(metadata) => metadata.permissions().mode(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DirectoryError::Io { action: "look at", path: path.to_owned(), source }),
+    };
     if mode & OTHERS != 0 {
         return Err(DirectoryError::KeyPermissions { path: path.to_owned(), mode: mode & 0o777 });
     }
-    let text = read_text(path).map_err(|source| io_error(path, source))?;
-    let text = Zeroizing::new(text);
+    let text = Zeroizing::new(read_text(path).map_err(|source| io_error(path, source))?);
+    parse(path, &text).map(Some)
+}
+
+/// Reads the text of a key, for the file at a path.
+pub(super) fn parse(path: &Path, text: &str) -> Result<(LedgerId, SigningKey), DirectoryError> {
     let key = SigningKey::parse(text.trim_end_matches('\n'))
         .map_err(|source| DirectoryError::Key { path: path.to_owned(), source })?;
     let ledger_id = ledger_id_of(key.name()).ok_or_else(|| DirectoryError::Damaged {
@@ -56,7 +55,8 @@ pub(super) fn write(path: &Path, ledger_id: LedgerId, key: &SigningKey) -> Resul
     durable_file::write(path, text.as_bytes(), 0o600)
 }
 
-fn mint(path: &Path) -> Result<(LedgerId, SigningKey), DirectoryError> {
+/// Mints the key of a new ledger.
+pub(super) fn mint(path: &Path) -> Result<(LedgerId, SigningKey), DirectoryError> {
     let ledger_id = LedgerId(random_bytes()?);
     let seed = Zeroizing::new(random_bytes::<32>()?);
     let key = SigningKey::from_seed(&name_of(ledger_id), &seed)

@@ -7,8 +7,8 @@ use ledger_core::names::LedgerId;
 use ledger_verify::note::SigningKey;
 
 use super::{
-    DirectoryError, FORMAT, FORMAT_FILE, FORMAT_WORDS, LEDGER_FILES, LOCK_FILE, LOG_KEY_FILE, NODE_ID_FILE,
-    PID_FILE, RESTORING_FILE, create, durable_file, lock, log_key, node_id, not_writable,
+    CLUSTER_FILE, DirectoryError, FORMAT, FORMAT_FILE, FORMAT_WORDS, LEDGER_FILES, LOCK_FILE, LOG_KEY_FILE,
+    NODE_ID_FILE, PID_FILE, RESTORING_FILE, create, durable_file, lock, log_key, node_id, not_writable,
 };
 
 /// An empty data directory, locked for this process, that [`finish`](Self::finish) turns into a ledger's. Until then
@@ -31,7 +31,9 @@ impl RestoreTarget {
         let lock = lock(&path)?;
         refuse_content(&path)?;
         durable_file::write(&path.join(RESTORING_FILE), b"a snapshot is being restored here\n", 0o600)?;
-        for name in LEDGER_FILES.into_iter().chain([FORMAT_FILE, NODE_ID_FILE, LOG_KEY_FILE, PID_FILE]) {
+        for name in
+            LEDGER_FILES.into_iter().chain([FORMAT_FILE, NODE_ID_FILE, LOG_KEY_FILE, CLUSTER_FILE, PID_FILE])
+        {
             for name in [name.to_owned(), format!("{name}.new")] {
                 let file = path.join(name);
                 // The log may be a folder.

@@ -33,6 +33,19 @@ impl PeerCalls {
         Self(Arc::new(Inner { transport, cluster, this }))
     }
 
+    /// Sends a request to whoever answers at an address, which must prove some name, and waits at most `timeout`.
+    pub async fn call_address(
+        &self,
+        peer_address: &str,
+        method: PeerMethod,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, PeerError> {
+        let cluster = Some(self.0.cluster);
+        let request = PeerRequest { cluster, from: self.0.this.clone(), to: None, method, body };
+        self.0.transport.call(peer_address, None, request, timeout).await
+    }
+
     /// Sends a request to a member and waits for its answer, at most `timeout`.
     pub async fn call(
         &self,

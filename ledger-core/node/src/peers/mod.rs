@@ -4,12 +4,17 @@
 //! `docs/formats.md`; a [`PeerTransport`] carries them without looking, and proves who sent them.
 
 mod calls;
+mod forming_messages;
 mod identity;
 pub(crate) mod messages;
 mod transport;
 
 pub(crate) use calls::PeerCalls;
 
+pub use forming_messages::{
+    KnownAsker, LedgerKey, MemberStanding, NodeInfo, NodeInfoRequest, PromiseAnswer, PromiseRefusal,
+    PromiseRequest, SettleAnswer, SettleRequest, Settlement, Standing,
+};
 pub use identity::{
     ClusterId, IdentityError, Incarnation, MEMBER_TEXT_BYTES_MAX, MemberRecord, NodeName, PeerIdentity,
 };

@@ -9,6 +9,7 @@ use ledger_core::command::{Command, Outcome, Proposal};
 use ledger_core::ports::StoreError;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
 
 use super::log::Log;
@@ -44,6 +45,10 @@ pub(crate) struct ConsensusParts {
     /// `None` = this ledger runs alone.
     pub calls: Option<PeerCalls>,
     pub timing: Timing,
+    /// How old a quorum's last answer may be for a read by lease; `None` = every read asks a quorum.
+    pub lease: Option<Duration>,
+    /// How much of the log stays for members that are behind; `None` = nothing, for there are none.
+    pub log_keep_bytes: Option<u64>,
     pub clocks: Arc<PeerClocks>,
 }
 
@@ -71,6 +76,9 @@ pub(crate) enum ConsensusError {
     /// The membership did not change.
     #[error("the membership cannot change now: {reason}")]
     Membership { reason: String },
+    /// Another change is under way, or the leader has just begun to lead: it works a little later.
+    #[error("another change of the membership is under way: {reason}")]
+    MembershipBusy { reason: String },
     /// The leader was asked, and does not know the outcome.
     #[error("the leader answers: {reason}")]
     Leader { reason: String },
@@ -111,6 +119,9 @@ pub(crate) struct Consensus {
     pub(super) clock: Arc<dyn Clock>,
     ledger: Arc<AppliedLedger>,
     clocks: Arc<PeerClocks>,
+    lease: Option<Duration>,
+    log: Log,
+    log_keep_bytes: Option<u64>,
 }
 
 impl Consensus {
@@ -133,8 +144,11 @@ impl Consensus {
             failure: parts.failure,
         };
         let start = |error: String| ConsensusError::Start { reason: error };
-        let config = settings(&parts.timing).validate().map_err(|error| start(error.to_string()))?;
+        let config = settings(&parts.timing, parts.log_keep_bytes)
+            .validate()
+            .map_err(|error| start(error.to_string()))?;
         let network = PeerNetwork { calls: parts.calls, clocks: Arc::clone(&parts.clocks) };
+        let kept_log = log.0.clone();
         let raft = Raft::new(parts.node_id, Arc::new(config), network, log.0, state_machine)
             .await
             .map_err(|error| start(error.to_string()))?;
@@ -144,6 +158,9 @@ impl Consensus {
             ledger: parts.ledger,
             clock: parts.clock,
             clocks: parts.clocks,
+            lease: parts.lease,
+            log: kept_log,
+            log_keep_bytes: parts.log_keep_bytes,
         })
     }
 
@@ -224,9 +241,14 @@ impl Consensus {
     }
 
     /// The read barrier (ReadIndex) of a leader: an index that everything which was committed before the call is at
-    /// or before. A quorum has confirmed meanwhile that this node leads.
+    /// or before. A quorum has confirmed meanwhile that this node leads, or did so lately enough for the lease. While
+    /// the lead is handed over there is no lease.
     pub async fn read_index(&self) -> Result<u64, ConsensusError> {
-        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+        let policy = match self.lease {
+            Some(age_max) => LinearizerOption::new(Some(age_max), true),
+            None => ReadPolicy::ReadIndex.into(),
+        };
+        match self.raft.get_read_linearizer(policy).await {
             Ok(linearizer) => Ok(linearizer.read_log_id().index()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
                 Err(ConsensusError::NotLeader { leader: forward.leader_id })
@@ -246,9 +268,15 @@ impl Consensus {
     }
 
     /// Lets the engine purge the log up to what is durable in the state store, and never further: the
-    /// snapshot that it takes for this is a reference to that position.
+    /// snapshot that it takes for this is a reference to that position. A member keeps some of it for the others.
     pub async fn release_log(&self) -> Result<(), ConsensusError> {
-        self.raft.trigger().snapshot().await.map_err(|_| ConsensusError::Stopped)
+        let trigger = self.raft.trigger();
+        trigger.snapshot().await.map_err(|_| ConsensusError::Stopped)?;
+        let surplus = self.log_keep_bytes.and_then(|keep_bytes| self.log.end_of_surplus(keep_bytes));
+        match surplus {
+            Some(index) => trigger.purge_log(index).await.map_err(|_| ConsensusError::Stopped),
+            None => Ok(()),
+        }
     }
 
     /// What is known about the clocks of the peers.
@@ -292,7 +320,7 @@ impl Consensus {
 /// The log as it was read, on its way into the engine.
 pub(crate) struct StoredLog(Log);
 
-fn settings(timing: &Timing) -> Config {
+fn settings(timing: &Timing, log_keep_bytes: Option<u64>) -> Config {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Config {
         cluster_name: "strongroom".to_owned(),
@@ -303,7 +331,8 @@ fn settings(timing: &Timing) -> Config {
         quorum_loss_probe_interval: Some(ms(timing.quorum_loss_silence)),
         // The node decides when: after each flush of the state store.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 0,
+        // A member keeps so many bytes of it, and purges the rest itself.
+        max_in_snapshot_log_to_keep: if log_keep_bytes.is_some() { u64::MAX } else { 0 },
         max_payload_entries: MESSAGE_ENTRIES_MAX,
         allow_log_reversion: Some(false),
         backoff: BACKOFF.to_owned(),

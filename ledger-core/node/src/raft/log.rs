@@ -51,6 +51,11 @@ impl Log {
         Box::new(move |change| log.lock().set_durable(change))
     }
 
+    /// The newest entry that at least `keep_bytes` of the log come after.
+    pub fn end_of_surplus(&self, keep_bytes: u64) -> Option<u64> {
+        self.lock().end_of_surplus(keep_bytes)
+    }
+
     /// At least one entry of a range that has any, from its start.
     fn read_some(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
         let plan = self.lock().plan(from, to, READ_BYTES_MAX);

@@ -10,6 +10,8 @@ use crate::log_writer::ChangeNumber;
 const HELD_BYTES_MAX: usize = 32 * 1_048_576;
 /// An entry's share of the index beside its payload, which is held encoded and decoded.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
+/// How finely it is known how much of the log comes after an entry (1 MiB).
+const MILESTONE_BYTES: u64 = 1_048_576;
 
 /// Entries by index without holes, and the log's bounds.
 #[derive(Default)]
@@ -19,6 +21,10 @@ pub(crate) struct LogIndex {
     durable: ChangeNumber,
     last: Option<EngineLogId>,
     purged: Option<EngineLogId>,
+    /// Payload bytes that were appended since the log was opened, those that were truncated again included.
+    appended_bytes: u64,
+    /// Entries, and how much was appended up to and with them.
+    milestones: VecDeque<(u64, u64)>,
     /// The newest vote, durable or about to be.
     pub vote: Option<EngineVote>,
     /// How far the log is known to be committed.
@@ -84,6 +90,11 @@ impl LogIndex {
                 _ => 0,
             };
             let bytes = ENTRY_OVERHEAD_BYTES + 2 * payload;
+            self.appended_bytes += payload as u64;
+            let since = self.milestones.back().map_or(0, |(_, appended)| *appended);
+            if self.appended_bytes - since >= MILESTONE_BYTES {
+                self.milestones.push_back((entry.log_id.index, self.appended_bytes));
+            }
             self.last = Some(entry.log_id);
             self.held_bytes += bytes;
             self.held.push_back(Held { entry, bytes, change });
@@ -99,13 +110,26 @@ impl LogIndex {
         while self.held.back().is_some_and(|held| held.entry.log_id.index >= end) {
             self.held_bytes -= self.held.pop_back().map_or(0, |held| held.bytes);
         }
+        while self.milestones.back().is_some_and(|(index, _)| *index >= end) {
+            self.milestones.pop_back();
+        }
         self.last = last.max(self.purged);
+    }
+
+    /// The newest entry that at least `keep_bytes` of the log come after; `None` = the log is not known to be that long.
+    pub fn end_of_surplus(&self, keep_bytes: u64) -> Option<u64> {
+        let limit = self.appended_bytes.checked_sub(keep_bytes)?;
+        let surplus = self.milestones.iter().take_while(|(_, appended)| *appended <= limit);
+        surplus.last().map(|(index, _)| *index)
     }
 
     /// Drops entries up to and with `purged`.
     pub fn purge(&mut self, purged: EngineLogId) {
         while self.held.front().is_some_and(|held| held.entry.log_id.index <= purged.index) {
             self.held_bytes -= self.held.pop_front().map_or(0, |held| held.bytes);
+        }
+        while self.milestones.front().is_some_and(|(index, _)| *index <= purged.index) {
+            self.milestones.pop_front();
         }
         self.purged = self.purged.max(Some(purged));
         self.last = self.last.max(self.purged);
@@ -141,5 +165,35 @@ impl LogIndex {
             held.push(candidate.entry.clone());
         }
         ReadPlan { stored, held }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_core::command::{Command, Proposal};
+    use openraft::EntryPayload;
+
+    use super::*;
+    use crate::raft::{Clid, proposal_data::ProposalData};
+
+    fn entry(index: u64, bytes: usize) -> Entry {
+        let vault = "a/b".parse().unwrap();
+        // Only its size matters: a page of zeroes stands for any payload of that size.
+        let proposal = Proposal { time_ms: 0, command: Command::DeleteVault { vault } };
+        let mut data = ProposalData::encode(proposal).unwrap();
+        data.pad_for_test(bytes);
+        Entry { log_id: EngineLogId::new(Clid::new(1), index), payload: EntryPayload::Normal(data) }
+    }
+
+    #[test]
+    fn what_is_kept_of_the_log_is_counted_from_its_end() {
+        let mut index = LogIndex::default();
+        let mebibyte = 1_048_576;
+        index.append((1..=10).map(|at| entry(at, mebibyte)).collect(), 1);
+        assert_eq!(index.end_of_surplus(3 * mebibyte as u64), Some(7));
+        assert_eq!(index.end_of_surplus(20 * mebibyte as u64), None);
+        index.purge(EngineLogId::new(Clid::new(1), 5));
+        assert_eq!(index.end_of_surplus(6 * mebibyte as u64), None, "it is purged already");
+        assert_eq!(index.end_of_surplus(3 * mebibyte as u64), Some(7));
     }
 }

@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use openraft::ChangeMembers;
 use openraft::async_runtime::Instant;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
-use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{ChangeMembers, RaftMetrics};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use tokio::sync::watch;
 
 use super::consensus::{Consensus, ConsensusError};
-use super::{LedgerRaft, Member, NodeId};
+use super::{Member, NodeId};
 use crate::peers::MemberRecord;
 
 /// The membership as a node knows it, committed or not.
@@ -87,11 +86,6 @@ impl Consensus {
         }
     }
 
-    /// Changes of what the engine reports, from now on.
-    pub fn changes(&self) -> Changes {
-        Changes(self.raft.metrics())
-    }
-
     /// Takes nodes in that do not vote, or replaces their records.
     pub async fn set_learners(&self, records: Vec<MemberRecord>) -> Result<u64, ConsensusError> {
         let nodes: BTreeMap<NodeId, Member> = records
@@ -127,6 +121,10 @@ impl Consensus {
             Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(forward))) => {
                 Err(ConsensusError::OutcomeUnknown { leader: forward.leader_id })
             }
+            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                error @ (ChangeMembershipError::InProgress(_)
+                | ChangeMembershipError::UncommittedLeaderLog(_)),
+            ))) => Err(ConsensusError::MembershipBusy { reason: error.to_string() }),
             Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => Err(refused(&error)),
             Err(RaftError::APIError(error)) => Err(refused(&error)),
             Err(RaftError::Fatal(_)) => Err(ConsensusError::Stopped),
@@ -145,21 +143,9 @@ impl Consensus {
     }
 }
 
-/// What the engine reports, change by change.
-pub(crate) struct Changes(WatchReceiverOf<LedgerRaft, RaftMetrics<LedgerRaft>>);
-
-impl Changes {
-    /// Waits for the next change; `false` when the engine has ended.
-    pub async fn next(&mut self) -> bool {
-        self.0.changed().await.is_ok()
-    }
-}
-
 /// Whether this node claims the lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heartbeats {
     On,
     Off,
 }
-
-const _: fn() -> &'static str = std::any::type_name::<LedgerRaft>;

@@ -11,15 +11,14 @@ mod members;
 mod network;
 mod proposal_data;
 mod record;
-mod runtime;
 mod state_machine;
 #[cfg(test)]
 mod storage_suite;
 mod wire;
 
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
-pub(crate) use members::{Heartbeats, MemberProgress, Members};
-pub(crate) use record::sole_voter;
+pub(crate) use members::{Heartbeats, Members};
+pub(crate) use record::{RecordError, decode_membership, member_count, sole_voter};
 
 use ledger_core::command::Outcome;
 use openraft::impls::leader_id_std;
@@ -38,6 +37,16 @@ pub(crate) struct Member {
     pub record: Option<MemberRecord>,
 }
 
+/// Tokio, with random numbers that follow from a seed: see [`with_randomness`].
+pub(crate) type NodeRuntime =
+    openraft_rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
+
+/// Runs something that starts the engine, whose random numbers (election timeouts) then follow from the seed.
+/// The engine can be started nowhere else.
+pub(crate) async fn with_randomness<T>(seed: u64, work: impl Future<Output = T>) -> T {
+    NodeRuntime::scope(seed, work).await
+}
+
 openraft::declare_raft_types!(
     /// The engine's types for a ledger. Standard leader ids: at most one leader a term, so that term and
     /// index in a block header mean what they mean in the Raft paper.
@@ -47,7 +56,7 @@ openraft::declare_raft_types!(
         NodeId = NodeId,
         Node = Member,
         LeaderId = leader_id_std::LeaderId<u64, NodeId>,
-        AsyncRuntime = runtime::NodeRuntime,
+        AsyncRuntime = NodeRuntime,
 );
 
 type LeaderId = leader_id_std::LeaderId<u64, NodeId>;

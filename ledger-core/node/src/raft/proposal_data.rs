@@ -26,6 +26,12 @@ impl ProposalData {
         Ok(Self { encoded, decoded })
     }
 
+    /// Bytes of a size, which do not decode.
+    #[cfg(test)]
+    pub fn pad_for_test(&mut self, bytes: usize) {
+        self.encoded = Bytes::from(vec![0; bytes]);
+    }
+
     pub fn encoded(&self) -> &Bytes {
         &self.encoded
     }
@@ -57,6 +63,9 @@ impl fmt::Display for ProposalData {
             Command::SetRetention { .. } => "set retention",
             Command::Compact => "compact",
             Command::NameCluster { .. } => "name cluster",
+            Command::PutToken { .. } => "put token",
+            Command::RevokeToken { .. } => "revoke token",
+            Command::FirstTokens { .. } => "first tokens",
         };
         write!(f, "{kind}, {} bytes", self.encoded.len())
     }

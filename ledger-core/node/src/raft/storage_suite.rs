@@ -13,11 +13,13 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, OptionalSend, StorageError};
 
 use super::log::Log;
-use super::{Clid, EngineLogId, LedgerRaft, Member, NodeId, SnapshotMeta, StoredMembershipOf};
+use super::{
+    Clid, EngineLogId, LedgerRaft, Member, NodeId, SnapshotMeta, StoredMembershipOf, with_randomness,
+};
 use crate::counters::CounterCells;
 use crate::failure::FailureCell;
 use crate::log_writer::{LogWriter, LogWriterParts};
-use crate::threads::{Running, Threads};
+use crate::worker::{Threads, Worker};
 
 type PlainSnapshot = openraft::Snapshot<Clid, NodeId, Member, SnapshotMeta>;
 
@@ -89,13 +91,13 @@ impl RaftSnapshotBuilder<LedgerRaft> for BuiltFrom {
 /// Ends the writer's thread with the test.
 struct WriterThread {
     writer: LogWriter,
-    thread: Option<Running>,
+    thread: Option<Worker>,
 }
 
 impl Drop for WriterThread {
     fn drop(&mut self) {
         self.writer.finish();
-        if let Some(Running::Thread(thread)) = self.thread.take() {
+        if let Some(Worker::Thread(thread)) = self.thread.take() {
             let _ = thread.join();
         }
     }
@@ -116,7 +118,7 @@ impl StoreBuilder<LedgerRaft, Log, Positions, WriterThread> for OnMemoryDisk {
             on_durable: log.on_durable(),
         };
         let thread =
-            writer.start(parts, &Threads::Own).map_err(|error| StorageError::write(error_of(&error)))?;
+            writer.start(parts, Threads::Own).map_err(|error| StorageError::write(error_of(&error)))?;
         Ok((WriterThread { writer, thread: Some(thread) }, log, Positions::default()))
     }
 }
@@ -129,6 +131,6 @@ fn error_of(error: &(impl std::error::Error + 'static)) -> openraft::impls::Boxe
 #[test]
 fn the_log_keeps_every_promise_that_the_engine_relies_on() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let outcome = runtime.map(|runtime| runtime.block_on(Suite::test_all(OnMemoryDisk)));
+    let outcome = runtime.map(|runtime| runtime.block_on(with_randomness(1, Suite::test_all(OnMemoryDisk))));
     assert!(matches!(outcome, Ok(Ok(()))), "{outcome:?}");
 }

@@ -44,6 +44,11 @@ impl SnapshotFolder {
         Self { path: data_directory.join(FOLDER), data_directory }
     }
 
+    /// Where it is, whether it is there or not.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Removes what a crash left unfinished; returns how many files that were. Only for whoever holds the lock of
     /// the data directory.
     pub fn clean(&self) -> io::Result<usize> {

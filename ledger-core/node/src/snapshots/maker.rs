@@ -22,7 +22,6 @@ use crate::checkpoint_signer::{CheckpointSigner, SignError};
 use crate::clock::Clock;
 use crate::counters::{CounterCells, add};
 use crate::flusher::Flusher;
-use crate::threads::{Running, Threads};
 
 /// After each frame the writer rests so many times as long as the frame took: about a third of one processor.
 const REST_FACTOR: u32 = 2;
@@ -63,6 +62,12 @@ pub enum SnapshotFailure {
     /// Vaults came and went faster than their tips could be signed.
     #[error("vaults were deleted while the snapshot began: try again")]
     Unsettled,
+    /// Only the leader signs the tips of a snapshot, and it gave none.
+    #[error("the leader has not signed the tips of the snapshot ({reason}): try again")]
+    NoCheckpoints {
+        /// Why.
+        reason: String,
+    },
     /// The node stops, or has failed.
     #[error("the node stops: there is no snapshot of this call")]
     Stopped,
@@ -100,7 +105,6 @@ pub(crate) struct SnapshotMakerParts {
     pub counters: Arc<CounterCells>,
     pub every: Duration,
     pub keep: usize,
-    pub threads: Threads,
 }
 
 /// Index and time of the newest snapshot.
@@ -165,6 +169,11 @@ impl SnapshotMaker {
         lock(&self.0.work).clone()
     }
 
+    /// Whether the node stops.
+    pub fn is_stopping(&self) -> bool {
+        *lock(&self.0.stopping)
+    }
+
     /// Breaks off what is being written and begins nothing until [`release`](Self::release).
     pub fn hold_back(&self) {
         self.0.held_back.store(true, Ordering::SeqCst);
@@ -183,21 +192,15 @@ impl SnapshotMaker {
         let (sender, answer) = oneshot::channel();
         let maker = self.clone();
         lock(&self.0.work).writing = Some(Progress::default());
-        let work = async move {
+        let body = move || {
             let end = EndOfWork(maker, turn);
-            let made = end.0.make().await;
+            let made = end.0.make();
             end.0.count(&made);
             drop(end);
             // Nobody may be waiting any more.
             let _ = sender.send(made);
         };
-        match self.0.parts.threads {
-            Threads::Own => {
-                let waits = tokio::runtime::Builder::new_current_thread().build()?;
-                drop(Running::thread("ledger-snapshot", move || waits.block_on(work))?);
-            }
-            Threads::Inline(_) => drop(Running::task(work)),
-        }
+        std::thread::Builder::new().name("ledger-snapshot".to_owned()).spawn(body)?;
         answer.await.unwrap_or(Err(SnapshotFailure::Stopped))
     }
 
@@ -239,12 +242,12 @@ impl SnapshotMaker {
         }
     }
 
-    async fn make(&self) -> Result<StoredSnapshot, SnapshotFailure> {
+    fn make(&self) -> Result<StoredSnapshot, SnapshotFailure> {
         if self.0.held_back.load(Ordering::SeqCst) {
             return Err(SnapshotFailure::HeldBack);
         }
         let started = Instant::now();
-        let (view, header) = self.begin().await?;
+        let (view, header) = self.begin()?;
         let index = header.applied.index;
         let folder = &self.0.folder;
         let stored = match folder.find(index).filter(|stored| holds_the_same(stored, &header)) {
@@ -284,17 +287,19 @@ impl SnapshotMaker {
     }
 
     /// A view of everything that is applied now, with the signed tips of its vaults.
-    async fn begin(&self) -> Result<(Box<dyn StateView>, Header), SnapshotFailure> {
+    pub(crate) fn begin(&self) -> Result<(Box<dyn StateView>, Header), SnapshotFailure> {
+        let waits = tokio::runtime::Builder::new_current_thread().build()?;
         for _ in 0..ATTEMPTS_MAX {
-            self.flush().await?;
+            waits.block_on(self.flush())?;
             let view = self.0.parts.store.view().map_err(StateError::from)?;
             let mut header = snapshot::outline(view.as_ref(), self.0.parts.clock.now_ms())?;
             if let Some(tips) = self.tips(&header)? {
                 let mut notes = Vec::with_capacity(tips.len());
                 for tips in tips.chunks(SIGNED_AT_ONCE) {
-                    let signed = self.0.parts.signer.sign_tips(tips).await;
+                    let signed = waits.block_on(self.0.parts.signer.signed_tips(tips));
                     notes.extend(signed.map_err(|error| match error {
                         SignError::Stopped => SnapshotFailure::Stopped,
+                        SignError::Leader(reason) => SnapshotFailure::NoCheckpoints { reason },
                         _ => SnapshotFailure::Unsettled,
                     })?);
                 }
@@ -387,10 +392,6 @@ impl Pace<'_> {
         lock(&inner.work).writing = Some(*progress);
         if inner.held_back.load(Ordering::SeqCst) {
             return ControlFlow::Break(());
-        }
-        // Real time, which a simulation has none of.
-        if matches!(inner.parts.threads, Threads::Inline(_)) {
-            return if *lock(&inner.stopping) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         }
         let until = Instant::now() + self.frame_began.elapsed().saturating_mul(REST_FACTOR).min(REST_MAX);
         let mut stopping = lock(&inner.stopping);

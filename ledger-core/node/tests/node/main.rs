@@ -1,15 +1,25 @@
 //! Claims about a node, each through the public façade.
 
+mod backups;
 mod checkpoints;
+mod cluster;
+mod cluster_identity;
+mod cluster_inline;
+mod cluster_membership;
+mod cluster_serving;
+mod cluster_setting;
 mod data_directory;
 mod embedded;
 mod expiry;
 mod failures;
 mod fencing;
 mod format_fixture;
+mod forming;
 mod history;
 mod lists;
+mod node_directory;
 mod observed_stores;
+mod peer_network;
 mod reads;
 mod restart;
 mod setting;

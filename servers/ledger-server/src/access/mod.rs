@@ -9,11 +9,10 @@ mod caller;
 mod layer;
 mod policy;
 mod revocable;
-mod role;
 
 pub use caller::Caller;
 pub use layer::{AccessLayer, AccessService, Authentication, Reflection};
-pub(crate) use policy::WATCH_BLOCKS;
+pub use ledger_core::access::{Role, Scope, ScopeError};
+pub(crate) use policy::{CALLS, STREAM_BACKUP, WATCH_BLOCKS, permit};
 pub use policy::{Need, POLICY, Rule, need_of};
 pub use revocable::{AdmittedCall, RevocableBody};
-pub use role::{Role, Scope, ScopeError};

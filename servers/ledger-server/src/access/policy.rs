@@ -1,6 +1,9 @@
 //! The one table of who may call what. A method that is not in it cannot be called.
 
-use super::Role;
+use tonic::Status;
+
+use super::{Caller, Role, Scope};
+use crate::errors;
 
 /// What a method needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +37,12 @@ const READS: Need = Need::VaultRole(Role::Reader);
 const WRITES: Need = Need::VaultRole(Role::Writer);
 const ADMINISTERS: Need = Need::VaultRole(Role::Admin);
 
-/// The one call of the ledger that is a stream.
+/// Calls of the ledger that are streams.
 pub(crate) const WATCH_BLOCKS: &str = "/strongroom.ledger.v1.ReadService/WatchBlocks";
+pub(crate) const STREAM_BACKUP: &str = "/strongroom.ledger.v1.AdminService/StreamBackup";
+
+/// A stream of calls.
+pub(crate) const CALLS: &str = "/strongroom.ledger.v1.CallService/Call";
 
 /// Every method of every service that the server mounts.
 pub static POLICY: &[Rule] = &[
@@ -55,6 +62,8 @@ pub static POLICY: &[Rule] = &[
     rule("/strongroom.ledger.v1.ReadService/HistoricalRead", READS),
     rule("/strongroom.ledger.v1.ReadService/History", READS),
     rule("/strongroom.ledger.v1.WriteService/Write", WRITES),
+    // Each call on the stream needs what it needs as a request.
+    rule(CALLS, Need::Credential),
     rule("/strongroom.ledger.v1.AdminService/CreateNamespace", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/GetNamespace", Need::AdminOfEverything),
     rule("/strongroom.ledger.v1.AdminService/ListNamespaces", Need::AdminOfEverything),
@@ -73,11 +82,33 @@ pub static POLICY: &[Rule] = &[
     rule("/strongroom.ledger.v1.AdminService/CheckIntegrity", ADMINISTERS),
     rule("/strongroom.ledger.v1.AdminService/RecoverVault", ADMINISTERS),
     rule("/strongroom.ledger.v1.AdminService/ForceGc", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/JoinCluster", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/LeaveCluster", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/RemoveNode", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/GetClusterInfo", Need::AdminOfEverything),
+    rule("/strongroom.ledger.v1.AdminService/TransferLeadership", Need::AdminOfEverything),
+    rule(STREAM_BACKUP, Need::AdminOfEverything),
     rule("/grpc.health.v1.Health/Check", Need::Nothing),
     rule("/grpc.health.v1.Health/Watch", Need::Nothing),
     rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::CredentialUnlessLoopback),
     rule("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Need::CredentialUnlessLoopback),
 ];
+
+/// Whether answers to a path may go on for as long as the caller likes.
+pub(crate) fn is_stream(path: &str) -> bool {
+    [WATCH_BLOCKS, STREAM_BACKUP, CALLS].contains(&path) || path.starts_with("/grpc.")
+}
+
+/// Whether a caller may call a method of the ledger.
+pub(crate) fn permit(caller: &Caller, path: &str) -> Result<(), Status> {
+    let Some(need) = need_of(path) else { return Err(errors::method_unknown()) };
+    let permitted = match need {
+        Need::Nothing | Need::Credential | Need::CredentialUnlessLoopback => true,
+        Need::VaultRole(role) => caller.role >= role,
+        Need::AdminOfEverything => caller.role == Role::Admin && caller.scope == Scope::Everything,
+    };
+    if permitted { Ok(()) } else { Err(errors::role_denied(caller, need)) }
+}
 
 /// The need of a path; `None` when there is no such method.
 pub fn need_of(path: &str) -> Option<Need> {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use http::Response;
 use http::header::CONTENT_TYPE;
 use hyper::body::{Body, Frame, SizeHint};
+use ledger_core::access_token::AccessTokens;
 use pin_project_lite::pin_project;
 use tokio::sync::watch;
 
@@ -18,7 +19,7 @@ use crate::tokens::{TokenId, TokenRegistry};
 pub(super) struct Validity {
     registry: Arc<TokenRegistry>,
     id: TokenId,
-    changes: watch::Receiver<()>,
+    changes: watch::Receiver<Arc<AccessTokens>>,
     /// Wakes at the next change; made when an answer first has to wait.
     change: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
@@ -50,7 +51,7 @@ impl Validity {
             let mut changes = self.changes.clone();
             let change = self.change.get_or_insert_with(|| {
                 Box::pin(async move {
-                    // The registry lives as long as `self`, so its channel stays open.
+                    // The registry keeps the ledger, and that the channel, open as long as `self` lives.
                     let _ = changes.changed().await;
                 })
             });

@@ -1,7 +1,8 @@
-//! The files of credentials: `tokens` with hashes, `admin.token` with the first administrator's token.
+//! Files of credentials: `admin.token` with the first administrator's token, and `tokens` of earlier releases, which
+//! kept tokens beside the ledger.
 //!
 //! `tokens` is text, one JSON object a line: first `{"format":"strongroom.tokens","version":1}`, then one line
-//! per token with `id`, `sha256`, `role`, `scope`, `actor` and `created_at_ms`, ordered by id.
+//! per token with `id`, `sha256`, `role`, `scope`, `actor` and `created_at_ms`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -9,9 +10,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use ledger_core::access_token::AccessToken;
+use ledger_core::transaction::Actor;
+use serde::Deserialize;
 
-use super::{StoredToken, TokenFileError, TokenId};
+use super::{TokenFileError, TokenId};
+use crate::access::{Role, Scope};
 
 const FORMAT: &str = "strongroom.tokens";
 const VERSION: u32 = 1;
@@ -19,15 +23,35 @@ const MODE_OWNER_ONLY: u32 = 0o600;
 /// More than [`super::TOKENS_MAX`] of the longest lines.
 const FILE_BYTES_MAX: u64 = 8 * 1_048_576;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FormatLine {
     format: String,
     version: u32,
 }
 
-/// The tokens of a file; `None` when there is no such file.
-pub(super) fn read_tokens(path: &Path) -> Result<Option<BTreeMap<TokenId, StoredToken>>, TokenFileError> {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredToken {
+    #[serde(with = "hex::serde")]
+    id: [u8; 8],
+    #[serde(with = "hex::serde")]
+    sha256: [u8; 32],
+    role: Role,
+    scope: Scope,
+    actor: Actor,
+    created_at_ms: u64,
+}
+
+impl From<StoredToken> for AccessToken {
+    fn from(stored: StoredToken) -> Self {
+        let StoredToken { id, sha256, role, scope, actor, created_at_ms } = stored;
+        Self { id: TokenId(id), sha256, role, scope, actor, created_at_ms }
+    }
+}
+
+/// The tokens of a file, in the order of their ids; `None` when there is no such file.
+pub(super) fn read_tokens(path: &Path) -> Result<Option<Vec<AccessToken>>, TokenFileError> {
     let unreadable = |source| TokenFileError::Io { action: "read", path: path.to_owned(), source };
     let file = match File::open(path) {
         Ok(file) => file,
@@ -42,7 +66,7 @@ pub(super) fn read_tokens(path: &Path) -> Result<Option<BTreeMap<TokenId, Stored
     parse_tokens(&text, path).map(Some)
 }
 
-fn parse_tokens(text: &str, path: &Path) -> Result<BTreeMap<TokenId, StoredToken>, TokenFileError> {
+fn parse_tokens(text: &str, path: &Path) -> Result<Vec<AccessToken>, TokenFileError> {
     let malformed = |line: usize, source| TokenFileError::Malformed { path: path.to_owned(), line, source };
     let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
     let (_, first) = lines.next().unwrap_or((1, ""));
@@ -53,33 +77,14 @@ fn parse_tokens(text: &str, path: &Path) -> Result<BTreeMap<TokenId, StoredToken
     }
     let mut tokens = BTreeMap::new();
     for (number, line) in lines {
-        let token: StoredToken = serde_json::from_str(line).map_err(|source| malformed(number, source))?;
+        let stored: StoredToken = serde_json::from_str(line).map_err(|source| malformed(number, source))?;
+        let token = AccessToken::from(stored);
         let id = token.id;
         if tokens.insert(id, token).is_some() {
             return Err(TokenFileError::Duplicate { path: path.to_owned(), line: number, id });
         }
     }
-    Ok(tokens)
-}
-
-/// Replaces the file of tokens.
-pub(super) fn write_tokens(
-    path: &Path,
-    tokens: &BTreeMap<TokenId, StoredToken>,
-) -> Result<(), TokenFileError> {
-    let encoding = |error: serde_json::Error| TokenFileError::Io {
-        action: "encode",
-        path: path.to_owned(),
-        source: error.into(),
-    };
-    let format = FormatLine { format: FORMAT.to_owned(), version: VERSION };
-    let mut text = serde_json::to_string(&format).map_err(encoding)?;
-    for token in tokens.values() {
-        text.push('\n');
-        text.push_str(&serde_json::to_string(token).map_err(encoding)?);
-    }
-    text.push('\n');
-    replace(path, text.as_bytes())
+    Ok(tokens.into_values().collect())
 }
 
 /// Writes a file that only its owner reads, durably and all or nothing: temporary file, fsync, rename, fsync of
@@ -101,8 +106,14 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), TokenFileError>
     // The process umask can only have taken bits away; a file that its owner cannot read is no use either.
     file.set_permissions(fs::Permissions::from_mode(MODE_OWNER_ONLY)).map_err(failed)?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&temporary, path).map_err(failed)?;
-    let directory = path.parent().unwrap_or(Path::new("."));
+    rename(&temporary, path)
+}
+
+/// Renames a file durably.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), TokenFileError> {
+    let failed = |source| TokenFileError::Io { action: "write", path: to.to_owned(), source };
+    fs::rename(from, to).map_err(failed)?;
+    let directory = to.parent().unwrap_or(Path::new("."));
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 

@@ -1,11 +1,10 @@
-//! Token ids and token texts.
+//! Token texts.
 
 use std::fmt;
-use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
+use ledger_core::access_token::TokenId;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -15,47 +14,6 @@ const SECRET_BYTES: usize = 32;
 const PREFIX: &str = "sr_";
 /// Bytes of a token's text: `sr_`, 16 hex digits, `_`, 43 characters of base64url.
 const TEXT_BYTES: usize = PREFIX.len() + ID_TEXT_BYTES + 1 + 43;
-
-/// Names a token without giving it away: 16 lower-case hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct TokenId([u8; ID_BYTES]);
-
-/// A text that is no token id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a token id is {ID_TEXT_BYTES} lower-case hex digits")]
-pub struct TokenIdError;
-
-impl FromStr for TokenId {
-    type Err = TokenIdError;
-    fn from_str(text: &str) -> Result<Self, TokenIdError> {
-        let mut id = [0; ID_BYTES];
-        let lower_case = !text.bytes().any(|byte| byte.is_ascii_uppercase());
-        match hex::decode_to_slice(text, &mut id) {
-            Ok(()) if lower_case => Ok(Self(id)),
-            _ => Err(TokenIdError),
-        }
-    }
-}
-
-impl fmt::Display for TokenId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl TryFrom<String> for TokenId {
-    type Error = TokenIdError;
-    fn try_from(text: String) -> Result<Self, TokenIdError> {
-        text.parse()
-    }
-}
-
-impl From<TokenId> for String {
-    fn from(id: TokenId) -> String {
-        id.to_string()
-    }
-}
 
 /// The text of a token, `sr_<id>_<256 bit>`: the credential itself. It is shown once and never stored by the
 /// server; `Debug` hides it and its memory is overwritten when it is dropped.

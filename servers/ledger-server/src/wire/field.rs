@@ -7,6 +7,8 @@ use ledger_core::names::NameError;
 use ledger_core::relationship::RelationshipError;
 use ledger_core::transaction::{ActorError, IdempotencyKeyError, TransactionError};
 
+use ledger_node::peers::IdentityError;
+
 use super::paging::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
 use crate::access::ScopeError;
 use crate::reason::Reason;
@@ -73,6 +75,9 @@ pub enum FieldFault {
     /// A token's id.
     #[error("a token id is 16 lower-case hex digits")]
     TokenId,
+    /// The name of a node.
+    #[error(transparent)]
+    NodeName(#[from] IdentityError),
     /// A byte string with another length than it must have.
     #[error("has {expected} bytes, this one has {given}")]
     Length {
@@ -94,6 +99,12 @@ pub enum FieldFault {
     PageSize {
         /// What was given.
         given: u32,
+    },
+    /// An id that names two calls at once.
+    #[error("names one call at a time; {given} is under way")]
+    IdUnderWay {
+        /// What was given.
+        given: u64,
     },
     /// A number that the enumeration does not have.
     #[error("{given} is not one of its values")]

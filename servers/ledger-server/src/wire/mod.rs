@@ -1,7 +1,8 @@
 //! The protocol's messages and the ledger's values: every field of a request is checked here, and only here.
 
 pub(crate) mod address;
-mod field;
+pub(crate) mod cluster;
+pub(crate) mod field;
 pub(crate) mod history;
 pub(crate) mod list;
 pub(crate) mod maintenance;
@@ -11,7 +12,7 @@ pub(crate) mod snapshot;
 pub(crate) mod token;
 pub(crate) mod transaction;
 
-pub(crate) use field::AtField;
+pub(crate) use field::{AtField, required};
 pub use field::{BadField, EXPIRES_AT_MS_MAX, FieldFault};
 pub use paging::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
 

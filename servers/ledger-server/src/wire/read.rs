@@ -8,7 +8,7 @@ use ledger_core::entity::{Entity, EntityKey};
 use ledger_core::ledger_state::{Block, RelationshipFilter, Tip};
 use ledger_core::names::VaultRef;
 use ledger_core::relationship::{Relation, Relationship, Resource, Subject};
-use ledger_node::{BatchGet, Consistency, ListRequest, VerifiedSubject};
+use ledger_node::{BatchGet, Consistency, ListRequest, Read, VerifiedSubject};
 use ledger_proto::v1;
 use ledger_proto::v1::list_relationships_request::By;
 use ledger_proto::v1::verified_read_request::Subject as WireSubject;
@@ -73,6 +73,18 @@ pub(crate) fn verified_subject(given: Option<WireSubject>) -> Result<VerifiedSub
             VerifiedSubject::Relationship(address::relationship(&tuple, "relationship")?)
         }
     })
+}
+
+pub(crate) fn position<T>(read: &Read<T>) -> v1::ReadPosition {
+    v1::ReadPosition { height: read.height, log_time_ms: read.log_time_ms }
+}
+
+pub(crate) fn check_answer(found: &Read<Option<u64>>) -> v1::CheckResponse {
+    v1::CheckResponse {
+        exists: found.value.is_some(),
+        version: found.value.unwrap_or(0),
+        position: Some(position(found)),
+    }
 }
 
 pub(crate) fn entity_answer(key: EntityKey, entity: Entity) -> v1::Entity {

@@ -1,11 +1,12 @@
 //! Tokens, roles and scopes.
 
+use ledger_core::access_token::AccessToken;
 use ledger_core::transaction::Actor;
 use ledger_proto::v1;
 
 use super::field::{AtField, BadField, FieldFault};
 use crate::access::{Role, Scope};
-use crate::tokens::{NewToken, TokenId, TokenInfo};
+use crate::tokens::{NewToken, TokenId};
 
 /// A request for a token, made at `now_ms`.
 pub(crate) fn new_token(request: &v1::CreateTokenRequest, now_ms: u64) -> Result<NewToken, BadField> {
@@ -44,7 +45,7 @@ fn actor(given: &str) -> Result<Option<Actor>, BadField> {
 }
 
 /// A token as it is listed.
-pub(crate) fn token_answer(token: &TokenInfo) -> v1::Token {
+pub(crate) fn token_answer(token: &AccessToken) -> v1::Token {
     let role = match token.role {
         Role::Reader => v1::Role::Reader,
         Role::Writer => v1::Role::Writer,

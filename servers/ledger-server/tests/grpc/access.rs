@@ -21,6 +21,7 @@ fn needs(path: &str) -> Needs {
     match path.trim_start_matches("/strongroom.ledger.v1.").split_once('/').unwrap() {
         ("ReadService", _) => Needs::Reader,
         ("WriteService", _) => Needs::Writer,
+        ("CallService", _) => Needs::Anyone,
         ("AdminService", "GetNodeInfo") => Needs::Anyone,
         ("AdminService", "CheckIntegrity" | "RecoverVault") => Needs::AdminOfVault,
         ("AdminService", _) => Needs::AdminOfAll,
@@ -42,9 +43,9 @@ fn denied(answer: &Result<bytes::Bytes, Status>) -> bool {
 async fn without_a_valid_token_every_call_is_unauthenticated() {
     let server = TestServer::start().await;
     server.admin().await.create("acme", "main").await;
-    let (revoked_id, revoked) = server.token(Role::Admin, "*");
-    server.tokens.revoke(revoked_id).unwrap();
-    let (_, valid) = server.token(Role::Admin, "*");
+    let (revoked_id, revoked) = server.token(Role::Admin, "*").await;
+    server.tokens.revoke(revoked_id).await.unwrap();
+    let (_, valid) = server.token(Role::Admin, "*").await;
     let before = server.fingerprint();
     let altered = format!("{}{}", &valid[..valid.len() - 1], if valid.ends_with('A') { 'B' } else { 'A' });
     let credentials = [
@@ -96,7 +97,7 @@ async fn every_call_is_permitted_to_exactly_the_roles_and_scopes_it_names() {
         for (scope, covers, everything) in scopes {
             // The administrator of everything would really delete what it is asked to: see the next test.
             if (role, everything) != (Role::Admin, true) {
-                callers.push((role, scope, covers, server.token(role, scope).1));
+                callers.push((role, scope, covers, server.token(role, scope).await.1));
             }
         }
     }
@@ -131,7 +132,7 @@ async fn every_call_is_permitted_to_exactly_the_roles_and_scopes_it_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_administrator_of_everything_may_make_every_call() {
     let server = TestServer::start().await;
-    let (_, token) = server.token(Role::Admin, "*");
+    let (_, token) = server.token(Role::Admin, "*").await;
     let channel = server.endpoint().connect().await.unwrap();
     for path in ledger_methods() {
         let authorization = format!("Bearer {token}");
@@ -145,7 +146,7 @@ async fn the_administrator_of_everything_may_make_every_call() {
 async fn a_vault_outside_the_scope_is_denied_whether_it_exists_or_not() {
     let server = TestServer::start().await;
     server.admin().await.create("acme", "main").await;
-    let (_, token) = server.token(Role::Admin, "other");
+    let (_, token) = server.token(Role::Admin, "other").await;
     let mut clients = server.clients(Some(&token)).await;
     let mut statuses = Vec::new();
     for vault in ["main", "none"] {
@@ -161,7 +162,7 @@ async fn a_vault_outside_the_scope_is_denied_whether_it_exists_or_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_method_that_is_in_no_table_does_not_exist_for_anyone() {
     let server = TestServer::start().await;
-    let (_, token) = server.token(Role::Admin, "*");
+    let (_, token) = server.token(Role::Admin, "*").await;
     let channel = server.endpoint().connect().await.unwrap();
     for path in ["/strongroom.ledger.v1.ReadService/Steal", "/unknown.Service/Call", "/x"] {
         let body = bytes::Bytes::new;

@@ -190,7 +190,7 @@ async fn a_repeated_idempotency_key_answers_with_the_first_receipt() {
     let state = v1::GetClientStateRequest { vault: Some(vault_ref("acme", "main")) };
     let state = clients.reads.get_client_state(state).await.unwrap().into_inner();
     assert_eq!((state.last, &state.idempotency_key[..]), (first.receipt, &key[..]));
-    let (_, stranger) = server.token(Role::Writer, "acme");
+    let (_, stranger) = server.token(Role::Writer, "acme").await;
     let mut stranger = server.clients(Some(&stranger)).await;
     let state = v1::GetClientStateRequest { vault: Some(vault_ref("acme", "main")) };
     let state = stranger.reads.get_client_state(state).await.unwrap().into_inner();

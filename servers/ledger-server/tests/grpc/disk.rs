@@ -16,7 +16,7 @@ async fn a_full_disk_refuses_every_write_before_the_log_and_reads_go_on_until_it
     clients.create("acme", "main").await;
     let vault = vault_ref("acme", "main");
     clients.write(&vault, vec![set("k", "v")]).await.unwrap();
-    let (revoked, _) = server.token(Role::Reader, "*");
+    let (revoked, _) = server.token(Role::Reader, "*").await;
     let before = (server.fingerprint(), server.ledger.node_info().last_log_index);
 
     server.gate.follow_disk(DiskState::ReadOnly);

@@ -219,7 +219,7 @@ async fn retention_is_set_shown_and_kept_over_a_restart() {
     let history = clients.reads.history(of("k", 0, "")).await.unwrap().into_inner();
     assert_eq!((history.versions.len(), history.cut_at), (5, Some(16)));
 
-    let (_, reader) = server.token(ledger_server::access::Role::Writer, "*");
+    let (_, reader) = server.token(ledger_server::access::Role::Writer, "*").await;
     let mut writer = server.clients(Some(&reader)).await;
     refused(
         writer.admin.set_retention(set_retention_to(1)).await,

@@ -2,7 +2,11 @@
 
 mod access;
 mod bad_input;
+mod call_stream;
 mod calls;
+mod cluster;
+mod cluster_setting;
+mod discovery;
 mod disk;
 mod documentation;
 mod history;

@@ -111,7 +111,7 @@ async fn an_admin_of_a_vault_checks_and_recovers_that_vault_only_and_garbage_nee
     clients.create("acme", "main").await;
     let check =
         |vault: &str| v1::CheckIntegrityRequest { vault: Some(vault_ref("acme", vault)), full: false };
-    let (_, text) = server.token(Role::Admin, "acme/main");
+    let (_, text) = server.token(Role::Admin, "acme/main").await;
     let mut of_vault = server.clients(Some(&text)).await;
     of_vault.admin.check_integrity(check("main")).await.unwrap();
     refused(
@@ -126,7 +126,7 @@ async fn an_admin_of_a_vault_checks_and_recovers_that_vault_only_and_garbage_nee
         Code::PermissionDenied,
         "PERMISSION_DENIED",
     );
-    let (_, text) = server.token(Role::Writer, "acme/main");
+    let (_, text) = server.token(Role::Writer, "acme/main").await;
     let mut writer = server.clients(Some(&text)).await;
     refused(writer.admin.check_integrity(check("main")).await, Code::PermissionDenied, "PERMISSION_DENIED");
 

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use ledger_server::settings::{ABSENT, LedgerSettings, SettingsError, resolve, table};
+use ledger_server::peer_settings::{BootstrapSetting, PeerTrust};
+use ledger_server::settings::{LedgerSettings, SettingsError, resolve, table};
 
 type Layer<'a> = &'a [(&'a str, &'a str)];
 
@@ -18,7 +19,17 @@ fn another_value(key: &str) -> (&'static str, Layer<'static>) {
     match key {
         "listen" => ("127.0.0.1:1", &[]),
         "data" => ("/var/lib/ledger", &[]),
-        "bootstrap" => ("3", &[]),
+        "bootstrap" | "voters_max" => ("3", &[]),
+        "bootstrap_timeout" | "poll" | "join_ttl" | "silent_after" => ("77s", &[]),
+        "join" => ("10.0.0.1:7,peers.cache", &[]),
+        "discovery" => ("ledger.example.com:7", &[]),
+        "discovery_resolver" | "peer_listen" => ("127.0.0.1:7", &[]),
+        "advertise" => ("node-a.example.com:7", &[]),
+        "name" => ("node-a", &[]),
+        "peer_tls_cert" => ("cert.pem", &[("peer-tls-key", "key.pem"), ("peer-ca", "ca.pem")]),
+        "peer_tls_key" => ("key.pem", &[("peer-tls-cert", "cert.pem"), ("peer-ca", "ca.pem")]),
+        "peer_ca" => ("ca.pem", &[("peer-tls-cert", "cert.pem"), ("peer-tls-key", "key.pem")]),
+        "peer_insecure" | "force_new_cluster" => ("true", &[]),
         "metrics" => ("127.0.0.1:1", &[]),
         "insecure_metrics" => ("true", &[("metrics", "0.0.0.0:9090")]),
         "batch_size" | "concurrent" | "queue_transactions" | "streams" | "snapshot_keep" => ("77", &[]),
@@ -96,18 +107,46 @@ fn the_defaults_are_the_documented_ones() {
 }
 
 #[test]
-fn a_cluster_is_refused_not_ignored() {
-    for nodes in ["0", "2", "3"] {
-        let message = outcome(resolved(&[("bootstrap", nodes)], &[]));
-        assert!(message.contains("only 1 works in this release") && message.contains(nodes), "{message}");
+fn a_lone_server_has_no_peers_and_anything_of_a_cluster_gives_it_some() {
+    let alone = resolved(&[], &[]).unwrap().peers;
+    assert!(
+        !alone.are_wanted && alone.bootstrap == BootstrapSetting::Unset && alone.trust == PeerTrust::Unset
+    );
+    assert!(!resolved(&[("bootstrap", "1")], &[]).unwrap().peers.are_wanted);
+    for (flag, value) in [
+        ("bootstrap", "0"),
+        ("bootstrap", "3"),
+        ("join", "10.0.0.1:50052"),
+        ("discovery", "ledger"),
+        ("peer-listen", "127.0.0.1:0"),
+        ("advertise", "a:1"),
+        ("peer-insecure", "true"),
+    ] {
+        assert!(resolved(&[(flag, value)], &[]).unwrap().peers.are_wanted, "{flag}");
     }
-    assert!(resolved(&[("bootstrap", "1")], &[]).is_ok());
-    for absent in ABSENT {
-        let message = outcome(resolved(&[(absent.flag, "x")], &[]));
-        assert!(message.contains(&format!("--{}", absent.flag)), "{message}");
-        let message = outcome(resolved(&[], &[(absent.variable, "x")]));
-        assert!(message.contains(absent.variable) && message.contains("single nodes"), "{message}");
+    let listens = |listen: &str| resolved(&[("listen", listen)], &[]).unwrap().peers.listen.to_string();
+    assert_eq!(listens("127.0.0.2:50051"), "127.0.0.2:50052");
+    assert_eq!(listens("127.0.0.2:0"), "127.0.0.2:0");
+}
+
+#[test]
+fn what_names_no_peers_is_refused_by_name() {
+    for (flag, value, said) in [
+        ("bootstrap", "8", "from 0 to 7"),
+        ("voters-max", "0", "from 1 to 7"),
+        ("poll", "1ms", "at least 10ms"),
+        ("name", "Node_A", "lower-case"),
+        ("advertise", "nowhere", "HOST:PORT"),
+        ("discovery", "no name", "DNS name"),
+        ("join", "one.cache,two.cache", "at most one file"),
+        ("peer-tls-cert", "cert.pem", "--peer-ca"),
+    ] {
+        let message = outcome(resolved(&[(flag, value)], &[]));
+        assert!(message.contains(said), "{flag} {value}: {message}");
     }
+    let certificates =
+        [("peer-tls-cert", "c"), ("peer-tls-key", "k"), ("peer-ca", "a"), ("peer-insecure", "true")];
+    assert!(outcome(resolved(&certificates, &[])).contains("--peer-insecure alone"));
     let message = outcome(resolved(&[], &[("INFERADB__LEDGER__LISTEN", "127.0.0.1:1")]));
     assert!(message.contains("INFERADB__LEDGER__LISTEN"), "{message}");
 }

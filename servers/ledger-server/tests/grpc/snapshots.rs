@@ -57,7 +57,7 @@ async fn a_snapshot_that_fails_is_an_error_and_is_remembered() {
 async fn snapshots_need_an_administrator_of_everything() {
     let server = TestServer::start().await;
     for (role, scope) in [(Role::Writer, "*"), (Role::Admin, "acme")] {
-        let (_, secret) = server.token(role, scope);
+        let (_, secret) = server.token(role, scope).await;
         let mut clients = server.clients(Some(&secret)).await;
         let created = clients.admin.create_snapshot(v1::CreateSnapshotRequest {}).await;
         refused(created, Code::PermissionDenied, "PERMISSION_DENIED");

@@ -62,7 +62,8 @@ impl TestServer {
 
     pub async fn start_in(directory: TempDir, setup: Setup) -> Self {
         let ledger = open_ledger(directory.path()).await;
-        let tokens = Arc::new(TokenRegistry::open(directory.path(), 1).unwrap());
+        let tokens = Arc::new(TokenRegistry::new(ledger.clone(), directory.path()));
+        tokens.ensure_first(1).await.unwrap();
         let authentication =
             if setup.no_auth { Authentication::Off } else { Authentication::Tokens(Arc::clone(&tokens)) };
         let limits = ListenerLimits::default();
@@ -110,9 +111,9 @@ impl TestServer {
     }
 
     /// A new token.
-    pub fn token(&self, role: Role, scope: &str) -> (TokenId, String) {
+    pub async fn token(&self, role: Role, scope: &str) -> (TokenId, String) {
         let new = NewToken { role, scope: scope.parse().unwrap(), actor: None, created_at_ms: 1 };
-        let (info, text) = self.tokens.create(&new).unwrap();
+        let (info, text) = self.tokens.create(&new).await.unwrap();
         (info.id, text.expose().to_owned())
     }
 

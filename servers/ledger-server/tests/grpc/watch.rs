@@ -158,7 +158,7 @@ async fn a_watch_that_cannot_begin_says_why() {
     refused(clients.reads.watch_blocks(unknown).await, Code::NotFound, "VAULT_NOT_FOUND");
     let mut anonymous = server.clients(None).await;
     refused(anonymous.reads.watch_blocks(from(0)).await, Code::Unauthenticated, "CREDENTIAL_MISSING");
-    let (_, elsewhere) = server.token(ledger_server::access::Role::Reader, "other");
+    let (_, elsewhere) = server.token(ledger_server::access::Role::Reader, "other").await;
     let mut elsewhere = server.clients(Some(&elsewhere)).await;
     refused(elsewhere.reads.watch_blocks(from(0)).await, Code::PermissionDenied, "PERMISSION_DENIED");
     server.stop().await;

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
@@ -17,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use super::address_count::AddressCounts;
 use super::connection::{Connection, Slot};
 use super::limits::ListenerLimits;
-use crate::tls::Protocol;
+use crate::tls::{Protocol, ServerConfigs};
 
 /// First and longest wait after an error that will not go away by itself, such as too many open files.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
@@ -62,7 +61,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 pub(super) struct Gate {
     name: &'static str,
     protocol: Protocol,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<dyn ServerConfigs>>,
     limits: ListenerLimits,
     slots: Arc<Semaphore>,
     addresses: AddressCounts,
@@ -74,14 +73,14 @@ impl Gate {
     pub(super) fn new(
         name: &'static str,
         protocol: Protocol,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<Arc<dyn ServerConfigs>>,
         limits: ListenerLimits,
         runtimes: Vec<Handle>,
         ready: mpsc::Sender<Connection>,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(limits.connections_max));
         let addresses = AddressCounts::new(limits.connections_per_address_max);
-        Self { name, protocol, tls: tls.map(TlsAcceptor::from), limits, slots, addresses, runtimes, ready }
+        Self { name, protocol, tls, limits, slots, addresses, runtimes, ready }
     }
 
     /// Admits a socket or closes it at once: a client that is told retries elsewhere, one that hangs does not.
@@ -95,7 +94,7 @@ impl Gate {
         let entry = Entry {
             name: self.name,
             protocol: self.protocol,
-            tls: self.tls.clone(),
+            tls: self.tls.as_ref().map(|configs| TlsAcceptor::from(configs.current())),
             limits: self.limits.clone(),
             ready: self.ready.clone(),
         };

@@ -67,9 +67,19 @@ impl Default for ListenerLimits {
 }
 
 impl ListenerLimits {
-    /// Limits between the nodes of a cluster: more streams for replication, otherwise the same.
+    /// Limits between the nodes of a cluster: few connections with many streams, a chunk of a snapshot in one flight,
+    /// and a silent peer noticed within seconds.
     pub fn peers() -> Self {
-        Self { streams_per_connection_max: 256, requests_per_connection_max: 256, ..Self::default() }
+        Self {
+            connections_max: 256,
+            streams_per_connection_max: 256,
+            requests_per_connection_max: 256,
+            keepalive_interval: Duration::from_secs(5),
+            keepalive_timeout: Duration::from_secs(5),
+            stream_window_bytes: 16 << 20,
+            connection_window_bytes: 32 << 20,
+            ..Self::default()
+        }
     }
 
     /// Limits of the probes' port: few clients, short requests.

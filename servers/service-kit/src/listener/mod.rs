@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::serving_threads::ServingThreads;
-use crate::tls::Protocol;
+use crate::tls::{Protocol, ServerConfigs};
 pub use connection::{Connection, PeerInfo};
 pub use limits::{LimitError, ListenerLimits};
 
@@ -36,7 +36,7 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     protocol: Protocol,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<dyn ServerConfigs>>,
     limits: ListenerLimits,
     /// Where connections are served, in turn.
     runtimes: Vec<Handle>,
@@ -77,7 +77,15 @@ impl Listener {
         let socket = TcpListener::bind(address).await.map_err(refused)?;
         let bound = socket.local_addr().map_err(refused)?;
         let runtimes = vec![Handle::current()];
+        let tls = tls.map(|config| Arc::new(config) as Arc<dyn ServerConfigs>);
         Ok(Self { name, socket, address: bound, protocol, tls, limits: limits.clone(), runtimes })
+    }
+
+    /// Takes the configuration of TLS from `configs`, anew for each connection: those that are open keep theirs.
+    #[must_use]
+    pub fn following(mut self, configs: Arc<dyn ServerConfigs>) -> Self {
+        self.tls = Some(configs);
+        self
     }
 
     /// Spreads the connections over `threads`, in turn; without it they stay on the runtime that bound the address.

@@ -6,7 +6,7 @@ mod load;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use ledger_client::{ErrorCode, LedgerClient};
+use ledger_client::{CallPath, ErrorCode, LedgerClient};
 use ledger_core::names::VaultRef;
 use serde_json::json;
 
@@ -39,6 +39,9 @@ pub struct BenchLedger {
     /// HTTP/2 connections that the clients share.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     connections: u16,
+    /// How calls travel: all of a connection over one stream, as clients do, or each as a request of its own.
+    #[arg(long, default_value = "stream")]
+    calls: BenchCalls,
     /// Bytes of a value.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     value_bytes: u32,
@@ -62,6 +65,15 @@ pub enum BenchOp {
     Txn100,
 }
 
+/// How calls travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchCalls {
+    /// Over one stream per connection.
+    Stream,
+    /// Each as a request of its own.
+    Request,
+}
+
 impl BenchOp {
     fn name(self) -> &'static str {
         match self {
@@ -83,7 +95,12 @@ impl BenchLedger {
     }
 
     async fn rounds(self, output: Output) -> Result<(), Failure> {
-        let client = self.server.client_with(&TrustArgs::default(), usize::from(self.connections))?;
+        let calls = match self.calls {
+            BenchCalls::Stream => CallPath::Streamed,
+            BenchCalls::Request => CallPath::Requests,
+        };
+        let connections = usize::from(self.connections);
+        let client = self.server.client_with(&TrustArgs::default(), connections, calls)?;
         let vault = make_vault(&client).await?;
         let measured = self.measure_all(&client, &vault, output).await;
         // The vault goes, whatever the rounds did; their error is the one to report.

@@ -1,10 +1,13 @@
 //! `strongroom ledger …`, a file each.
 
+pub mod backup;
 pub mod blocks;
 pub mod check;
 pub mod checkpoint;
+pub mod cluster;
 pub mod delete;
 pub mod doctor;
+pub mod export;
 pub mod gc;
 pub mod get;
 pub mod history;

@@ -3,11 +3,15 @@
 mod harness;
 mod load;
 
+mod backups;
 mod bad_input;
 mod bench;
+mod certificates;
+mod cluster;
 mod configuration;
 mod crashes;
 mod every_setting;
+mod export;
 mod failing_disks;
 mod help;
 mod history;

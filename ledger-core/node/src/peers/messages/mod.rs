@@ -11,8 +11,8 @@ pub(crate) use consensus::{
 };
 pub(crate) use service::{
     CheckpointAnswer, CheckpointRequest, ForwardedFailure, ForwardedWrite, JoinAnswer, JoinRequest,
-    MembershipAnswer, MembershipRequest, NodeInfoAnswer, ProposeAnswer, ProposeRequest, ReadIndexAnswer,
-    ReadIndexRequest, TipsAnswer, TipsRequest, VaultTip,
+    MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
+    TipsAnswer, TipsRequest, VaultTip,
 };
 
 use bytes::Bytes;

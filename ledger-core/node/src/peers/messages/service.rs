@@ -7,7 +7,7 @@ use ledger_verify::Hash;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{MembershipChange, MembershipError};
-use crate::peers::{ClusterId, MemberRecord, PeerIdentity};
+use crate::peers::{ClusterId, MemberRecord};
 
 /// Asks the leader how far a read must wait.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,17 +59,19 @@ pub(crate) enum ForwardedFailure {
     NotLeader { leader: Option<u64> },
 }
 
-/// Asks the leader for a signed checkpoint over at least so many blocks.
+/// Asks the leader for signed checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct CheckpointRequest {
-    /// Vault and least number of blocks.
-    pub wanted: Vec<(VaultId, u64)>,
+pub(crate) enum CheckpointRequest {
+    /// Over at least so many blocks: for reads.
+    Newest(Vec<(VaultId, u64)>),
+    /// Over exactly these sizes with these roots: for a snapshot.
+    Exact(Vec<(VaultId, u64, Hash)>),
 }
 
+/// A signed note for each vault that was asked for, in order; or why there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CheckpointAnswer {
-    /// Size and signed note for each vault that was asked for, in order; or why there is none.
-    pub notes: Vec<Result<(u64, String), String>>,
+    pub notes: Vec<Result<String, String>>,
 }
 
 /// The newest block of a vault on the asking node.
@@ -136,16 +138,4 @@ impl std::fmt::Debug for JoinAnswer {
             .field("members", &self.members)
             .finish_non_exhaustive()
     }
-}
-
-/// Who answers, and whom it knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NodeInfoAnswer {
-    pub identity: PeerIdentity,
-    pub peer_address: String,
-    pub client_url: String,
-    pub cluster: Option<ClusterId>,
-    pub term: u64,
-    pub leader: Option<u64>,
-    pub members: Vec<MemberRecord>,
 }

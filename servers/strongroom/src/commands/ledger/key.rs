@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use ledger_core::ports::StateStore as _;
-use ledger_node::DataDirectory;
+use ledger_node::{DataDirectory, RotationError, Stores, rotate_key};
 use ledger_verify::note::SigningKey;
 use serde_json::json;
+use storage_adapters::embedded::EmbeddedStores;
 use storage_adapters::redb::{RedbOptions, RedbStateStore};
 use zeroize::Zeroizing;
 
@@ -18,7 +19,7 @@ use crate::output::Output;
 
 const LOG_KEY_FILE: &str = "log.key";
 
-/// The commands. Rotation is not part of this release: one key signs all checkpoints of a ledger.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Key {
     /// Print the public key of a data directory. The server must be stopped; a running one tells `ledger vkey`.
@@ -36,6 +37,21 @@ pub enum Key {
         after_help = "Example:\n  strongroom ledger key import ledger.key --data /var/lib/strongroom-new"
     )]
     Import(Import),
+    /// Replace the key by a new one, and forget the old private key. The server must be stopped, and the ledger must have
+    /// one node. Clients refuse what the new key signs until they are told of it: publish it before you start the
+    /// server again; each client then names it once with --vkey, and pins it.
+    #[command(after_help = "Examples:\n  \
+        strongroom ledger key rotate --data /var/lib/strongroom\n  \
+        strongroom ledger get acme/prod door --verify --vkey OLD --vkey NEW")]
+    Rotate(Rotate),
+}
+
+/// `key rotate`
+#[derive(Debug, Args)]
+pub struct Rotate {
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
 }
 
 /// `key show`
@@ -74,9 +90,13 @@ impl Key {
             Self::Show(show) => {
                 let directory = open_existing(&show.data)?;
                 let key = directory.signing_key().verifier_key().to_string();
-                output.result(&json!({ "vkey": key, "ledger_id": directory.ledger_id().to_string() }), || {
-                    key.clone()
-                })
+                let retired = directory.retired_keys().map_err(|error| Failure::error(error.to_string()))?;
+                let document = json!({
+                    "vkey": key,
+                    "ledger_id": directory.ledger_id().to_string(),
+                    "retired_vkeys": retired.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                });
+                output.result(&document, || key.clone())
             }
             Self::Export(export) => {
                 let directory = open_existing(&export.data)?;
@@ -90,7 +110,27 @@ impl Key {
                 })
             }
             Self::Import(import) => import.run(output),
+            Self::Rotate(rotate) => rotate.run(output),
         }
+    }
+}
+
+impl Rotate {
+    fn run(self, output: Output) -> Result<(), Failure> {
+        let mut directory = open_existing(&self.data)?;
+        let unreadable = |error: String| Failure::error(format!("{}: {error}", self.data.display()));
+        let stores = EmbeddedStores::open(&self.data, RedbOptions::default())
+            .map_err(|error| unreadable(error.to_string()))?;
+        let stores = Stores { log: stores.log, state: stores.state };
+        let rotated = rotate_key(&mut directory, &stores).map_err(|error| match error {
+            RotationError::Members { .. } => Failure::usage(error.to_string()),
+            other => unreadable(other.to_string()),
+        })?;
+        let (new, old) = (rotated.new.to_string(), rotated.old.to_string());
+        let document = json!({ "vkey": new, "retired_vkey": old });
+        output.note("publish the new key before you start the server: clients that pinned the old one refuse it until they");
+        output.note("are told (--vkey). Keep it apart from the data: strongroom ledger key export");
+        output.result(&document, || format!("old  {old}\nnew  {new}"))
     }
 }
 

@@ -110,7 +110,7 @@ impl Snapshot {
     }
 }
 
-async fn create_and_wait(client: &LedgerClient, output: Output) -> Result<SnapshotInfo, Failure> {
+pub(super) async fn create_and_wait(client: &LedgerClient, output: Output) -> Result<SnapshotInfo, Failure> {
     let before = client.snapshots().await?;
     if let Some(made) = client.create_snapshot().await? {
         return Ok(made);
@@ -205,7 +205,7 @@ fn open(path: &Path) -> Result<(BufReader<File>, u64), Failure> {
     Ok((BufReader::with_capacity(READ_BYTES, file), metadata.len()))
 }
 
-fn read_key(path: &Path) -> Result<SigningKey, Failure> {
+pub(super) fn read_key(path: &Path) -> Result<SigningKey, Failure> {
     let text = Zeroizing::new(discovery::read_text(path)?);
     SigningKey::parse(text.trim_end_matches('\n'))
         .map_err(|error| Failure::usage(format!("{} is no log key: {error}", path.display())))
@@ -317,7 +317,7 @@ fn render_verified(path: &Path, verified: &Verified) -> String {
     text
 }
 
-fn shown_bytes(bytes: u64) -> String {
+pub(super) fn shown_bytes(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),
         10_000..10_000_000 => format!("{} kB", bytes / 1_000),
@@ -327,7 +327,7 @@ fn shown_bytes(bytes: u64) -> String {
 }
 
 /// How far long work is, on standard error: one line on a terminal, lines otherwise, nothing for programs.
-struct Bar {
+pub(super) struct Bar {
     what: &'static str,
     total: Option<u64>,
     interval: Option<Duration>,
@@ -337,7 +337,7 @@ struct Bar {
 }
 
 impl Bar {
-    fn new(output: Output, what: &'static str, total: Option<u64>) -> Self {
+    pub(super) fn new(output: Output, what: &'static str, total: Option<u64>) -> Self {
         let one_line = std::io::stderr().is_terminal();
         let interval = if one_line { BAR_INTERVAL } else { LINE_INTERVAL };
         let interval = (!output.is_json()).then_some(interval);
@@ -349,7 +349,7 @@ impl Bar {
         ControlFlow::Continue(())
     }
 
-    fn at(&mut self, bytes: u64) {
+    pub(super) fn at(&mut self, bytes: u64) {
         if self.interval.is_none_or(|interval| self.shown_at.elapsed() < interval) {
             return;
         }
@@ -363,7 +363,7 @@ impl Bar {
             .and_then(|()| stderr.flush());
     }
 
-    fn finish(&self) {
+    pub(super) fn finish(&self) {
         if self.has_shown && self.one_line {
             let _ = writeln!(std::io::stderr().lock());
         }

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ledger_core::names::{NameError, NamespaceName, VaultRef};
 use serde::{Deserialize, Serialize};
+
+use crate::names::{NameError, NamespaceName, VaultRef};
 
 /// What a credential permits inside its scope. Each role permits what the one before it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -95,6 +96,7 @@ impl fmt::Display for Scope {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -1,0 +1,55 @@
+//! `log.keys.retired`: public keys that signed checkpoints of the ledger before the one in `log.key`.
+
+use std::io;
+use std::path::Path;
+
+use ledger_verify::note::{SigningKey, VerifierKey};
+
+use super::{DataDirectory, DirectoryError, LOG_KEY_FILE, durable_file, log_key, read_text};
+
+/// One C2SP verifier key a line, the oldest first.
+const RETIRED_FILE: &str = "log.keys.retired";
+/// Most keys that are remembered; the oldest ones go.
+const RETIRED_MAX: usize = 16;
+
+impl DataDirectory {
+    /// The public keys that the ledger's checkpoints were signed with before, the oldest first; at most 16.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn retired_keys(&self) -> Result<Vec<VerifierKey>, DirectoryError> {
+        let current = self.signing_key().verifier_key();
+        let path = self.path().join(RETIRED_FILE);
+        // After a crash in a rotation the key that still signs stands there already.
+        Ok(read(&path)?.into_iter().filter(|key| *key != current).collect())
+    }
+
+    /// Signs with another key from now on. It is durable when this returns; the old private key is gone then.
+    pub(crate) fn replace_key(&mut self, key: SigningKey) -> Result<(), DirectoryError> {
+        let path = self.path().join(RETIRED_FILE);
+        let mut retired = read(&path)?;
+        retired.retain(|known| *known != self.signing_key().verifier_key());
+        retired.push(self.signing_key().verifier_key());
+        let kept = retired.iter().skip(retired.len().saturating_sub(RETIRED_MAX));
+        let lines: String = kept.map(|key| format!("{key}\n")).collect();
+        durable_file::write(&path, lines.as_bytes(), 0o600)?;
+        log_key::write(&self.path().join(LOG_KEY_FILE), self.ledger_id(), &key)?;
+        self.set_signing_key(key);
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<VerifierKey>, DirectoryError> {
+    let text = match read_text(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(DirectoryError::Io { action: "read", path: path.to_owned(), source }),
+    };
+    let key = |line: &str| {
+        line.parse().map_err(|error| DirectoryError::Damaged {
+            path: path.to_owned(),
+            reason: format!("a line of it is no verifier key: {error}"),
+        })
+    };
+    text.lines().map(key).collect()
+}

@@ -1,0 +1,96 @@
+//! Claims about who may talk to a node.
+
+use bytes::Bytes;
+use ledger_node::peers::{ClusterId, Incarnation, PeerIdentity, PeerMethod, PeerRefusal, PeerRequest};
+
+use super::cluster_setting::{CLUSTER, TestCluster};
+
+fn request(from: &PeerIdentity, to: u64, method: PeerMethod) -> PeerRequest {
+    PeerRequest { cluster: Some(CLUSTER), from: from.clone(), to: Some(to), method, body: Bytes::new() }
+}
+
+/// All methods that only members may use.
+const MEMBERS_ONLY: [PeerMethod; 9] = [
+    PeerMethod::Vote,
+    PeerMethod::PreVote,
+    PeerMethod::Append,
+    PeerMethod::TransferLeader,
+    PeerMethod::ReadIndex,
+    PeerMethod::Propose,
+    PeerMethod::Checkpoint,
+    PeerMethod::Tips,
+    PeerMethod::Membership,
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_of_another_cluster_are_refused_whatever_they_ask() {
+    let cluster = TestCluster::of_voters(3).await;
+    let (from, to) = (cluster.nodes[0].member.identity.clone(), &cluster.nodes[1]);
+    for other in [None, Some(ClusterId([8; 16]))] {
+        for method in MEMBERS_ONLY {
+            let request = PeerRequest { cluster: other, ..request(&from, to.id(), method) };
+            let refused = cluster.network.ask(to.address(), request).await.unwrap_err();
+            assert_eq!(refused, PeerRefusal::OtherCluster { theirs: CLUSTER, ours: other }, "{method:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_directory_under_its_old_number_is_refused_by_name() {
+    let cluster = TestCluster::of_voters(3).await;
+    let to = &cluster.nodes[1];
+    let known = cluster.nodes[0].member.identity.clone();
+    let wiped = PeerIdentity { incarnation: Incarnation([99; 16]), ..known.clone() };
+    let renamed = PeerIdentity { name: cluster.nodes[2].member.identity.name.clone(), ..known };
+    for (from, says) in [(wiped, "incarnation"), (renamed, "is node-0, not node-2")] {
+        for method in MEMBERS_ONLY {
+            let refused =
+                cluster.network.ask(to.address(), request(&from, to.id(), method)).await.unwrap_err();
+            let PeerRefusal::Identity { reason } = &refused else { panic!("{method:?}: {refused}") };
+            assert!(reason.contains(says), "{method:?}: {reason}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_another_node_at_the_same_address_is_refused() {
+    let cluster = TestCluster::of_voters(3).await;
+    let from = &cluster.nodes[0].member.identity;
+    for method in MEMBERS_ONLY {
+        let wrong = request(from, cluster.nodes[2].id(), method);
+        let refused = cluster.network.ask(cluster.nodes[1].address(), wrong).await.unwrap_err();
+        assert!(matches!(refused, PeerRefusal::Identity { .. }), "{method:?}: {refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_may_neither_write_nor_read_nor_change_members() {
+    let mut cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    let stranger = cluster.add_home();
+    let from = cluster.nodes[stranger].member.identity.clone();
+    let to = &cluster.nodes[leader];
+    for method in [PeerMethod::ReadIndex, PeerMethod::Propose, PeerMethod::Checkpoint, PeerMethod::Membership]
+    {
+        let refused = cluster.network.ask(to.address(), request(&from, to.id(), method)).await.unwrap_err();
+        let PeerRefusal::Identity { reason } = &refused else { panic!("{method:?}: {refused}") };
+        assert!(reason.contains("no member"), "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_message_are_refused_and_the_node_goes_on() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    let (from, to) = (&cluster.nodes[(leader + 1) % 3].member.identity, &cluster.nodes[leader]);
+    for body in [&b""[..], b"\x02", b"\x01", b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", &[1; 4_096]] {
+        for method in MEMBERS_ONLY {
+            let body = Bytes::copy_from_slice(body);
+            let request = PeerRequest { body, ..request(from, to.id(), method) };
+            // Some bytes are a message of some method: then there is an answer, or another refusal.
+            let _ = cluster.network.ask(to.address(), request).await;
+        }
+    }
+    cluster.leader().await;
+    cluster.create_vault(leader).await;
+}

@@ -1,0 +1,230 @@
+//! Claims about taking nodes in, taking them out, and handing the lead over.
+
+use std::time::Duration;
+
+use ledger_node::{Bootstrap, Consistency, MemberRole, MembershipChange, MembershipError};
+use tokio::time::Instant;
+
+use super::cluster_setting::{TestCluster, until};
+use super::setting::{key, put, vault};
+
+fn voters(cluster: &TestCluster, through: usize) -> Vec<u64> {
+    let status = cluster.nodes[through].ledger().cluster().status();
+    let voters = status.members.iter().filter(|member| member.role != MemberRole::Learner);
+    voters.map(|member| member.node_id).collect()
+}
+
+async fn grown(count: usize) -> TestCluster {
+    let mut cluster = TestCluster::homes(1);
+    cluster.start(0, Bootstrap::Single).await;
+    cluster.leader().await;
+    cluster.create_vault(0).await;
+    for _ in 1..count {
+        let index = cluster.add_home();
+        cluster.start(index, Bootstrap::Joined).await;
+        let member = cluster.nodes[index].member.clone();
+        let change = cluster.nodes[0].ledger().cluster().add(member).await.unwrap();
+        assert!(matches!(change, MembershipChange::Voter { .. }), "{change:?}");
+    }
+    cluster.leader().await;
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_grows_to_three_and_survives_the_loss_of_the_first() {
+    let mut cluster = grown(3).await;
+    assert_eq!(voters(&cluster, 0).len(), 3);
+    cluster.write(1, put("key", "value")).await;
+    cluster.stop(0).await;
+    let leader = cluster.leader().await;
+    cluster.write(leader, put("other", "value")).await;
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_stay_linearizable_while_a_lone_voter_becomes_one_of_several() {
+    let mut cluster = TestCluster::homes(1);
+    cluster.start(0, Bootstrap::Single).await;
+    cluster.leader().await;
+    cluster.create_vault(0).await;
+    let rounds = |cluster: &TestCluster| cluster.nodes[0].ledger().counters().barrier_rounds;
+    cluster.write(0, put("key", "0")).await;
+    loop {
+        let before = rounds(&cluster);
+        cluster.nodes[0].ledger().tip(&vault(), Consistency::Linearizable).await.unwrap();
+        // Soon after it began to lead, a lone voter asks nobody.
+        if rounds(&cluster) == before {
+            break;
+        }
+    }
+    let index = cluster.add_home();
+    cluster.start(index, Bootstrap::Joined).await;
+    let member = cluster.nodes[index].member.clone();
+    cluster.nodes[0].ledger().cluster().add(member).await.unwrap();
+    let before = rounds(&cluster);
+    cluster.nodes[0].ledger().tip(&vault(), Consistency::Linearizable).await.unwrap();
+    assert!(rounds(&cluster) > before, "the other voter is asked");
+    // Without the other voter there is no quorum, so there is no linearizable answer.
+    cluster.network.isolate(cluster.nodes[1].address());
+    let refused = cluster.nodes[0].ledger().get(&vault(), &key("key"), Consistency::Linearizable).await;
+    assert!(refused.is_err(), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_taken_out_disturbs_nobody_and_is_refused_by_name() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    let out = (leader + 1) % 3;
+    let asked = (leader + 2) % 3;
+    let out_id = cluster.nodes[out].id();
+    let change = cluster.nodes[asked].ledger().cluster().remove(out_id).await.unwrap();
+    assert!(matches!(change, MembershipChange::Removed { node_id, .. } if node_id == out_id), "{change:?}");
+    let term = cluster.nodes[leader].ledger().node_info().term;
+    // Ten of the longest election timeouts, with writes.
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        cluster.write(leader, put("key", "value")).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(cluster.nodes[leader].ledger().node_info().term, term);
+    let again = cluster.nodes[leader].ledger().cluster().remove(out_id).await.unwrap_err();
+    assert_eq!(again, MembershipError::NotMember { node_id: out_id });
+    let refused = cluster.nodes[out].ledger().cluster().remove(out_id).await.unwrap_err();
+    assert!(refused.to_string().contains("was removed"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_leaves_lets_its_successor_take_it_out() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    let id = cluster.nodes[leader].id();
+    cluster.nodes[leader].ledger().cluster().remove(id).await.unwrap();
+    let next = cluster.leader_among(|index| index != leader).await;
+    assert_eq!(voters(&cluster, next).len(), 2);
+    cluster.write(next, put("key", "value")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_change_leaves_the_cluster_without_a_quorum() {
+    let mut cluster = grown(3).await;
+    let leader = cluster.leader().await;
+    let others: Vec<usize> = (0..3).filter(|index| *index != leader).collect();
+    cluster.stop(others[0]).await;
+    let ledger = cluster.nodes[leader].ledger().cluster();
+    let gone = cluster.nodes[others[0]].id();
+    until("the leader notices that it is gone", || {
+        ledger.status().members.iter().any(|member| {
+            member.node_id == gone && member.last_heard_ms.is_some_and(|heard_ms| heard_ms > 1_000)
+        })
+    })
+    .await;
+    let refused = ledger.remove(cluster.nodes[others[1]].id()).await.unwrap_err();
+    assert_eq!(refused, MembershipError::QuorumLost { alive: 1, voters: 2 });
+    // The one that is gone may be taken out: the two others answer.
+    ledger.remove(gone).await.unwrap();
+    ledger.remove(cluster.nodes[others[1]].id()).await.unwrap();
+    let last = ledger.remove(cluster.nodes[leader].id()).await.unwrap_err();
+    assert_eq!(last, MembershipError::LastVoter { node_id: cluster.nodes[leader].id() });
+    cluster.write(leader, put("key", "value")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lead_is_handed_over_at_once_and_no_write_is_lost() {
+    let cluster = TestCluster::of_voters(3).await;
+    let first = cluster.leader().await;
+    cluster.create_vault(first).await;
+    for round in 0..6 {
+        let leader = cluster.leader().await;
+        let to = (leader + 1) % 3;
+        let asked = (leader + 2) % 3;
+        let began = Instant::now();
+        let next =
+            cluster.nodes[asked].ledger().cluster().transfer(Some(cluster.nodes[to].id())).await.unwrap();
+        assert_eq!(next, cluster.nodes[to].id());
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        cluster.write(leader, put(&format!("key-{round}"), "value")).await;
+    }
+    cluster.converge().await;
+    let info = cluster.nodes[0].ledger().vault(&vault()).unwrap();
+    assert_eq!(info.version, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_beyond_the_votes_learn_and_one_takes_the_place_of_a_voter_that_falls_silent() {
+    let mut cluster = TestCluster::homes(3);
+    cluster.tune = |options| {
+        let options = options.cluster.as_mut().unwrap();
+        options.voters_max = 3;
+        options.silent_after = Some(Duration::from_millis(1_500));
+    };
+    let members: Vec<_> = cluster.nodes.iter().map(|node| node.member.clone()).collect();
+    cluster.start(0, Bootstrap::Members(members)).await;
+    for index in 1..3 {
+        cluster.start(index, Bootstrap::Joined).await;
+    }
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    let spare = cluster.add_home();
+    cluster.start(spare, Bootstrap::Joined).await;
+    let member = cluster.nodes[spare].member.clone();
+    let change = cluster.nodes[leader].ledger().cluster().add(member).await.unwrap();
+    assert!(matches!(change, MembershipChange::Learner { .. }), "{change:?}");
+    let silent = (leader + 1) % 3;
+    cluster.network.isolate(cluster.nodes[silent].address());
+    let (silent_id, spare_id) = (cluster.nodes[silent].id(), cluster.nodes[spare].id());
+    until("the learner takes its place", || {
+        let voters = voters(&cluster, leader);
+        voters.len() == 3 && voters.contains(&spare_id) && !voters.contains(&silent_id)
+    })
+    .await;
+    cluster.write(leader, put("key", "value")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_learner_a_silent_voter_stays() {
+    let mut cluster = TestCluster::homes(3);
+    cluster.tune = |options| {
+        options.cluster.as_mut().unwrap().silent_after = Some(Duration::from_millis(700));
+    };
+    let members: Vec<_> = cluster.nodes.iter().map(|node| node.member.clone()).collect();
+    cluster.start(0, Bootstrap::Members(members)).await;
+    for index in 1..3 {
+        cluster.start(index, Bootstrap::Joined).await;
+    }
+    let leader = cluster.leader().await;
+    let silent = (leader + 1) % 3;
+    cluster.network.isolate(cluster.nodes[silent].address());
+    let ledger = cluster.nodes[leader].ledger().cluster();
+    let silent_id = cluster.nodes[silent].id();
+    until("it has been silent for much longer than allowed", || {
+        ledger.status().members.iter().any(|member| {
+            member.node_id == silent_id && member.last_heard_ms.is_some_and(|heard_ms| heard_ms > 2_000)
+        })
+    })
+    .await;
+    assert_eq!(voters(&cluster, leader).len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_moves_is_found_again_at_its_new_address() {
+    let mut cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    let moved = (leader + 1) % 3;
+    cluster.stop(moved).await;
+    cluster.nodes[moved].member.peer_address = "elsewhere:7000".to_owned();
+    cluster.start(moved, Bootstrap::Joined).await;
+    // Nobody can reach it where it was: it tells the leader by itself where it is.
+    let record = cluster.nodes[moved].member.clone();
+    let ledger = cluster.nodes[leader].ledger().cluster();
+    until("the leader knows its address", || {
+        ledger.status().members.iter().any(|member| member.record.as_ref() == Some(&record))
+    })
+    .await;
+    assert_eq!(voters(&cluster, leader).len(), 3, "it votes as before");
+    cluster.write(leader, put("key", "value")).await;
+    cluster.leader().await;
+    cluster.converge().await;
+}

@@ -1,0 +1,184 @@
+//! Claims about what each node of a cluster answers: checkpoints, comparisons, faults of clocks and disks.
+
+use std::time::Duration;
+
+use ledger_node::peers::PeerMethod;
+use ledger_node::{Consistency, LeaseReads, ReadFailure, VerifiedSubject, WriteError};
+use ledger_verify::proof::{self, Subject};
+
+use super::cluster_setting::{TestCluster, until};
+use super::setting::{actor, key, put, vault};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_serve_verified_reads_and_only_the_leader_signs() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    for n in 0..10 {
+        let receipt = cluster.write(leader, put("key", &n.to_string())).await;
+        for (_, ledger) in cluster.running() {
+            let subject = VerifiedSubject::Entity(key("key"));
+            let read = ledger.verified_read(&vault(), subject, 0).await.unwrap();
+            let subject = Subject::Entity { key: "key".to_owned() };
+            let claim = proof::verify(&subject, &read.evidence, &[ledger.verifier_key()]).unwrap();
+            assert_eq!(claim.version, receipt.version);
+        }
+    }
+    for (index, ledger) in cluster.running() {
+        assert_eq!(ledger.counters().checkpoints_signed > 0, index == leader, "node {index}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_followers_snapshot_carries_the_leaders_checkpoints() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    cluster.write(leader, put("key", "value")).await;
+    cluster.converge().await;
+    let follower = cluster.nodes[(leader + 1) % 3].ledger();
+    let stored = follower.create_snapshot().await.unwrap();
+    let header = stored.summary.unwrap().header;
+    assert!(header.vaults.iter().all(|entry| entry.checkpoint.is_some()));
+    assert_eq!(follower.counters().checkpoints_signed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_differs_from_the_leaders_is_fenced_and_recovers() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    cluster.write(leader, put("key", "value")).await;
+    cluster.converge().await;
+    let node = &cluster.nodes[(leader + 1) % 3];
+    let follower = node.ledger();
+    until("the replicas are compared", || follower.counters().tips_compared > 0).await;
+    assert_eq!(follower.counters().vaults_diverged, 0);
+    cluster.network.forge_answers(PeerMethod::Tips, node.address());
+    cluster.write(leader, put("key", "other")).await;
+    until("the follower fences the vault", || follower.counters().vaults_diverged == 1).await;
+    let refused = follower.get(&vault(), &key("key"), Consistency::Eventual).await.unwrap_err();
+    assert!(matches!(refused, ReadFailure::VaultDiverged { .. }), "{refused}");
+    // The others do not notice.
+    cluster.network.heal();
+    cluster.write(leader, put("key", "third")).await;
+    follower.recover_vault(&vault()).await.unwrap();
+    cluster.converge().await;
+    let read = follower.get(&vault(), &key("key"), Consistency::Linearizable).await.unwrap();
+    assert_eq!(read.value.unwrap().value.as_ref(), b"third");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_clock_is_far_ahead_of_a_quorum_does_not_set_the_ledgers_time() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    let node = &cluster.nodes[leader];
+    node.home.clock.advance_ms(60_000);
+    // The next answers of the followers tell.
+    until("the leader knows its followers' clocks", || {
+        let status = node.ledger().cluster().status();
+        status.members.iter().filter(|member| member.clock_ahead_ms == Some(-60_000)).count() == 2
+    })
+    .await;
+    let refused = node.ledger().write(&vault(), &actor(), put("key", "value")).await.unwrap_err();
+    assert!(matches!(&refused, WriteError::Unavailable { reason } if reason.contains("clock")), "{refused}");
+    // Another leader's clock is right.
+    let next = (leader + 1) % 3;
+    node.ledger().cluster().transfer(Some(cluster.nodes[next].id())).await.unwrap();
+    cluster.write(next, put("key", "value")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_hangs_gives_up_the_lead_within_seconds() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    let log = cluster.nodes[leader].log.clone().unwrap();
+    log.close_gate();
+    let others = |index| index != leader;
+    let stuck = cluster.nodes[leader].id();
+    let write = cluster.write((leader + 1) % 3, put("key", "value"));
+    tokio::time::timeout(Duration::from_secs(10), write).await.expect("another node leads soon");
+    let next = cluster.leader_among(others).await;
+    assert_ne!(cluster.nodes[next].ledger().cluster().status().leader, Some(stuck));
+    log.open_gate();
+    cluster.leader().await;
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_answer_is_lost_happens_once() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    let follower = (leader + 1) % 3;
+    cluster.network.lose_answers(PeerMethod::Propose);
+    let transaction = put("key", "value");
+    let undecided =
+        cluster.nodes[follower].ledger().write(&vault(), &actor(), transaction.clone()).await.unwrap_err();
+    assert!(matches!(undecided, WriteError::Unavailable { .. }), "{undecided}");
+    cluster.network.heal();
+    let receipt = cluster.write(follower, transaction).await;
+    assert!(receipt.replayed, "it had happened");
+    assert_eq!(receipt.version, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_cut_off_answers_no_linearizable_read_and_loses_no_acknowledged_write() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    cluster.write(leader, put("key", "old")).await;
+    cluster.network.isolate(cluster.nodes[leader].address());
+    let next = cluster.leader_among(|index| index != leader).await;
+    cluster.write(next, put("key", "new")).await;
+    let old = cluster.nodes[leader].ledger();
+    let stale = old.get(&vault(), &key("key"), Consistency::Eventual).await.unwrap();
+    assert_eq!(stale.value.unwrap().value.as_ref(), b"old", "it says itself that it may be old");
+    assert!(old.get(&vault(), &key("key"), Consistency::Linearizable).await.is_err());
+    cluster.network.heal();
+    cluster.leader().await;
+    cluster.converge().await;
+    let read = old.get(&vault(), &key("key"), Consistency::Linearizable).await.unwrap();
+    assert_eq!(read.value.unwrap().value.as_ref(), b"new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_by_lease_end_with_the_lease() {
+    let mut cluster = TestCluster::homes(3);
+    cluster.tune = |options| {
+        let lease = LeaseReads { clock_drift_max: Duration::from_millis(50) };
+        options.cluster.as_mut().unwrap().lease_reads = Some(lease);
+    };
+    let members: Vec<_> = cluster.nodes.iter().map(|node| node.member.clone()).collect();
+    cluster.start(0, ledger_node::Bootstrap::Members(members)).await;
+    for index in 1..3 {
+        cluster.start(index, ledger_node::Bootstrap::Joined).await;
+    }
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    cluster.write(leader, put("key", "old")).await;
+    let ledger = cluster.nodes[leader].ledger();
+    ledger.get(&vault(), &key("key"), Consistency::Linearizable).await.unwrap();
+    cluster.network.isolate(cluster.nodes[leader].address());
+    let next = cluster.leader_among(|index| index != leader).await;
+    cluster.write(next, put("key", "new")).await;
+    let refused = ledger.get(&vault(), &key("key"), Consistency::Linearizable).await;
+    assert!(refused.is_err(), "another node has been elected: {refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_agree_over_a_network_that_loses_messages() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    cluster.network.lose_every(7);
+    for n in 0..30 {
+        cluster.write(n % 3, put(&format!("key-{n}"), "value")).await;
+    }
+    cluster.network.heal();
+    cluster.leader().await;
+    cluster.converge().await;
+    assert_eq!(cluster.nodes[0].ledger().vault(&vault()).unwrap().version, 30);
+}

@@ -1,0 +1,122 @@
+//! `strongroom ledger cluster status`: what the leader knows, or whoever answers, and which members answer.
+
+use std::time::Duration;
+
+use ledger_client::{ClusterInfo, ClusterMember, NodeInfo};
+use serde_json::{Value, json};
+
+use crate::discovery::ServerArgs;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::table;
+
+/// How long each member may take to answer; the others do not wait for it.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A member, and what it said itself.
+struct Seen {
+    member: ClusterMember,
+    answer: Option<NodeInfo>,
+}
+
+pub(super) async fn run(server: &ServerArgs, output: Output) -> Result<(), Failure> {
+    let info = of_the_leader(server, server.client()?.cluster_info().await?).await;
+    let mut asking = tokio::task::JoinSet::new();
+    for (position, member) in info.members.iter().enumerate() {
+        let server = server.clone();
+        let member = member.clone();
+        asking.spawn(async move { (position, see(&server, member).await) });
+    }
+    let mut seen: Vec<(usize, Seen)> = Vec::new();
+    while let Some(asked) = asking.join_next().await {
+        seen.push(asked.map_err(|error| Failure::error(error.to_string()))?);
+    }
+    seen.sort_by_key(|(position, _)| *position);
+    let seen: Vec<Seen> = seen.into_iter().map(|(_, seen)| seen).collect();
+    output.result(&document(&info, &seen), || render(&info, &seen))
+}
+
+/// The leader knows how far each member is: when another node answered, it is asked as well.
+async fn of_the_leader(server: &ServerArgs, info: ClusterInfo) -> ClusterInfo {
+    let url = match info.leader_url() {
+        Some(url) if info.leader_id != Some(info.node_id) => url,
+        _ => return info,
+    };
+    match server.client_at(url, MEMBER_TIMEOUT) {
+        Ok(client) => {
+            client.cluster_info().await.ok().filter(|known| known.term >= info.term).unwrap_or(info)
+        }
+        Err(_) => info,
+    }
+}
+
+async fn see(server: &ServerArgs, member: ClusterMember) -> Seen {
+    let url = &member.node.client_url;
+    let answer = match server.client_at(url, MEMBER_TIMEOUT) {
+        Ok(client) if !url.is_empty() => client.node_info().await.ok(),
+        _ => None,
+    };
+    // Another node at that address says nothing about this one.
+    let answer = answer.filter(|info| info.node_id == member.node.node_id);
+    Seen { member, answer }
+}
+
+fn document(info: &ClusterInfo, seen: &[Seen]) -> Value {
+    let member = |seen: &Seen| {
+        let ClusterMember { node, role, matched_index, last_heard_ms, clock_ahead_ms } = &seen.member;
+        json!({
+            "id": node.node_id,
+            "name": node.name,
+            "url": node.client_url,
+            "role": role.as_str(),
+            "pid": seen.answer.as_ref().map(|info| info.pid),
+            "peer_address": node.peer_address,
+            "incarnation": node.incarnation.map(hex::encode),
+            "answers": seen.answer.is_some(),
+            "version": seen.answer.as_ref().map(|info| &info.version),
+            "last_applied": seen.answer.as_ref().map(|info| info.last_applied),
+            "matched_index": matched_index,
+            "last_heard_ms": last_heard_ms,
+            "clock_ahead_ms": clock_ahead_ms,
+        })
+    };
+    json!({
+        "cluster_id": info.cluster_id.map(hex::encode),
+        "term": info.term,
+        "leader_id": info.leader_id,
+        "answered_by": info.node_id,
+        "is_changing": info.is_changing,
+        "is_ready": info.is_ready,
+        "members": seen.iter().map(member).collect::<Vec<_>>(),
+    })
+}
+
+fn render(info: &ClusterInfo, seen: &[Seen]) -> String {
+    let leader = info.members.iter().find(|member| Some(member.node.node_id) == info.leader_id);
+    let leader = match (leader, info.leader_id) {
+        (Some(member), _) if !member.node.name.is_empty() => member.node.name.clone(),
+        (_, Some(id)) => id.to_string(),
+        (_, None) => "nobody leads".to_owned(),
+    };
+    let facts = [
+        ("cluster", info.cluster_id.map_or_else(|| "this ledger runs alone".to_owned(), hex::encode)),
+        ("leader", leader),
+        ("term", info.term.to_string()),
+    ];
+    let mut text = table::facts(&facts);
+    if info.is_changing {
+        text.push_str("a change of the voters is under way\n");
+    }
+    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let row = |seen: &Seen| {
+        let ClusterMember { node, role, matched_index, last_heard_ms, .. } = &seen.member;
+        let name = if node.name.is_empty() { "-" } else { &node.name };
+        let state = if seen.answer.is_some() { "answers" } else { "does not answer" };
+        let heard = last_heard_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms ago"));
+        let texts = [name, role.as_str(), state, &node.client_url, &node.peer_address].map(table::cell);
+        [texts.to_vec(), vec![number(*matched_index), heard, node.node_id.to_string()]].concat()
+    };
+    let head = ["name", "role", "state", "url", "peers", "matched", "heard", "id"];
+    text.push_str(&table::render(&head, &seen.iter().map(row).collect::<Vec<_>>()));
+    text
+}

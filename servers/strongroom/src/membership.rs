@@ -1,0 +1,328 @@
+//! A node among others: its listener for peers, its way into a cluster, and what the engine is told about both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger_node::forming::{
+    Bootstrapping, ForceError, Forming, FormingError, FormingSettings, Goal, PeerFront, PeersWord, Returning,
+    force_new_cluster,
+};
+use ledger_node::peers::{MemberRecord, PeerTransport};
+use ledger_node::{Bootstrap, ClusterOptions, Formation, Ledger, NodeDirectory, Stores};
+use ledger_server::discovery::Discovery;
+use ledger_server::peer_settings::{BootstrapSetting, PeerSettings, PeerTrust};
+use ledger_server::peer_transport::{self, PeerLimits, PeerSecurity, PeerServer, PeerTransportSettings};
+use service_kit::tls::PeerTlsFiles;
+use service_kit::{Drain, Listener, ServingThreads};
+use tokio::sync::oneshot;
+
+/// How long a member that comes back asks its peers about itself. Without an answer it takes part: after the end of the
+/// whole cluster there is nobody to ask.
+const RETURN_PATIENCE: Duration = Duration::from_secs(3);
+/// How often the members' addresses are written to the file of `--join`.
+const REMEMBER_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A node cannot be what it was started as.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// Alone on the directory of a cluster.
+    #[error(
+        "the data directory belongs to a node of cluster {cluster}: leave out --bootstrap 1 to go on in it. If the other \
+         nodes are lost for good, --force-new-cluster goes on alone with what this node has, under a new cluster id"
+    )]
+    BelongsToCluster {
+        /// The cluster.
+        cluster: String,
+    },
+    /// A member without a way to its peers.
+    #[error(
+        "the data directory belongs to a node of a cluster, and nothing says how it reaches its peers: give \
+         --peer-tls-cert, --peer-tls-key and --peer-ca, or --peer-insecure on loopback"
+    )]
+    NoTrust,
+    /// An address that nobody can call.
+    #[error("{address} is no address to call: say with --advertise HOST:PORT where peers reach this node")]
+    Unreachable {
+        /// The address for peers.
+        address: SocketAddr,
+    },
+    /// A part of the way.
+    #[error(transparent)]
+    Forming(#[from] FormingError),
+    /// The new cluster.
+    #[error(transparent)]
+    Forced(#[from] ForceError),
+    /// A part that reports in its own words.
+    #[error("{0}")]
+    Part(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn part(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> MembershipError {
+    MembershipError::Part(error.into())
+}
+
+/// What a node has to do with peers.
+pub struct Peers {
+    transport: Arc<dyn PeerTransport>,
+    front: PeerFront,
+    discovery: Arc<Discovery>,
+    settings: PeerSettings,
+    /// Where it listens.
+    pub address: SocketAddr,
+    peer_address: String,
+    client_url: String,
+}
+
+impl Peers {
+    /// Binds the peers' address and answers that the node starts; `None` when nothing says that there are peers.
+    pub async fn listen(
+        settings: &PeerSettings,
+        directory: &NodeDirectory,
+        clients: &Listener,
+        threads: &ServingThreads,
+        drain: &Drain,
+    ) -> Result<Option<Self>, MembershipError> {
+        let is_member = matches!(directory.formation(), Formation::Settled { .. } | Formation::Joined);
+        if !settings.are_wanted && !is_member {
+            return Ok(None);
+        }
+        let security = match &settings.trust {
+            PeerTrust::Certificates(files) => {
+                let name = Some(directory.identity().name.to_string());
+                PeerSecurity::MutualTls(PeerTlsFiles { name, ..files.clone() })
+            }
+            PeerTrust::InsecureLoopback => PeerSecurity::InsecureLoopback,
+            PeerTrust::Unset => return Err(MembershipError::NoTrust),
+        };
+        let transport_settings =
+            PeerTransportSettings { listen: settings.listen, security, limits: PeerLimits::default() };
+        let (transport, server) = peer_transport::open(transport_settings).await.map_err(part)?;
+        let address = server.local_address();
+        let peer_address = match &settings.advertise {
+            Some(advertised) => advertised.to_string(),
+            None if address.ip().is_unspecified() => return Err(MembershipError::Unreachable { address }),
+            None => address.to_string(),
+        };
+        let client_url = client_url(clients, settings, address);
+        let front = PeerFront::new();
+        server.handler_slot().set(Arc::new(front.clone()));
+        serve(server.spread_over(threads), drain);
+        let discovery = Arc::new(Discovery::new(settings.discovery.clone()).map_err(part)?);
+        let settings = settings.clone();
+        Ok(Some(Self { transport, front, discovery, settings, address, peer_address, client_url }))
+    }
+
+    /// Runs until the node belongs to a cluster.
+    pub async fn form(&self, directory: NodeDirectory) -> Result<NodeDirectory, MembershipError> {
+        let bootstrapping = bootstrapping(&directory, self.settings.bootstrap)?;
+        self.form_as(directory, bootstrapping).await
+    }
+
+    async fn form_as(
+        &self,
+        directory: NodeDirectory,
+        bootstrapping: Bootstrapping,
+    ) -> Result<NodeDirectory, MembershipError> {
+        let settings = FormingSettings {
+            bootstrapping,
+            peer_address: self.peer_address.clone(),
+            client_url: self.client_url.clone(),
+            poll: self.settings.poll,
+            timeout: self.settings.bootstrap_timeout,
+        };
+        let forming = Forming {
+            directory,
+            transport: Arc::clone(&self.transport),
+            discovery: Arc::clone(&self.discovery) as _,
+            front: self.front.clone(),
+            settings,
+        };
+        Ok(forming.run().await?)
+    }
+
+    /// Asks the leader about this node before it takes part: a node whose directory went back in time becomes another
+    /// one, which joins; one that was removed joins again.
+    pub async fn return_to_cluster(
+        &self,
+        directory: &NodeDirectory,
+        stores: &Stores,
+        members: &BTreeMap<u64, Option<MemberRecord>>,
+    ) -> Result<Return, MembershipError> {
+        let Some(cluster) = directory.cluster_id() else { return Ok(Return::AsItIs) };
+        let last = stores.log.snapshot().map_err(part)?.last;
+        let me = self.member(directory);
+        let returning = Returning {
+            transport: &self.transport,
+            cluster,
+            me: &me,
+            last_index: last.map(|last| last.index),
+        };
+        let addresses: BTreeSet<_> =
+            members.values().flatten().map(|member| member.peer_address.clone()).collect();
+        Ok(match returning.ask(addresses.clone(), RETURN_PATIENCE).await {
+            PeersWord::Older { acknowledged } => {
+                tracing::warn!(
+                    node_id = directory.node_id(),
+                    acknowledged,
+                    last = last.map_or(0, |last| last.index),
+                    "this directory is older than what this node acknowledged to its peers: it must not vote as that \
+                     node any more, and becomes a new one"
+                );
+                Return::AsAnother
+            }
+            PeersWord::NotMember => {
+                tracing::warn!("this node was removed from its cluster: it joins again");
+                returning.join_again(addresses).await.map_err(part)?;
+                Return::AsItIs
+            }
+            _ => Return::AsItIs,
+        })
+    }
+
+    /// Becomes a new node and joins the cluster.
+    pub async fn become_another(
+        &self,
+        mut directory: NodeDirectory,
+    ) -> Result<NodeDirectory, MembershipError> {
+        directory.renounce_identity().map_err(part)?;
+        self.form_as(directory, Bootstrapping::With(Goal::Join)).await
+    }
+
+    /// What the engine is told about this node among others.
+    pub fn options(&self, directory: &NodeDirectory) -> Option<ClusterOptions> {
+        let transport = Arc::clone(&self.transport);
+        let mut options = ClusterOptions::new(transport, directory.cluster_id()?, self.member(directory));
+        options.voters_max = self.settings.voters_max;
+        options.silent_after = self.settings.silent_after;
+        Some(options)
+    }
+
+    /// The ledger is open: it answers peers, and its members are remembered for the next start.
+    pub fn serve(&self, ledger: &Ledger) {
+        self.front.serve(ledger.peer_handler());
+        if self.discovery.file().is_some() {
+            tokio::spawn(remember(Arc::clone(&self.discovery), ledger.clone()));
+        }
+    }
+
+    fn member(&self, directory: &NodeDirectory) -> MemberRecord {
+        MemberRecord {
+            identity: directory.identity(),
+            peer_address: self.peer_address.clone(),
+            client_url: self.client_url.clone(),
+        }
+    }
+}
+
+/// As what a member comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Return {
+    /// As the node that it was.
+    AsItIs,
+    /// As a new one.
+    AsAnother,
+}
+
+/// How a ledger that has these members comes into being when it is opened.
+pub fn bootstrap_of(directory: &NodeDirectory) -> Bootstrap {
+    match directory.formation() {
+        // The same list on each of them makes the same cluster, whoever is there first.
+        Formation::Settled { members } => Bootstrap::Members(members.clone()),
+        Formation::Joined => Bootstrap::Joined,
+        _ => Bootstrap::Single,
+    }
+}
+
+/// Refuses a start that would split a node from its cluster.
+pub fn check_members(
+    directory: &NodeDirectory,
+    members: &BTreeMap<u64, Option<MemberRecord>>,
+    bootstrap: BootstrapSetting,
+    has_peers: bool,
+) -> Result<(), MembershipError> {
+    let is_alone = members.keys().all(|node_id| *node_id == directory.node_id());
+    match (is_alone, bootstrap) {
+        (false, BootstrapSetting::Nodes(1)) => Err(belongs(directory)),
+        (false, _) if !has_peers => Err(MembershipError::NoTrust),
+        _ => Ok(()),
+    }
+}
+
+/// Leaves the old cluster behind, and says what that cost.
+pub fn force(directory: &mut NodeDirectory, stores: &Stores) -> Result<(), MembershipError> {
+    let forced = force_new_cluster(directory, stores)?;
+    tracing::warn!(old = %forced.old, new = %forced.new, lost_entries = forced.lost.entries, "{forced}");
+    Ok(())
+}
+
+fn belongs(directory: &NodeDirectory) -> MembershipError {
+    let cluster = directory.cluster_id().map_or_else(|| "none".to_owned(), |id| id.to_string());
+    MembershipError::BelongsToCluster { cluster }
+}
+
+fn bootstrapping(
+    directory: &NodeDirectory,
+    setting: BootstrapSetting,
+) -> Result<Bootstrapping, MembershipError> {
+    let nodes = match (directory.formation(), setting) {
+        (Formation::Settled { .. } | Formation::Joined, BootstrapSetting::Nodes(1)) => {
+            return Err(belongs(directory));
+        }
+        // What was begun is finished the same way.
+        (Formation::Promised(promise), BootstrapSetting::Unset) => {
+            u32::try_from(promise.members.len()).unwrap_or(u32::MAX)
+        }
+        (_, BootstrapSetting::Nodes(nodes)) => nodes,
+        (_, BootstrapSetting::Unset) => 1,
+    };
+    Ok(Bootstrapping::from_expected(nodes)?)
+}
+
+/// Where clients reach this node. An address that listens everywhere is none to call: the host for peers stands for it.
+fn client_url(clients: &Listener, settings: &PeerSettings, peers: SocketAddr) -> String {
+    let address = clients.local_address();
+    if !address.ip().is_unspecified() {
+        return clients.url();
+    }
+    let host = match &settings.advertise {
+        Some(advertised) if advertised.host().contains(':') => format!("[{}]", advertised.host()),
+        Some(advertised) => advertised.host().to_owned(),
+        None if peers.is_ipv6() => format!("[{}]", peers.ip()),
+        None => peers.ip().to_string(),
+    };
+    clients.url().replacen(&address.to_string(), &format!("{host}:{}", address.port()), 1)
+}
+
+/// Answers peers until the ledger is closed.
+fn serve(server: PeerServer, drain: &Drain) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve(async move {
+        // A dropped sender means stop as well.
+        let _ = stopped.await;
+    }));
+    // Added before the ledger's, so run after it.
+    drain.before_exit("peers", move || async move {
+        drop(stop);
+        let _ = serving.await;
+    });
+}
+
+async fn remember(discovery: Arc<Discovery>, ledger: Ledger) {
+    let mut interval = tokio::time::interval(REMEMBER_INTERVAL);
+    ledger.wait_ready().await;
+    loop {
+        interval.tick().await;
+        let members = ledger.cluster().status().members;
+        let addresses: BTreeSet<_> =
+            members.into_iter().filter_map(|member| Some(member.record?.peer_address)).collect();
+        if addresses.is_empty() {
+            continue;
+        }
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        if let Err(error) = discovery.remember(&addresses, since.map_or(0, |since| since.as_secs())) {
+            tracing::warn!(%error, "the members' addresses are not remembered for the next start");
+        }
+    }
+}
