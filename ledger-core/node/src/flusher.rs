@@ -9,11 +9,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ledger_core::ports::{AppliedState, StateStore, StoreError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::applied_state::{AppliedLedger, HalfApplied};
 use crate::counters::{CounterCells, add};
 use crate::failure::{FailedPart, FailureCell, PanicReport, shared};
+use crate::log_writer::LogWriter;
 use crate::worker::{Threads, Worker};
 
 /// The flush worker's controls. Clones share it.
@@ -56,6 +57,8 @@ impl Orders {
 /// What the worker works with.
 pub(crate) struct FlusherParts {
     pub store: Arc<dyn StateStore>,
+    /// What is flushed must be durable in the log first.
+    pub log_writer: LogWriter,
     pub ledger: Arc<AppliedLedger>,
     pub interval: Duration,
     pub counters: Arc<CounterCells>,
@@ -85,12 +88,29 @@ impl Flusher {
             Threads::Own => Worker::thread("ledger-flush", move || {
                 let _report = PanicReport(parts.failure.clone());
                 let _end = EndAtDrop(flusher.clone());
-                while flusher.round(&parts, flusher.wait_for_orders(parts.interval)) {}
+                loop {
+                    let order = flusher.wait_for_orders(parts.interval);
+                    let begun = flusher.begin(&parts);
+                    let logged = begun.log.is_none_or(|log| matches!(log.blocking_recv(), Ok(Ok(()))));
+                    if !logged || !flusher.round(&parts, begun.job, order) {
+                        return;
+                    }
+                }
             }),
             Threads::Inline { .. } => Ok(Worker::task(async move {
                 let _report = PanicReport(parts.failure.clone());
                 let _end = EndAtDrop(flusher.clone());
-                while flusher.round(&parts, flusher.orders(parts.interval).await) {}
+                loop {
+                    let order = flusher.orders(parts.interval).await;
+                    let begun = flusher.begin(&parts);
+                    let logged = match begun.log {
+                        Some(log) => matches!(log.await, Ok(Ok(()))),
+                        None => true,
+                    };
+                    if !logged || !flusher.round(&parts, begun.job, order) {
+                        return;
+                    }
+                }
             })),
         }
     }
@@ -132,9 +152,16 @@ impl Flusher {
         self.shared.wake_task.notify_one();
     }
 
+    /// Takes what is applied. A quorum may have it while this node's own log has not: a state store that is ahead of
+    /// the log could not be opened after a crash, so the log comes first. Whoever broke the log reports it.
+    fn begin(&self, parts: &FlusherParts) -> Begun {
+        let job = parts.ledger.write().map_err(FlushError::from).map(|mut state| state.start_flush());
+        Begun { job, log: parts.log_writer.barrier() }
+    }
+
     /// Flushes once; returns whether to go on.
-    fn round(&self, parts: &FlusherParts, order: Order) -> bool {
-        match self.flush(parts) {
+    fn round(&self, parts: &FlusherParts, job: Result<Option<FlushJob>, FlushError>, order: Order) -> bool {
+        match self.flush(parts, job) {
             Ok(()) => {}
             // Whoever panicked reports it.
             Err(FlushError::HalfApplied) => return false,
@@ -178,9 +205,12 @@ impl Flusher {
         }
     }
 
-    fn flush(&self, parts: &FlusherParts) -> Result<(), FlushError> {
-        let job = parts.ledger.write()?.start_flush();
-        let Some(job) = job else { return Ok(()) };
+    fn flush(
+        &self,
+        parts: &FlusherParts,
+        job: Result<Option<FlushJob>, FlushError>,
+    ) -> Result<(), FlushError> {
+        let Some(job) = job? else { return Ok(()) };
         let batch = job.batch();
         parts.store.commit(&batch)?;
         parts.ledger.write()?.finish_flush();
@@ -190,6 +220,12 @@ impl Flusher {
         self.shared.durable_next_index.store(next_index, Ordering::SeqCst);
         Ok(())
     }
+}
+
+/// A flush that has begun, and what it waits for.
+struct Begun {
+    job: Result<Option<FlushJob>, FlushError>,
+    log: Option<oneshot::Receiver<Result<(), Arc<StoreError>>>>,
 }
 
 enum FlushError {

@@ -143,6 +143,34 @@ impl LogWriter {
         durable.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Poisoned)))
     }
 
+    /// Resolves when everything that was enqueued before is durable; `None` = it is.
+    pub fn barrier(&self) -> Option<tokio::sync::oneshot::Receiver<Result<(), Arc<StoreError>>>> {
+        let (sender, durable) = tokio::sync::oneshot::channel();
+        let mut stream = self.lock();
+        match &stream.phase {
+            // In order: everything was committed.
+            Phase::Ended(None) => return None,
+            Phase::Ended(Some(error)) => drop(sender.send(Err(error.clone()))),
+            _ if stream.busy_since.is_none() => return None,
+            _ => {
+                stream.last_number += 1;
+                let number = stream.last_number;
+                let completion: Completion = Box::new(move |result| drop(sender.send(result)));
+                let completion = Some(completion);
+                stream.waiting.push_back(Change {
+                    number,
+                    changes: Vec::new(),
+                    urgency: Urgency::Now,
+                    completion,
+                });
+                stream.urgent += 1;
+                drop(stream);
+                self.wake();
+            }
+        }
+        Some(durable)
+    }
+
     /// Lets the thread commit what waits, riders included, and end.
     pub fn finish(&self) {
         let mut stream = self.lock();

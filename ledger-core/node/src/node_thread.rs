@@ -341,6 +341,7 @@ async fn start_consensus(
     storage.workers.push(storage.log_writer.start(log_parts, threads).map_err(OpenError::Thread)?);
     let flusher_parts = FlusherParts {
         store: Arc::clone(&parts.stores.state),
+        log_writer: storage.log_writer.clone(),
         ledger: Arc::clone(ledger),
         interval: parts.options.flush_interval,
         counters: Arc::clone(&parts.counters),

@@ -51,6 +51,20 @@ pub struct NemesisCounters {
     pub sprung_traps: u64,
 }
 
+impl std::ops::AddAssign for NemesisCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.crashes += other.crashes;
+        self.blackouts += other.blackouts;
+        self.cuts += other.cuts;
+        self.pauses += other.pauses;
+        self.stalls += other.stalls;
+        self.skews += other.skews;
+        self.bad_networks += other.bad_networks;
+        self.transfers += other.transfers;
+        self.sprung_traps += other.sprung_traps;
+    }
+}
+
 /// What ends a disturbance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Undo {

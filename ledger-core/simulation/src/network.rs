@@ -78,6 +78,16 @@ pub struct NetworkCounters {
     pub overtaken: u64,
 }
 
+impl std::ops::AddAssign for NetworkCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.delivered += other.delivered;
+        self.lost += other.lost;
+        self.cut += other.cut;
+        self.duplicated += other.duplicated;
+        self.overtaken += other.overtaken;
+    }
+}
+
 /// A request or an answer on its way.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {

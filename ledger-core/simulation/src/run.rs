@@ -85,6 +85,21 @@ pub struct RunCounters {
     pub disks: DiskCounters,
 }
 
+impl std::ops::AddAssign for RunCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.simulated_ms += other.simulated_ms;
+        self.elections += other.elections;
+        self.leader_changes += other.leader_changes;
+        self.blocks += other.blocks;
+        self.workload += other.workload;
+        self.nemesis += other.nemesis;
+        self.network += other.network;
+        self.disks = self.disks + other.disks;
+        self.progress_ms_max = self.progress_ms_max.max(other.progress_ms_max);
+    }
+}
+
 /// Runs a seed.
 ///
 /// # Errors

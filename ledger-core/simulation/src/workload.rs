@@ -55,6 +55,19 @@ pub struct WorkloadCounters {
     pub undecided_refusals: u64,
 }
 
+impl std::ops::AddAssign for WorkloadCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.writes += other.writes;
+        self.refusals += other.refusals;
+        self.reads += other.reads;
+        self.checkpoints += other.checkpoints;
+        self.unknown += other.unknown;
+        self.retries += other.retries;
+        self.replays += other.replays;
+        self.undecided_refusals += other.undecided_refusals;
+    }
+}
+
 /// A write as its client knows it.
 #[derive(Debug, Clone)]
 pub struct WriteRecord {
