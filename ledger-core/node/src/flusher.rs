@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ledger_core::ledger_state::FlushJob;
 use ledger_core::ports::{AppliedState, StateStore, StoreError};
 use tokio::sync::{Notify, oneshot, watch};
 

@@ -44,6 +44,7 @@ fn happened(counters: &RunCounters) -> [(&'static str, u64); 14] {
 }
 
 #[test]
+#[ignore = "not seen to pass yet: cargo test -p ledger-simulation --test campaign -- --ignored --nocapture"]
 fn campaign_no_seed_breaks_a_promise_and_each_repeats_itself() {
     let (seeds, started) = (seeds(), Instant::now());
     let (mut total, mut broken, mut differing) = (RunCounters::default(), Vec::new(), Vec::new());
