@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::StoreError;
@@ -129,4 +131,10 @@ pub trait LogStore: Send + Sync + 'static {
 
     /// Makes the changes durable (G1, G2, G4, G5, G7).
     fn commit(&self, changes: &[LogChange]) -> Result<(), StoreError>;
+
+    /// How long the next commit takes on a disk that is simulated: a node inside one thread waits so long before it, on
+    /// the clock of its runtime. A real store takes its time in `commit`.
+    fn simulated_delay(&self) -> Duration {
+        Duration::ZERO
+    }
 }

@@ -1,0 +1,304 @@
+//! One run: three nodes are set up, clients work while things break, everything heals, and then it is judged.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ledger_core::names::VaultId;
+use ledger_node::Bootstrap;
+
+use crate::cluster::{Cluster, HarnessError};
+use crate::dice::Dice;
+use crate::disk::DiskCounters;
+use crate::nemesis::{Nemesis, NemesisCounters};
+use crate::network::{Endpoint, NetworkCounters};
+use crate::trace::Telling;
+use crate::violation::Violation;
+use crate::workload::{CheckpointRecord, Client, SharedRecords, Targets, Workload, WorkloadCounters};
+
+/// What a run is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct RunOptions {
+    /// Everything random comes from this.
+    pub seed: u64,
+    /// How long things break.
+    pub safety: Duration,
+    /// Clients at work.
+    pub clients: u32,
+    /// Keys that they share.
+    pub keys: u32,
+    /// Whether what happens is printed.
+    pub telling: Telling,
+}
+
+impl RunOptions {
+    /// A run of a seed.
+    pub fn of(seed: u64) -> Self {
+        Self { seed, safety: Duration::from_secs(12), clients: 5, keys: 4, telling: Telling::Quiet }
+    }
+}
+
+/// Ten times the longest election timeout: by then writes go on after everything is healed.
+const PROGRESS_LIMIT: Duration = Duration::from_secs(10);
+/// By then everybody has everything.
+const REST_LIMIT: Duration = Duration::from_secs(40);
+/// By then the cluster has a leader and its vault.
+const SETUP_LIMIT: Duration = Duration::from_secs(30);
+/// Time that is judged apart: clients finish what they are at.
+const CLIENTS_FINISH: Duration = Duration::from_secs(9);
+const NODES: [Endpoint; 3] = [Endpoint(0), Endpoint(1), Endpoint(2)];
+
+/// What happened in a run.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// What everything was folded into.
+    pub trace_hash: u64,
+    /// Everything that was wrong.
+    pub violations: Vec<Violation>,
+    /// What happened.
+    pub counters: RunCounters,
+}
+
+/// What happened in one run, or in several.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunCounters {
+    /// Runs.
+    pub runs: u64,
+    /// Simulated milliseconds.
+    pub simulated_ms: u64,
+    /// Terms that had a leader.
+    pub elections: u64,
+    /// Times that the lead went to another node.
+    pub leader_changes: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Longest time from healing to the first write that began after it, milliseconds.
+    pub progress_ms_max: u64,
+    /// Clients.
+    pub workload: WorkloadCounters,
+    /// Disturbances.
+    pub nemesis: NemesisCounters,
+    /// Network.
+    pub network: NetworkCounters,
+    /// Disks.
+    pub disks: DiskCounters,
+}
+
+impl std::ops::AddAssign for RunCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.simulated_ms += other.simulated_ms;
+        self.elections += other.elections;
+        self.leader_changes += other.leader_changes;
+        self.blocks += other.blocks;
+        self.workload += other.workload;
+        self.nemesis += other.nemesis;
+        self.network += other.network;
+        self.disks = self.disks + other.disks;
+        self.progress_ms_max = self.progress_ms_max.max(other.progress_ms_max);
+    }
+}
+
+/// Runs a seed.
+///
+/// # Errors
+/// When the harness fails; what the ledger does wrong is in the report.
+pub fn run(options: RunOptions) -> Result<Report, HarnessError> {
+    let mut run = Run::set_up(options)?;
+    run.safety_phase()?;
+    run.liveness_phase()?;
+    Ok(run.judge())
+}
+
+struct Run {
+    cluster: Cluster,
+    options: RunOptions,
+    nemesis: Nemesis,
+    records: SharedRecords,
+    targets: Targets,
+    progress_ms: u64,
+}
+
+impl Run {
+    fn set_up(options: RunOptions) -> Result<Self, HarnessError> {
+        let mut cluster = Cluster::new(options.seed, options.telling)?;
+        NODES.into_iter().try_for_each(|node| cluster.make(node))?;
+        let members = NODES.into_iter().filter_map(|node| cluster.member(node).cloned()).collect();
+        cluster.boot(NODES[0], Bootstrap::Members(members))?;
+        cluster.boot(NODES[1], Bootstrap::Joined)?;
+        cluster.boot(NODES[2], Bootstrap::Joined)?;
+        let vault_id = create_vault(&mut cluster)?;
+        let (records, targets) = (SharedRecords::default(), Targets::new(NODES.to_vec()));
+        start_clients(&mut cluster, &options, &records, &targets, vault_id)?;
+        let now = cluster.world.now();
+        let nemesis = Nemesis::new(Dice::new(options.seed, "nemesis"), NODES.to_vec(), now);
+        Ok(Self { cluster, options, nemesis, records, targets, progress_ms: 0 })
+    }
+
+    fn safety_phase(&mut self) -> Result<(), HarnessError> {
+        let until = self.cluster.world.now() + self.options.safety;
+        while self.cluster.world.now() < until && self.cluster.evidence.violations().is_empty() {
+            self.cluster.step();
+            self.nemesis.step(&mut self.cluster)?;
+        }
+        Ok(())
+    }
+
+    /// In half of the runs one node stays broken at first: the other two must do without.
+    fn liveness_phase(&mut self) -> Result<(), HarnessError> {
+        let mut dice = Dice::new(self.options.seed, "liveness");
+        let stays_broken = dice.chance(500).then(|| *dice.choose(&NODES));
+        self.nemesis.calm(&mut self.cluster, stays_broken)?;
+        self.wait_for_progress();
+        if stays_broken.is_some() {
+            self.nemesis.calm(&mut self.cluster, None)?;
+        }
+        self.targets.stop();
+        self.cluster.world.run_for(CLIENTS_FINISH);
+        self.wait_for_rest();
+        Ok(())
+    }
+
+    /// Writes that began after the healing are acknowledged.
+    fn wait_for_progress(&mut self) {
+        let healed = self.cluster.world.now();
+        let before = self.records.lock().counters.writes;
+        loop {
+            self.cluster.step();
+            let waited = self.cluster.world.now() - healed;
+            // Those that were under way at the healing are at most one for each client.
+            let writes = self.records.lock().counters.writes - before;
+            if writes > u64::from(self.options.clients) {
+                self.progress_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+                return;
+            }
+            if waited > PROGRESS_LIMIT {
+                return self.no_progress("of writes", PROGRESS_LIMIT);
+            }
+        }
+    }
+
+    /// Every node runs and has the same blocks.
+    fn wait_for_rest(&mut self) {
+        let began = self.cluster.world.now();
+        loop {
+            self.cluster.step();
+            let tips: Vec<_> = NODES.iter().map(|node| self.tip(*node)).collect();
+            if tips[0].is_some() && tips.iter().all(|tip| *tip == tips[0]) {
+                return;
+            }
+            if self.cluster.world.now() - began > REST_LIMIT {
+                return self.no_progress(&format!("to one state: {tips:?}"), REST_LIMIT);
+            }
+        }
+    }
+
+    /// Last applied entry, height, block hash and state root.
+    fn tip(&self, node: Endpoint) -> Option<(u64, u64, [u8; 32], [u8; 32])> {
+        let open = self.cluster.world.node(node)?;
+        let ledger = open.ledger()?;
+        let info = ledger.vault(self.cluster.vault())?;
+        Some((ledger.node_info().last_applied, info.height, info.block_hash, info.state_root))
+    }
+
+    fn no_progress(&mut self, what: &str, limit: Duration) {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.cluster.evidence.report(Violation::NoProgress { what: what.to_owned(), limit_ms });
+    }
+
+    fn judge(mut self) -> Report {
+        self.cluster.look_at_all();
+        self.cluster.compare_logs();
+        let records = self.records.lock();
+        self.cluster.evidence.judge(&records);
+        let evidence = &self.cluster.evidence;
+        let trace = self.cluster.world.trace();
+        trace.tell(
+            format_args!("{} blocks, {} violations", evidence.height(), evidence.violations().len()),
+            &[],
+        );
+        Report {
+            seed: self.options.seed,
+            trace_hash: trace.hash(),
+            violations: evidence.violations().to_vec(),
+            counters: RunCounters {
+                runs: 1,
+                simulated_ms: u64::try_from(self.cluster.world.now().as_millis()).unwrap_or(u64::MAX),
+                elections: evidence.elections(),
+                leader_changes: evidence.leader_changes(),
+                blocks: evidence.height(),
+                progress_ms_max: self.progress_ms,
+                workload: records.counters,
+                nemesis: self.nemesis.counters(),
+                network: self.cluster.network_counters(),
+                disks: self.cluster.disk_counters(),
+            },
+        }
+    }
+}
+
+/// Waits for a leader and lets it make the vault.
+fn create_vault(cluster: &mut Cluster) -> Result<VaultId, HarnessError> {
+    let made: Arc<Mutex<Option<Result<VaultId, String>>>> = Arc::default();
+    let mut asked = false;
+    while cluster.world.now() < SETUP_LIMIT {
+        cluster.step();
+        let outcome = made.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match outcome {
+            Some(Ok(vault)) => return Ok(vault),
+            Some(Err(_)) => asked = false,
+            None => {}
+        }
+        let leader = cluster.leader().and_then(|leader| Some((leader, cluster.world.node(leader)?)));
+        let Some((leader, node)) = leader.filter(|_| !asked) else { continue };
+        let Some(ledger) = node.ledger().filter(|ledger| ledger.ready()).cloned() else { continue };
+        asked = true;
+        let (made, vault) = (Arc::clone(&made), cluster.vault().clone());
+        cluster.world.spawn(leader, async move {
+            // It may exist from an attempt whose answer was lost.
+            let _ = ledger.create_namespace(vault.namespace.clone()).await;
+            let outcome =
+                ledger.create_vault(vault).await.map(|info| info.id).map_err(|error| error.to_string());
+            *made.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        });
+    }
+    Err(HarnessError::Setup("no vault in time".to_owned()))
+}
+
+fn start_clients(
+    cluster: &mut Cluster,
+    options: &RunOptions,
+    records: &SharedRecords,
+    targets: &Targets,
+    vault_id: VaultId,
+) -> Result<(), HarnessError> {
+    let disks = cluster.log_disks();
+    let is_marked = move |checkpoint: CheckpointRecord| {
+        let marks = disks.iter().filter_map(|disk| disk.durable_mark(vault_id).ok().flatten());
+        let size = checkpoint.size;
+        let known = marks
+            .into_iter()
+            .any(|mark| mark.size > size || (mark.size == size && mark.root == checkpoint.root));
+        (!known).then_some(Violation::CheckpointUnmarked { size })
+    };
+    let workload = Workload {
+        network: cluster.world.network().clone(),
+        time: cluster.world.time().clone(),
+        targets: targets.clone(),
+        records: records.clone(),
+        verifier_key: cluster.verifier_key(),
+        key_count: options.keys,
+        on_checkpoint: Arc::new(is_marked),
+    };
+    let clients: Vec<Client> = (0..options.clients)
+        .map(|number| Client::new(workload.clone(), number, Dice::new(options.seed, ("client", number))))
+        .collect();
+    cluster.world.run_on(Endpoint::CLIENTS, async move {
+        for client in clients {
+            tokio::spawn(client.run());
+        }
+        std::future::pending().await
+    })?;
+    Ok(())
+}
