@@ -12,7 +12,7 @@ use ledger_core::memory::{MemoryLogDisk, MemoryLogStore, MemoryStateDisk, Memory
 use ledger_core::names::VaultId;
 use ledger_core::ports::{
     AppliedState, LogChange, LogRecord, LogSnapshot, LogStore, RowChange, ScanRange, SignedMark, StateBatch,
-    StateStore, StateView, StoreError, Table,
+    StateInstall, StateStore, StateView, StoreError, Table,
 };
 
 use crate::dice::Dice;
@@ -313,5 +313,13 @@ impl StateStore for SimulatedState {
 
     fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
         self.store.view()
+    }
+
+    /// A crash drops the process's tasks, and with them whatever installs.
+    fn begin_install(&self) -> Result<Box<dyn StateInstall>, StoreError> {
+        if self.disk.lock().boots != self.boot {
+            return Err(StoreError::Poisoned);
+        }
+        self.store.begin_install()
     }
 }
