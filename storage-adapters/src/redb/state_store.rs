@@ -106,7 +106,8 @@ impl RedbStateStore {
         };
         let blocks = open(FileKind::Blocks)?;
         let state = open(FileKind::State)?;
-        Self::attach(Content { state, blocks }, Some(Arc::clone(&files)), options)
+        let content = Content { state, blocks };
+        Self::attach(content, Some(files), options)
     }
 
     fn attach(

@@ -192,7 +192,7 @@ pub struct Plan {
 /// The plan of a seed: half of the runs leave the log's segments to a thread, as a node does, and the others do all in one
 /// order.
 pub fn plan(seed: u64, rounds: usize) -> Plan {
-    Plan { seed, rounds, upkeep: if seed % 2 == 0 { Upkeep::Background } else { Upkeep::Inline } }
+    Plan { seed, rounds, upkeep: if seed.is_multiple_of(2) { Upkeep::Background } else { Upkeep::Inline } }
 }
 
 /// What one run left behind.

@@ -2,6 +2,7 @@
 #![cfg(all(feature = "redb", feature = "wal"))]
 
 mod crash;
+#[expect(dead_code, reason = "shared with another test program, which uses the rest")]
 #[path = "../wal/disk.rs"]
 mod disk;
 mod files;

@@ -169,11 +169,8 @@ pub(crate) async fn found(
     if header_version < HEADER_VERSION {
         consensus.propose(Command::RaiseHeaderVersion { version: HEADER_VERSION }).await?;
     }
-    match (named, cluster_id) {
-        (None, Some(ClusterId(cluster_id))) => {
-            consensus.propose(Command::NameCluster { cluster_id }).await?;
-        }
-        _ => {}
+    if let (None, Some(ClusterId(cluster_id))) = (named, cluster_id) {
+        consensus.propose(Command::NameCluster { cluster_id }).await?;
     }
     Ok(())
 }

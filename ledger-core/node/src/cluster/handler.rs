@@ -221,20 +221,20 @@ impl NodeHandler {
         if !status.is_leader {
             return Err(PeerRefusal::NotLeader { leader: status.leader });
         }
-        self.cluster.steward.take_in(asked.member).await.map_err(not_taken_in)?;
+        self.cluster.steward.take_in(asked.member).await.map_err(|error| not_taken_in(&error))?;
         let members = self.records();
         encode(&JoinAnswer { cluster_id: self.cluster_id, log_key: (self.log_key)(), members })
     }
 }
 
 /// A node that can never be taken in as it is should not ask again.
-fn not_taken_in(error: MembershipError) -> PeerRefusal {
+fn not_taken_in(error: &MembershipError) -> PeerRefusal {
     let reason = error.to_string();
     match error {
         MembershipError::OtherIncarnation { .. } | MembershipError::Record { .. } => {
             PeerRefusal::Identity { reason }
         }
-        MembershipError::NoLeader { leader } => PeerRefusal::NotLeader { leader },
+        MembershipError::NoLeader { leader } => PeerRefusal::NotLeader { leader: *leader },
         _ => PeerRefusal::Refused { reason },
     }
 }

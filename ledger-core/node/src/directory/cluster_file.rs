@@ -5,7 +5,9 @@ use std::io;
 use std::path::Path;
 
 use super::{DirectoryError, durable_file, read_text_of};
-use crate::peers::{ClusterId, Incarnation, MEMBER_TEXT_BYTES_MAX, MemberRecord, NodeName, PeerIdentity};
+use crate::peers::{
+    ClusterId, IdentityError, Incarnation, MEMBER_TEXT_BYTES_MAX, MemberRecord, NodeName, PeerIdentity,
+};
 
 /// The first words of the file, before its version.
 const FILE_WORDS: &str = "strongroom cluster ";
@@ -114,10 +116,10 @@ impl ClusterFile {
         }
         let cluster = match field("cluster")? {
             NOTHING => None,
-            hex => Some(hex.parse().map_err(said)?),
+            hex => Some(hex.parse().map_err(|error: IdentityError| error.to_string())?),
         };
-        let name = NodeName::new(field("name")?).map_err(said)?;
-        let incarnation = field("incarnation")?.parse().map_err(said)?;
+        let name = NodeName::new(field("name")?).map_err(|error: IdentityError| error.to_string())?;
+        let incarnation = field("incarnation")?.parse().map_err(|error: IdentityError| error.to_string())?;
         let formed = field("formed")?;
         let members = lines.map(member).collect::<Result<Vec<_>, _>>()?;
         let formation = formation(formed, members)?;
@@ -138,9 +140,10 @@ fn formation(formed: &str, members: Vec<MemberRecord>) -> Result<Formation, Stri
         return Err("it has members where none belong".to_owned());
     }
     match (formed, promised) {
-        (_, Some(cluster)) => {
-            Ok(Formation::Promised(Promise { cluster: cluster.parse().map_err(said)?, members }))
-        }
+        (_, Some(cluster)) => Ok(Formation::Promised(Promise {
+            cluster: cluster.parse().map_err(|error: IdentityError| error.to_string())?,
+            members,
+        })),
         (NOTHING, _) => Ok(Formation::Unformed),
         ("single", _) => Ok(Formation::Single),
         ("settled", _) => Ok(Formation::Settled { members }),
@@ -184,15 +187,11 @@ fn member(line: &str) -> Result<MemberRecord, String> {
     let node_id = node_id.parse().map_err(|_| "a member's id is no number".to_owned())?;
     let identity = PeerIdentity {
         node_id,
-        name: NodeName::new(*name).map_err(said)?,
-        incarnation: incarnation.parse().map_err(said)?,
+        name: NodeName::new(*name).map_err(|error: IdentityError| error.to_string())?,
+        incarnation: incarnation.parse().map_err(|error: IdentityError| error.to_string())?,
     };
     let client_url = if *client_url == NOTHING { String::new() } else { (*client_url).to_owned() };
     Ok(MemberRecord { identity, peer_address: (*peer_address).to_owned(), client_url })
-}
-
-fn said(error: impl ToString) -> String {
-    error.to_string()
 }
 
 #[cfg(test)]

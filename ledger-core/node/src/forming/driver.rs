@@ -199,7 +199,7 @@ impl Run<'_> {
                             let _ = waiting.send(answer);
                         }
                     }
-                    Effect::Call { call, address, to, request } => self.call(call, address, to, request),
+                    Effect::Call { call, address, to, request } => self.call(call, address, to, &request),
                 }
             }
             self.say();
@@ -259,8 +259,8 @@ impl Run<'_> {
         }));
     }
 
-    fn call(&mut self, call: u64, address: String, to: Option<PeerIdentity>, request: Call) {
-        let (method, body) = match &request {
+    fn call(&mut self, call: u64, address: String, to: Option<PeerIdentity>, request: &Call) {
+        let (method, body) = match request {
             Call::NodeInfo(request) => (PeerMethod::NodeInfo, messages::encode(request)),
             Call::Promise(request) => (PeerMethod::Promise, messages::encode(request)),
             Call::Settle(request) => (PeerMethod::Settle, messages::encode(request)),

@@ -162,7 +162,7 @@ impl PeerClient {
         let message = wire::vote_request(request);
         let answer: Result<VoteAnswer, NetworkError> =
             self.call(method, &message, (0, option.soft_ttl())).await;
-        answer.map(|answer| wire::engine_vote_answer(&answer)).map_err(unreachable)
+        answer.map(|answer| wire::engine_vote_answer(&answer)).map_err(|error| unreachable(&error))
     }
 }
 
@@ -180,8 +180,8 @@ impl SnapshotPeer for PeerClient {
 }
 
 /// Whatever went wrong, the engine waits a little and tries again.
-fn unreachable(error: NetworkError) -> RPCError<LedgerRaft> {
-    RPCError::Unreachable(Unreachable::new(&error))
+fn unreachable(error: &NetworkError) -> RPCError<LedgerRaft> {
+    RPCError::Unreachable(Unreachable::new(error))
 }
 
 impl RaftNetworkV2<LedgerRaft> for PeerClient {
@@ -192,7 +192,7 @@ impl RaftNetworkV2<LedgerRaft> for PeerClient {
         request: AppendEntriesRequest<LedgerRaft>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<LedgerRaft>, RPCError<LedgerRaft>> {
-        self.append(&request).await.map_err(unreachable)
+        self.append(&request).await.map_err(|error| unreachable(&error))
     }
 
     async fn vote(
@@ -239,6 +239,8 @@ impl RaftNetworkV2<LedgerRaft> for PeerClient {
         let message = wire::transfer_request(&request);
         let answer: Result<TransferAnswer, NetworkError> =
             self.call(PeerMethod::TransferLeader, &message, (0, option.soft_ttl())).await;
-        answer.map(|answer| wire::engine_transfer_answer(&request, answer)).map_err(unreachable)
+        answer
+            .map(|answer| wire::engine_transfer_answer(&request, answer))
+            .map_err(|error| unreachable(&error))
     }
 }

@@ -168,9 +168,9 @@ async fn a_promise_outlives_its_node_and_the_cluster_is_formed_after_the_restart
     }
     drop(outcomes);
     // A promised node may neither go alone nor lose its promise.
-    let promised = (0..3).filter_map(|node| {
-        let directory = NodeDirectory::open(group.path(node), None).unwrap();
-        matches!(directory.formation(), Formation::Promised(_)).then_some(node)
+    let promised = (0..3).filter(|node| {
+        let directory = NodeDirectory::open(group.path(*node), None).unwrap();
+        matches!(directory.formation(), Formation::Promised(_))
     });
     for node in promised.collect::<Vec<_>>() {
         let mut alone = group.node(node, THREE);

@@ -59,7 +59,7 @@ fn a_promise_is_kept_over_restarts_and_given_to_one_cluster_at_a_time() {
 
     let mut directory = open(folder.path());
     assert_eq!(directory.formation(), &Formation::Promised(promise.clone()));
-    let other = Promise { cluster: OTHER, ..promise.clone() };
+    let other = Promise { cluster: OTHER, ..promise };
     assert!(matches!(
         directory.promise(other.clone()),
         Err(DirectoryError::Promised { cluster: CLUSTER, .. })

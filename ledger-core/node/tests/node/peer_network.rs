@@ -111,7 +111,7 @@ impl PeerNetwork {
         state.handlers.get(to).cloned()
     }
 
-    fn carried(&self, method: PeerMethod, to: &str, answer: Bytes) -> Bytes {
+    fn carried(&self, method: PeerMethod, to: &str, answer: &Bytes) -> Bytes {
         let is_forged = self.0.lock().unwrap().forged.contains(&(method as u8, to.to_owned()));
         let mut bytes = answer.to_vec();
         if let Some(last) = bytes.last_mut().filter(|_| is_forged) {
@@ -156,7 +156,7 @@ impl PeerTransport for Transport {
                 return Err(unreachable());
             }
             match answer {
-                Ok(Ok(answer)) => Ok(self.network.carried(method, &self.address, answer)),
+                Ok(Ok(answer)) => Ok(self.network.carried(method, &self.address, &answer)),
                 Ok(Err(refusal)) => Err(PeerError::Refused { address: address.to_owned(), refusal }),
                 Err(_) => Err(PeerError::Timeout { address: address.to_owned(), timeout }),
             }

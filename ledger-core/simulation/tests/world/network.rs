@@ -36,7 +36,7 @@ fn a_good_network_delivers_each_request_once_and_each_answer() {
 fn a_bad_network_loses_delays_doubles_and_reorders() {
     let mut world = world(2, BAD);
     let echo = Arc::new(Echo::default());
-    world.boot(B, boot(echo.clone())).unwrap();
+    world.boot(B, boot(echo)).unwrap();
     let outcomes = call_from_a(&mut world, 1_000, TICK, TIMEOUT);
     world.run_for(Duration::from_secs(10));
     let outcomes = outcomes.lock().unwrap();

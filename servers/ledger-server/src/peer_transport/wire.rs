@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn every_field_of_a_request_is_checked() {
-        let broken: [(&str, fn(&mut CallRequest)); 6] = [
+        type Damage = fn(&mut CallRequest);
+        let broken: [(&str, Damage); 6] = [
             ("`cluster` has 3 bytes", |message| message.cluster = Bytes::from_static(b"abc")),
             ("`from` is missing", |message| message.from = None),
             ("`from.name`", |message| message.from.as_mut().unwrap().name = "Node A".to_owned()),

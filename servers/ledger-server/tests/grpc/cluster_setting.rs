@@ -76,6 +76,7 @@ impl NodeFinder for AddressBook {
 
 /// One node: its directory, its ledger and its server.
 pub struct Node {
+    #[expect(dead_code, reason = "kept until the node stops")]
     pub directory: TempDir,
     pub member: MemberRecord,
     pub ledger: Ledger,
