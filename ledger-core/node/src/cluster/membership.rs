@@ -16,7 +16,7 @@ pub(crate) const ADD_WAIT: Duration = Duration::from_secs(30);
 const ASK_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Leaders that are asked to take a node out, when the lead moves meanwhile.
-const LEADERS_MAX: usize = 3;
+const LEADERS_MAX: usize = 20;
 /// How long whoever takes the leader out waits for its successor.
 const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -166,17 +166,28 @@ pub(super) async fn publish(parts: &ClusterParts, member: MemberRecord) -> Resul
     }
 }
 
+/// Between a hand-over and the successor's first word.
+const SUCCESSOR_POLL: std::time::Duration = std::time::Duration::from_millis(100);
+
 pub(super) async fn remove(parts: &ClusterParts, node_id: u64) -> Result<MembershipChange, MembershipError> {
     in_a_cluster(parts)?;
+    let mut handed_over = false;
     for _ in 0..LEADERS_MAX {
         let before = parts.consensus.status().leader;
         match remove_once(parts, node_id).await {
             Ok(Some(change)) => return Ok(change),
             // The leader, who is to be taken out, has handed over: its successor is asked.
-            Ok(None) => {}
+            Ok(None) => handed_over = true,
             // That it has may become known before its answer comes.
             Err(MembershipError::Unavailable { .. })
-                if before == Some(node_id) && *parts.leader.borrow() != before => {}
+                if before == Some(node_id) && *parts.leader.borrow() != before =>
+            {
+                handed_over = true;
+            }
+            // The successor has not been heard of yet.
+            Err(MembershipError::NoLeader { .. }) if handed_over => {
+                tokio::time::sleep(SUCCESSOR_POLL).await;
+            }
             Err(error) => return Err(error),
         }
         let mut leader = parts.leader.clone();
