@@ -21,6 +21,9 @@ pub struct RestoreTarget {
     _lock: File,
 }
 
+/// Has the server mint an administrator's token when it starts.
+const TOKEN_WANTED_FILE: &str = "admin.token.wanted";
+
 impl RestoreTarget {
     /// Begins a restore into a directory that is missing, empty, or holds a restore that did not finish, which is
     /// removed. A node id is minted: the restored node is not the one whose snapshot it holds.
@@ -69,6 +72,8 @@ impl RestoreTarget {
         if let Some(key) = key {
             log_key::write(&self.path.join(LOG_KEY_FILE), ledger_id, key)?;
         }
+        // The tokens are the ledger's; whoever restores it may have none of them.
+        durable_file::write(&self.path.join(TOKEN_WANTED_FILE), b"", 0o600)?;
         let format = format!("{FORMAT_WORDS}{FORMAT}\n");
         durable_file::write(&self.path.join(FORMAT_FILE), format.as_bytes(), 0o600)?;
         let marker = self.path.join(RESTORING_FILE);
