@@ -88,12 +88,12 @@ pub struct DevFile {
 impl ServerArgs {
     /// Connects, with pins in the user's state directory.
     pub fn client(&self) -> Result<LedgerClient, Failure> {
-        self.client_with(&TrustArgs::default(), 1, CallPath::default())
+        self.client_with(&TrustArgs::default(), 1, CallPath::Requests)
     }
 
     /// Connects, believing these keys when there are some.
     pub fn trusting_client(&self, trust: &TrustArgs) -> Result<LedgerClient, Failure> {
-        self.client_with(trust, 1, CallPath::default())
+        self.client_with(trust, 1, CallPath::Requests)
     }
 
     /// Connects with several connections.

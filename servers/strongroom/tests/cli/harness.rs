@@ -231,6 +231,8 @@ pub fn client(
     let _entered = runtime.enter();
     let (url, token) = (server.url(), server.token());
     let mut options = ledger_client::ClientOptions::new(url).with_token(token);
+    // The limits of requests are what some tests are about.
+    options.calls = ledger_client::CallPath::Requests;
     options.retry.tries_max = 1;
     options.request_timeout = Duration::from_secs(20);
     let pins = std::sync::Arc::new(ledger_client::DirectoryPins::new(pins));
