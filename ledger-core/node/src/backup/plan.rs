@@ -40,6 +40,8 @@ pub struct RestorePlan {
     pub chain: Vec<BackupFile>,
     /// Index of the last log entry that is replayed; `None` = all of the chain.
     pub until: Option<u64>,
+    /// The newest file of the backup's chain, read or not: what it has and the point does not is left out.
+    pub newest: Option<BackupFile>,
 }
 
 impl RestorePlan {
@@ -55,7 +57,7 @@ impl RestorePlan {
     ) -> Result<Self, BackupFailure> {
         let chains = manifest.chains();
         let plan = match point {
-            RestorePoint::Newest => chains.last().map(|chain| Self { chain: chain.to_vec(), until: None }),
+            RestorePoint::Newest => chains.last().map(|chain| Self { chain: chain.to_vec(), until: None, newest: chain.last().cloned() }),
             RestorePoint::Index(index) => at_index(&chains, *index),
             RestorePoint::TimeMs(time_ms) => at_time(folder, &chains, *time_ms)?,
             RestorePoint::Height { vault, height } => at_height(folder, &chains, vault, *height)?,
@@ -90,7 +92,7 @@ fn up_to(chain: &[BackupFile], index: u64) -> RestorePlan {
     let needed = chain.iter().take_while(|file| file.after < index || file.after == 0);
     let files: Vec<BackupFile> = needed.cloned().collect();
     let until = files.last().filter(|last| last.through != index).map(|_| index);
-    RestorePlan { chain: files, until }
+    RestorePlan { chain: files, until, newest: chain.last().cloned() }
 }
 
 fn ends(chain: &[BackupFile]) -> Option<(&BackupFile, &BackupFile)> {

@@ -18,7 +18,7 @@ use super::failure::BackupFailure;
 use super::folder::BackupFolder;
 use super::manifest::BackupFile;
 use super::plan::RestorePlan;
-use super::verify::listed;
+use super::verify::{header_of, listed};
 use crate::directory::RestoreTarget;
 use crate::ledger::Stores;
 use crate::snapshots::restore_snapshot;
@@ -54,7 +54,7 @@ pub struct RestoredVault {
     pub block_hash: Hash,
     /// State root of its newest block.
     pub state_root: Hash,
-    /// Height that it has at the end of the files that were read; `None` = it is deleted there.
+    /// Height that it has at the end of the backup; `None` = it is deleted there.
     pub height_in_backup: Option<u64>,
 }
 
@@ -92,6 +92,10 @@ pub fn restore_backup(
         read += file.bytes;
         end = heights(&header.vaults);
         newest = Some(header);
+    }
+    // The files after the point were not read, but what they have is left out, and said to be.
+    if let Some(last) = plan.newest.as_ref().filter(|last| increments.last().unwrap_or(base) != *last) {
+        end = heights(&header_of(folder, last)?.vaults);
     }
     let blocks = replayed.blocks;
     if let Some(newest) = newest {

@@ -158,7 +158,6 @@ fn a_backup_that_does_not_extend_a_kept_checkpoint_exits_with_5_and_says_why() {
 }
 
 #[test]
-#[ignore = "it counts on the log entries that a new ledger had before tokens were replicated"]
 fn points_folders_and_keys_that_cannot_work_are_refused_by_name() {
     let home = Home::new();
     let (data, folder, new) = (path(&home, "data"), path(&home, "backup"), path(&home, "new"));

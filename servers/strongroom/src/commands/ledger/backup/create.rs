@@ -163,6 +163,11 @@ fn write_part(
         bar.at(bytes);
         ControlFlow::Continue(())
     };
+    // First of all: indexes of another ledger mean nothing here.
+    let ledger = source.ledger_id();
+    if let Some(manifest) = writer.manifest().filter(|manifest| manifest.ledger_id != ledger) {
+        return Err(BackupFailure::OtherLedger { folder: manifest.ledger_id, ledger });
+    }
     let mut why_base = None;
     if let Some(after) = after {
         let mut staged = writer.stage()?;
