@@ -8,6 +8,7 @@ mod bad_input;
 mod bench;
 mod certificates;
 mod cluster;
+mod cluster_settings;
 mod configuration;
 mod crashes;
 mod every_setting;
