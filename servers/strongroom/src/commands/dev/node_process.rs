@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 
 use serde::Deserialize;
 use service_kit::logs::LogFormat;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -153,10 +153,7 @@ async fn follow(place: usize, mut child: Child, prefix: String, events: mpsc::Se
 }
 
 /// Reads up to the end of a line, which stays out; a longer line comes in pieces.
-async fn next_line(
-    reader: &mut (impl AsyncRead + tokio::io::AsyncBufRead + Unpin),
-    line: &mut Vec<u8>,
-) -> bool {
+async fn next_line(reader: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> bool {
     line.clear();
     let read = reader.take(LINE_BYTES_MAX).read_until(b'\n', line).await;
     if line.last() == Some(&b'\n') {
