@@ -93,6 +93,15 @@ impl<'a> Operator<'a> {
         self.does(&["vault", "create", "acme/prod"]);
     }
 
+    /// Every one of these nodes knows at once what was acknowledged by another.
+    fn shows_vault_at_each(&self, servers: &[Server]) {
+        for server in servers {
+            let at = self.at(server);
+            assert_eq!(at.does(&["vault", "show", "acme/prod"])["vault"], "acme/prod");
+            assert_eq!(at.does(&["namespace", "show", "acme"])["name"], "acme");
+        }
+    }
+
     fn puts(&self, value: &str) {
         self.does(&["put", "acme/prod", "door", value]);
     }
@@ -144,6 +153,7 @@ fn nodes_that_know_addresses_form_one_cluster_which_grows_moves_its_lead_and_shr
     let cluster_id = assert_one_cluster(&home, &servers);
     let operator = Operator::of(&home, &servers);
     operator.makes_vault();
+    operator.shows_vault_at_each(&servers);
     operator.puts("locked");
 
     let [port] = free_ports();
