@@ -93,7 +93,7 @@ impl Fleet {
         (0..NODES).find_map(token).map(|token| token.trim_end().to_owned())
     }
 
-    /// The identity file of a node: format, cluster id, name, incarnation.
+    /// The identity file of a node; a line `cluster` names the cluster.
     pub fn identity_file(&self, index: usize) -> anyhow::Result<String> {
         let path = self.data(index).join("cluster");
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
@@ -142,11 +142,6 @@ impl Fleet {
         let child = command.stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn();
         self.processes[index] = Some(child.context("a node does not start")?);
         Ok(())
-    }
-
-    /// Whether a process is there, frozen or not.
-    pub fn runs(&self, index: usize) -> bool {
-        self.processes[index].is_some()
     }
 
     /// Kills a process as a power cut would, and waits until it is gone.

@@ -56,7 +56,7 @@ pub async fn judge(
     verdict.happened("conditions that did not hold", counters.refusals);
     verdict.happened("linearizable reads", counters.reads);
     verdict.happened("checkpoints verified", counters.checkpoints);
-    verdict.happened("calls that certainly failed", load.failed.load(Ordering::Relaxed));
+    verdict.table.row("calls that certainly failed", load.failed.load(Ordering::Relaxed), "");
     verdict.happened("writes without an outcome", counters.unknown + counters.undecided_refusals);
     verdict.happened("writes answered to a repeated key", counters.replays);
     verdict.table.row("blocks of each node", chains, "");
@@ -140,7 +140,7 @@ fn one_cluster(scene: &Scene, verdict: &mut Verdict) -> anyhow::Result<()> {
     let mut ids = scene.sight.cluster_ids().into_iter().map(hex).collect::<BTreeSet<String>>();
     for index in 0..NODES {
         let file = scene.fleet.identity_file(index)?;
-        ids.extend(file.lines().nth(1).map(str::to_owned));
+        ids.extend(file.lines().find_map(|line| line.strip_prefix("cluster ")).map(str::to_owned));
     }
     if ids.len() != 1 {
         verdict.problems.push(format!("there are {} cluster ids: {ids:?}", ids.len()));

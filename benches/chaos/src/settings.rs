@@ -35,10 +35,10 @@ pub struct Settings {
     #[arg(long)]
     pub work: PathBuf,
     /// Network namespaces of the nodes, each with a chain `inet faults input`.
-    #[arg(long, value_delimiter = ',', num_args = NODES)]
+    #[arg(long, num_args = NODES)]
     pub hosts: Vec<String>,
     /// The nodes' addresses, in the same order.
-    #[arg(long, value_delimiter = ',', num_args = NODES)]
+    #[arg(long, num_args = NODES)]
     pub addresses: Vec<Ipv4Addr>,
     /// How long things break, or disks stall.
     #[arg(long, default_value_t = 60)]
