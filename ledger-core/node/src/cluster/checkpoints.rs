@@ -6,11 +6,11 @@ use std::time::Duration;
 use ledger_core::names::VaultId;
 use ledger_verify::Hash;
 use ledger_verify::note::{SignedCheckpoint, VerifierKey};
-use tokio::sync::watch;
 
 use super::LeaderCalls;
 use crate::applied_state::AppliedLedger;
 use crate::checkpoint_signer::{CheckpointSigner, SignError, SignedTip};
+use crate::ordered_watch;
 use crate::peers::messages::{self, CheckpointAnswer, CheckpointRequest};
 use crate::peers::{PeerMethod, PeerRefusal};
 
@@ -25,7 +25,7 @@ const VAULTS_MAX: usize = 1_024;
 #[derive(Clone)]
 pub(crate) struct LeaderCheckpoints {
     pub leader: LeaderCalls,
-    pub ready: watch::Receiver<bool>,
+    pub ready: ordered_watch::Receiver<bool>,
     pub ledger: Arc<AppliedLedger>,
     pub key: VerifierKey,
 }
