@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::applied_state::AppliedLedger;
-use crate::cluster::LeaderCheckpoints;
+use crate::cluster::{LeaderCheckpoints, check_mark};
 use crate::counters::{CounterCells, add};
 use crate::log_writer::{LogWriter, Urgency};
 
@@ -95,6 +95,8 @@ pub(crate) struct SignerParts {
     pub counters: Arc<CounterCells>,
     /// Of a member of a cluster: only the leader signs.
     pub leader: Option<LeaderCheckpoints>,
+    /// What this node has signed before it was opened.
+    pub marks: Vec<SignedMark>,
 }
 
 /// The signer's desk. Clones share it.
@@ -149,7 +151,7 @@ impl CheckpointSigner {
     /// Checkpoints over tips that were the newest at some time: a snapshot's. The roots must be those of the applied
     /// state. May be awaited on any runtime, or on none that has a clock.
     pub async fn signed_tips(&self, tips: &[(VaultId, u64, Hash)]) -> Result<Vec<String>, SignError> {
-        if self.signs_here() {
+        if self.may_sign_applied() {
             return self.sign_tips(tips).await;
         }
         let (answer, notes) = oneshot::channel();
@@ -167,8 +169,17 @@ impl CheckpointSigner {
         notes.await.unwrap_or(Err(SignError::Stopped))
     }
 
-    fn signs_here(&self) -> bool {
-        self.0.parts.leader.as_ref().is_none_or(LeaderCheckpoints::leads)
+    /// Whether this node signs tips of what it has applied. A leader does so before it is ready: it is ready once it
+    /// has committed something, and the member that it needs for that may need a snapshot from it first. What is
+    /// applied is committed, so there is nothing to contradict once the node has found again what it signed before.
+    fn may_sign_applied(&self) -> bool {
+        let parts = &self.0.parts;
+        let Some(leader) = &parts.leader else { return true };
+        if leader.leads() {
+            return true;
+        }
+        let Ok(state) = parts.ledger.read() else { return false };
+        leader.is_leader() && parts.marks.iter().all(|mark| check_mark(&state, mark).is_ok())
     }
 
     /// Signs such tips here.
@@ -242,7 +253,7 @@ impl CheckpointSigner {
     async fn serve_exact(&self) {
         loop {
             let Some(ExactTips { tips, answer }) = self.lock().exact.pop_front() else { return };
-            let notes = match self.0.parts.leader.as_ref().filter(|leader| !leader.leads()) {
+            let notes = match self.0.parts.leader.as_ref().filter(|_| !self.may_sign_applied()) {
                 Some(leader) => leader.exact(tips).await,
                 None => self.sign_tips(&tips).await,
             };

@@ -204,7 +204,7 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         if parts.options.cluster.is_some() { Electorate::Quorum } else { Electorate::ThisNodeAlone };
     let barrier = ReadBarrier::new(Arc::clone(&parts.counters), electorate);
     let queue = WriteQueue::new(&parts.options, Arc::clone(&parts.counters));
-    let (cluster, member) = membership(parts, &consensus, &barrier, &queue, stored_log.signed);
+    let (cluster, member) = membership(parts, &consensus, &barrier, &queue, stored_log.signed.clone());
     let checkpoints = LeaderCheckpoints {
         leader: cluster.leader_calls.clone(),
         ready: cluster.ready.clone(),
@@ -217,6 +217,7 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         log_writer: storage.log_writer.clone(),
         counters: Arc::clone(&parts.counters),
         leader: parts.options.cluster.is_some().then(|| checkpoints.clone()),
+        marks: stored_log.signed,
     });
     let snapshots = SnapshotMaker::open(
         directory.path(),

@@ -104,6 +104,11 @@ impl Cluster {
         })
     }
 
+    /// How much of the log nodes keep that boot from now on, whatever the seed says.
+    pub fn set_log_keep_bytes(&mut self, bytes: u64) {
+        self.log_keep_bytes = bytes;
+    }
+
     /// The vault of the simulation.
     pub fn vault(&self) -> &VaultRef {
         &self.vault

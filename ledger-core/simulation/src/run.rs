@@ -43,8 +43,9 @@ impl RunOptions {
     }
 }
 
-/// Ten times the longest election timeout: by then writes go on after everything is healed.
-const PROGRESS_LIMIT: Duration = Duration::from_secs(10);
+/// The longest that a node waits for an answer which was lost (to a chunk of a snapshot, 10 s), and some elections: by
+/// then writes go on after everything is healed.
+const PROGRESS_LIMIT: Duration = Duration::from_secs(16);
 /// By then everybody has everything.
 const REST_LIMIT: Duration = Duration::from_secs(40);
 /// By then the cluster has a leader and its vault.

@@ -33,12 +33,17 @@ pub(crate) struct LeaderCheckpoints {
 impl LeaderCheckpoints {
     /// Whether this node leads, and knows that nothing it signed before was lost.
     pub fn leads(&self) -> bool {
-        self.leader.consensus.status().is_leader && *self.ready.borrow()
+        self.is_leader() && *self.ready.borrow()
+    }
+
+    /// Whether this node leads, ready or not.
+    pub fn is_leader(&self) -> bool {
+        self.leader.consensus.status().is_leader
     }
 
     /// A node that has just begun to lead signs as soon as it is ready.
     pub async fn settle(&self) {
-        if self.leader.consensus.status().is_leader {
+        if self.is_leader() {
             let mut ready = self.ready.clone();
             let _ = tokio::time::timeout(APPLY_TIMEOUT, ready.wait_for(|ready| *ready)).await;
         }

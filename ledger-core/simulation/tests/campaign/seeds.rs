@@ -4,25 +4,15 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use ledger_simulation::run::{Report, RunCounters, RunOptions, run};
+use ledger_simulation::run::{RunCounters, RunOptions, run};
 use ledger_simulation::trace::Telling;
+
+use super::{run_as_asked, seeds_or};
 
 /// Seeds of a short run.
 const SEEDS: Range<u64> = 1..13;
 /// Of so many runs one may part from its repetition: none has been seen to.
 const DIFFERING_PER_RUNS: usize = 100;
-
-fn seeds() -> Range<u64> {
-    let text = std::env::var("STRONGROOM_SIMULATION_SEEDS").unwrap_or_default();
-    let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    parsed.unwrap_or(SEEDS)
-}
-
-fn run_seed(seed: u64) -> Report {
-    let told = std::env::var_os("STRONGROOM_SIMULATION_TELL").is_some();
-    let telling = if told { Telling::Aloud } else { Telling::Quiet };
-    run(RunOptions { telling, ..RunOptions::of(seed) }).unwrap()
-}
 
 /// Where two runs of a seed part, when they do so again.
 fn parting(seed: u64) -> String {
@@ -47,7 +37,7 @@ fn campaign(seeds: Range<u64>) -> Campaign {
         loop {
             let next = queue.lock().unwrap().next();
             let Some(seed) = next else { return };
-            let (first, second) = (run_seed(seed), run_seed(seed));
+            let (first, second) = (run_as_asked(RunOptions::of(seed)), run_as_asked(RunOptions::of(seed)));
             let mut found = found.lock().unwrap();
             found.total += first.counters;
             for violation in &first.violations {
@@ -99,7 +89,7 @@ fn happened(counters: &RunCounters) -> [(&'static str, u64); 19] {
 
 #[test]
 fn campaign_no_seed_breaks_a_promise_and_each_repeats_itself() {
-    let (seeds, started) = (seeds(), Instant::now());
+    let (seeds, started) = (seeds_or(SEEDS), Instant::now());
     let Campaign { total, broken, differing } = campaign(seeds.clone());
     let told: Vec<String> = happened(&total).iter().map(|(what, count)| format!("{count} {what}")).collect();
     println!(
