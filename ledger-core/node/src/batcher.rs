@@ -24,6 +24,7 @@ use crate::errors::WriteError;
 use crate::options::Options;
 use crate::peers::messages::ForwardedWrite;
 use crate::raft::{Consensus, ConsensusError};
+use crate::read_barrier::ReadBarrier;
 
 /// Most bytes of transactions in one entry (8 MiB), a single larger one excepted.
 const BATCH_BYTES_MAX: usize = 8 * 1_048_576;
@@ -220,8 +221,18 @@ pub(crate) struct Batcher {
     pub consensus: Consensus,
     pub ledger: Arc<AppliedLedger>,
     pub leader: LeaderCalls,
+    pub barrier: ReadBarrier,
     pub counters: Arc<CounterCells>,
     pub batch_delay: Duration,
+}
+
+/// A batch whose vaults were looked up.
+#[derive(Default)]
+struct Resolved {
+    submissions: Vec<Submission>,
+    callers: Vec<Caller>,
+    /// Writes to vaults that this node does not know.
+    unknown: Vec<Queued>,
 }
 
 impl Batcher {
@@ -293,7 +304,32 @@ impl Batcher {
     }
 
     async fn propose(&self, batch: Vec<Queued>) {
-        let (submissions, callers) = self.resolve(batch);
+        let Resolved { submissions, callers, unknown } = self.resolve(batch);
+        let known = self.commit(submissions, callers);
+        if unknown.is_empty() {
+            known.await;
+        } else {
+            // Polled in this order: a write to an unknown vault holds nobody up.
+            tokio::join!(known, self.propose_once_caught_up(unknown));
+        }
+    }
+
+    /// A new leader has all that was acknowledged in its log, but may not have applied it yet: a vault that it does not
+    /// know is missing only when that has happened. Then the answer costs no log entry.
+    async fn propose_once_caught_up(&self, unknown: Vec<Queued>) {
+        if let Err(failure) = self.barrier.pass().await {
+            let reason = failure.to_string();
+            let unavailable = || WriteError::Unavailable { reason: reason.clone() };
+            return answer_all(unknown.into_iter().map(|queued| (queued.caller, Err(unavailable()))));
+        }
+        let Resolved { submissions, callers, unknown } = self.resolve(unknown);
+        for queued in unknown {
+            queued.caller.answer(Err(WriteRefusal::VaultNotFound.into()));
+        }
+        self.commit(submissions, callers).await;
+    }
+
+    async fn commit(&self, submissions: Vec<Submission>, callers: Vec<Caller>) {
         if submissions.is_empty() {
             return;
         }
@@ -311,33 +347,32 @@ impl Batcher {
         }
     }
 
-    /// Looks up the vaults; a write to an unknown one is answered at once and costs no log entry.
-    fn resolve(&self, batch: Vec<Queued>) -> (Vec<Submission>, Vec<Caller>) {
-        let Ok(state) = self.ledger.read() else { return (Vec::new(), Vec::new()) };
-        let mut submissions = Vec::with_capacity(batch.len());
-        let mut callers = Vec::with_capacity(batch.len());
-        for Queued { write, caller, .. } in batch {
-            let vault = match &write.target {
+    /// Looks up the vaults.
+    fn resolve(&self, batch: Vec<Queued>) -> Resolved {
+        let Ok(state) = self.ledger.read() else { return Resolved::default() };
+        let mut resolved = Resolved::default();
+        resolved.submissions.reserve(batch.len());
+        resolved.callers.reserve(batch.len());
+        for queued in batch {
+            let vault = match &queued.write.target {
                 WriteTarget::Named(name) => state.vault_id(name),
                 WriteTarget::Known(id) => Some(*id),
             };
-            match vault {
-                // Before the log: what is refused here has not happened and will not.
-                Some(vault) if let Some(fence) = state.fence(vault) => {
-                    caller.answer(Err(fence.refusal().into()));
-                }
-                Some(vault) => {
-                    submissions.push(Submission {
-                        vault,
-                        actor: write.actor,
-                        transaction: write.transaction,
-                    });
-                    callers.push(caller);
-                }
-                None => caller.answer(Err(WriteRefusal::VaultNotFound.into())),
+            let Some(vault) = vault else {
+                resolved.unknown.push(queued);
+                continue;
+            };
+            let Queued { write, caller, .. } = queued;
+            // Before the log: what is refused here has not happened and will not.
+            if let Some(fence) = state.fence(vault) {
+                caller.answer(Err(fence.refusal().into()));
+                continue;
             }
+            let Write { actor, transaction, .. } = write;
+            resolved.submissions.push(Submission { vault, actor, transaction });
+            resolved.callers.push(caller);
         }
-        (submissions, callers)
+        resolved
     }
 
     fn count(&self, outcome: &Result<Receipt, WriteRefusal>) {

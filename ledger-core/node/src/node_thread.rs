@@ -463,6 +463,7 @@ fn spawn_tasks(parts: &NodeParts, handles: &NodeHandles) -> Tasks {
         consensus: handles.consensus.clone(),
         ledger: Arc::clone(&handles.ledger),
         leader: handles.cluster.leader_calls.clone(),
+        barrier: handles.barrier.clone(),
         counters: Arc::clone(&parts.counters),
         batch_delay: parts.options.batch_delay,
     };

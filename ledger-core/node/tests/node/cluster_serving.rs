@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use ledger_core::names::{NamespaceName, VaultRef};
 use ledger_node::peers::PeerMethod;
 use ledger_node::{Consistency, LeaseReads, ReadFailure, VerifiedSubject, WriteError};
 use ledger_verify::proof::{self, Subject};
 
 use super::cluster_setting::{TestCluster, until};
+use super::peer_network::Fate;
 use super::setting::{actor, key, put, vault};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,6 +124,47 @@ async fn a_write_whose_answer_is_lost_happens_once() {
     let receipt = cluster.write(follower, transaction).await;
     assert!(receipt.replayed, "it had happened");
     assert_eq!(receipt.version, 1);
+}
+
+/// A leader was killed right after it had answered `vault create`. The next one had the entry in its log, had not heard
+/// yet that it was committed, and refused writes: there is no such vault.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_knows_every_vault_that_was_acknowledged_before_it_led() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    let acme = NamespaceName::new("acme").unwrap();
+    cluster.nodes[leader].ledger().create_namespace(acme).await.unwrap();
+    for attempt in 0.. {
+        let leader = cluster.leader().await;
+        cluster.converge().await;
+        let made: VaultRef = format!("acme/vault-{attempt}").parse().unwrap();
+        cluster.nodes[leader].ledger().create_vault(made.clone()).await.unwrap();
+        // From now on nobody learns that anything is committed; elections go on.
+        let no_entries = |request: &mut ledger_node::peers::PeerRequest| match request.method {
+            PeerMethod::Append => Fate::Lost,
+            _ => Fate::Delivered,
+        };
+        cluster.network.intercept(no_entries);
+        cluster.network.isolate(cluster.nodes[leader].address());
+        let mut next = leader;
+        until("another node leads", || {
+            let leads =
+                |index: &usize| *index != leader && cluster.nodes[*index].ledger().node_info().is_leader;
+            next = (0..3).find(leads).unwrap_or(leader);
+            next != leader
+        })
+        .await;
+        let ledger = cluster.nodes[next].ledger();
+        let knew = ledger.vault(&made).is_some();
+        let (actor, transaction) = (actor(), put("key", "value"));
+        let write = ledger.write(&made, &actor, transaction);
+        let (written, ()) = tokio::join!(write, async { cluster.network.heal() });
+        assert!(!matches!(written, Err(WriteError::Refused(_))), "{written:?}");
+        // The news may have been quicker than the cut: then this attempt says nothing.
+        if !knew {
+            break;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
