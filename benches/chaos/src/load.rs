@@ -40,6 +40,8 @@ const CHECKPOINT_PER_MILLE: u32 = 50;
 pub struct Load {
     /// Where they write.
     pub vault: VaultRef,
+    /// How they read.
+    reads: Consistency,
     /// What they wrote down.
     pub records: SharedRecords,
     /// When writes succeeded.
@@ -55,9 +57,10 @@ pub struct Load {
 
 impl Load {
     /// Nobody calls yet.
-    pub fn new(vault: VaultRef) -> Arc<Self> {
+    pub fn new(vault: VaultRef, reads: Consistency) -> Arc<Self> {
         Arc::new(Self {
             vault,
+            reads,
             records: SharedRecords::default(),
             pulse: Pulse::default(),
             failed: AtomicU64::new(0),
@@ -132,7 +135,7 @@ impl Caller {
     /// Reads a key; answers whether that succeeded.
     pub async fn get(&mut self, key: Key) -> bool {
         let open = self.load.records.lock().history.begin(self.number, key, Operation::Get);
-        let answer = self.client.get(&self.load.vault, &entity_key(key), Consistency::Linearizable).await;
+        let answer = self.client.get(&self.load.vault, &entity_key(key), self.load.reads).await;
         let found = match answer {
             Ok(read) => read.value.and_then(|entity| value_of(&entity.value)),
             Err(error) => {

@@ -21,6 +21,7 @@ mod table;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use ledger_client::Consistency;
 
 use settings::{Mode, Settings};
 
@@ -28,7 +29,8 @@ use settings::{Mode, Settings};
 async fn main() -> ExitCode {
     let settings = Settings::parse();
     let outcome = match settings.mode {
-        Mode::Faults => nemesis::campaign(&settings).await,
+        Mode::Faults => nemesis::campaign(&settings, Consistency::Linearizable).await,
+        Mode::Control => nemesis::control(&settings).await,
         Mode::Failover => failover::measure_kills(&settings).await,
         Mode::Transfer => failover::measure_transfers(&settings).await,
         Mode::Stalls => stalls::campaign(&settings).await,
@@ -40,6 +42,9 @@ async fn main() -> ExitCode {
                 println!("WRONG  {problem}");
             }
             println!("{} wrong", verdict.problems.len());
+            if let Some(line) = &verdict.soak_line {
+                println!("{line}");
+            }
             if verdict.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
