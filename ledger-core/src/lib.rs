@@ -18,6 +18,8 @@ pub mod memory;
 pub mod names;
 mod overlay;
 pub mod page_token;
+#[doc(hidden)]
+pub mod planted_bugs;
 pub mod ports;
 pub mod relationship;
 mod rows;

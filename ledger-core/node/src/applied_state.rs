@@ -7,6 +7,8 @@ use ledger_core::access_token::AccessTokens;
 use ledger_core::ledger_state::LedgerState;
 use tokio::sync::watch;
 
+use crate::ordered_watch;
+
 /// A task panicked while it changed the state, which may be half changed: nobody reads it any more.
 #[derive(Debug, thiserror::Error)]
 #[error("the state was left half applied by a panic: restart the node")]
@@ -16,7 +18,7 @@ pub(crate) struct HalfApplied;
 pub(crate) struct AppliedLedger {
     state: RwLock<LedgerState>,
     /// Index after the newest applied entry; 0 = nothing applied.
-    next_index: watch::Sender<u64>,
+    next_index: ordered_watch::Sender<u64>,
     /// How often the whole state was replaced.
     replacements: AtomicU64,
     /// The access tokens of the state.
@@ -25,7 +27,7 @@ pub(crate) struct AppliedLedger {
 
 impl AppliedLedger {
     pub fn new(state: LedgerState) -> Self {
-        let next_index = watch::Sender::new(next_index(&state));
+        let next_index = ordered_watch::Sender::new(next_index(&state));
         let tokens = watch::Sender::new(Arc::clone(state.tokens()));
         Self { state: RwLock::new(state), next_index, tokens, replacements: AtomicU64::new(0) }
     }
@@ -50,7 +52,7 @@ impl AppliedLedger {
         self.replacements.fetch_add(1, Ordering::SeqCst);
         drop(current);
         self.tokens.send_replace(tokens);
-        self.next_index.send_replace(next_index);
+        self.next_index.replace(next_index);
         Ok(before)
     }
 
@@ -78,7 +80,7 @@ impl AppliedLedger {
             }
             is_other
         });
-        self.next_index.send_replace(index + 1);
+        self.next_index.replace(index + 1);
     }
 
     /// Index of the newest applied entry.
@@ -92,7 +94,7 @@ impl AppliedLedger {
     }
 
     /// Changes after every applied entry.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
+    pub fn subscribe(&self) -> ordered_watch::Receiver<u64> {
         self.next_index.subscribe()
     }
 

@@ -9,12 +9,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ledger_core::ports::{AppliedState, StateBatch, StateStore, StoreError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::applied_state::{AppliedLedger, HalfApplied};
 use crate::counters::{CounterCells, add};
 use crate::failure::{FailedPart, FailureCell, PanicReport, shared};
 use crate::log_writer::LogWriter;
+use crate::ordered_watch;
 use crate::worker::{Threads, Worker};
 
 /// The flush worker's controls. Clones share it.
@@ -28,7 +29,7 @@ struct Shared {
     wake: Condvar,
     wake_task: Notify,
     /// Flushes that are done; carries no data, only wakes.
-    rounds: watch::Sender<u64>,
+    rounds: ordered_watch::Sender<u64>,
     durable: Mutex<Option<AppliedState>>,
     durable_next_index: AtomicU64,
     /// Held while a batch is on its way to the store: it belongs to the state that is there then.
@@ -75,7 +76,7 @@ impl Flusher {
             orders: Mutex::new(Orders::default()),
             wake: Condvar::new(),
             wake_task: Notify::new(),
-            rounds: watch::Sender::new(0),
+            rounds: ordered_watch::Sender::new(0),
             durable: Mutex::new(durable),
             durable_next_index: AtomicU64::new(next_index),
             flushing: Arc::default(),
@@ -144,7 +145,7 @@ impl Flusher {
     }
 
     /// Counts rounds; changes after every flush.
-    pub fn rounds(&self) -> watch::Receiver<u64> {
+    pub fn rounds(&self) -> ordered_watch::Receiver<u64> {
         self.shared.rounds.subscribe()
     }
 
@@ -171,7 +172,7 @@ impl Flusher {
                 return false;
             }
         }
-        self.shared.rounds.send_modify(|rounds| *rounds += 1);
+        self.shared.rounds.modify_if(count_round);
         order == Order::GoOn
     }
 
@@ -253,7 +254,7 @@ impl FlushPause {
     /// Another content is in the store now, durably.
     pub fn end(self, durable: AppliedState) {
         self.flusher.set_durable(durable);
-        self.flusher.shared.rounds.send_modify(|rounds| *rounds += 1);
+        self.flusher.shared.rounds.modify_if(count_round);
     }
 }
 
@@ -281,8 +282,13 @@ struct EndAtDrop(Flusher);
 impl Drop for EndAtDrop {
     fn drop(&mut self) {
         self.0.shared.ended.store(true, Ordering::SeqCst);
-        self.0.shared.rounds.send_modify(|rounds| *rounds += 1);
+        self.0.shared.rounds.modify_if(count_round);
     }
+}
+
+fn count_round(rounds: &mut u64) -> bool {
+    *rounds += 1;
+    true
 }
 
 /// Nothing panics while it holds these locks, so a poisoned one guards no broken invariant.

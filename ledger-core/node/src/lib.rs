@@ -82,6 +82,7 @@ mod node_thread;
 mod options;
 pub mod peers;
 mod raft;
+mod ordered_watch;
 mod randomness;
 mod read_barrier;
 mod reads;

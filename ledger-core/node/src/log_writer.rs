@@ -230,6 +230,10 @@ impl LogWriter {
             let next = self.lock().next();
             match next {
                 Next::Batch(batch) => {
+                    let delay = parts.store.simulated_delay();
+                    if !delay.is_zero() {
+                        tokio::time::sleep(delay).await;
+                    }
                     if !self.commit(parts, batch) {
                         return;
                     }

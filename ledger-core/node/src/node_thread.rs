@@ -29,6 +29,7 @@ use crate::garbage_collection::GarbageCollector;
 use crate::ledger::Stores;
 use crate::log_writer::{LogWriter, LogWriterParts};
 use crate::options::{Bootstrap, Options};
+use crate::ordered_watch;
 use crate::peers::{ClusterId, MemberRecord, PeerCalls};
 use crate::raft::{self, Consensus, ConsensusError, ConsensusParts, LogRetention, RetentionBounds};
 use crate::randomness::Randomness;
@@ -62,8 +63,9 @@ struct MemberTasks {
     ledger_id: LedgerId,
     cluster_id: ClusterId,
     record: MemberRecord,
-    leader: watch::Sender<Option<u64>>,
-    ready: watch::Sender<bool>,
+    leader: ordered_watch::Sender<Option<u64>>,
+    leader_shown: watch::Sender<Option<u64>>,
+    ready: ordered_watch::Sender<bool>,
 }
 
 /// What a node is opened with.
@@ -202,7 +204,7 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         if parts.options.cluster.is_some() { Electorate::Quorum } else { Electorate::ThisNodeAlone };
     let barrier = ReadBarrier::new(Arc::clone(&parts.counters), electorate);
     let queue = WriteQueue::new(&parts.options, Arc::clone(&parts.counters));
-    let (cluster, member) = membership(parts, &consensus, &barrier, &queue, stored_log.signed);
+    let (cluster, member) = membership(parts, &consensus, &barrier, &queue, stored_log.signed.clone());
     let checkpoints = LeaderCheckpoints {
         leader: cluster.leader_calls.clone(),
         ready: cluster.ready.clone(),
@@ -215,6 +217,7 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         log_writer: storage.log_writer.clone(),
         counters: Arc::clone(&parts.counters),
         leader: parts.options.cluster.is_some().then(|| checkpoints.clone()),
+        marks: stored_log.signed,
     });
     let snapshots = SnapshotMaker::open(
         directory.path(),
@@ -279,9 +282,10 @@ fn membership(
 ) -> (ClusterParts, Option<MemberTasks>) {
     let node_id = parts.directory.node_id();
     let options = parts.options.cluster.as_ref();
-    let (leader, leader_known) = watch::channel(consensus.status().leader);
+    let (leader, leader_known) = ordered_watch::channel(consensus.status().leader);
+    let (leader_shown, leader_seen) = watch::channel(consensus.status().leader);
     // A ledger that runs alone leads since it was opened.
-    let (ready, is_ready) = watch::channel(options.is_none());
+    let (ready, is_ready) = ordered_watch::channel(options.is_none());
     let leader_calls = LeaderCalls {
         consensus: consensus.clone(),
         calls: options.map(peer_calls),
@@ -304,6 +308,7 @@ fn membership(
         cluster_id: options.cluster_id,
         record: options.member.clone(),
         leader,
+        leader_shown,
         ready,
     });
     let cluster = ClusterParts {
@@ -313,6 +318,7 @@ fn membership(
         leader_calls,
         steward,
         leader: leader_known,
+        leader_shown: leader_seen,
         ready: is_ready,
     };
     (cluster, member)
@@ -494,7 +500,7 @@ fn spawn_member_tasks(
         cluster: Arc::clone(&handles.cluster),
     };
     forever.spawn(duties.run());
-    forever.spawn(handles.consensus.clone().follow_leader(member.leader));
+    forever.spawn(handles.consensus.clone().follow_leader(member.leader, member.leader_shown));
     forever.spawn(handles.cluster.steward.clone().run());
     let comparison = Comparison {
         leader: handles.cluster.leader_calls.clone(),

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::counters::add;
 use crate::errors::ReadFailure;
 use crate::ledger::Ledger;
+use crate::ordered_watch;
 use crate::reads::consistency;
 
 /// Blocks that a filter may pass over before other tasks get a turn.
@@ -113,7 +114,7 @@ pub struct BlockWatch {
     next: u64,
     /// Size of the last checkpoint that the reader has; 0 = none.
     proved_size: u64,
-    applied: watch::Receiver<u64>,
+    applied: ordered_watch::Receiver<u64>,
     ended: watch::Receiver<()>,
 }
 

@@ -27,6 +27,9 @@ use crate::world::{HostState, World};
 
 /// How often applied state is written to the store: the log is purged after it.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(400);
+/// In so many runs of a thousand the log is kept for those who are behind; in the others they need a snapshot.
+const LOG_KEPT_PER_MILLE: u32 = 400;
+const LOG_KEPT_BYTES: u64 = 1 << 30;
 const CLUSTER_ID: ClusterId = ClusterId(*b"simulated clustr");
 const LEDGER_ID: LedgerId = LedgerId(*b"simulated ledger");
 
@@ -68,6 +71,8 @@ pub struct Cluster {
     seed: u64,
     signing_key: SigningKey,
     stopped: Stopped,
+    log_keep_bytes: u64,
+    snapshots_installed: u64,
 }
 
 /// The address of a node.
@@ -94,7 +99,14 @@ impl Cluster {
             seed,
             signing_key,
             stopped: Stopped::default(),
+            log_keep_bytes: if Dice::new(seed, "log").chance(LOG_KEPT_PER_MILLE) { LOG_KEPT_BYTES } else { 0 },
+            snapshots_installed: 0,
         })
+    }
+
+    /// How much of the log nodes keep that boot from now on, whatever the seed says.
+    pub fn set_log_keep_bytes(&mut self, bytes: u64) {
+        self.log_keep_bytes = bytes;
     }
 
     /// The vault of the simulation.
@@ -166,6 +178,7 @@ impl Cluster {
         machine.boots += 1;
         let mut cluster = ClusterOptions::new(transport, CLUSTER_ID, machine.member.clone());
         cluster.silent_after = None;
+        cluster.log_keep_bytes = self.log_keep_bytes;
         let options = Options {
             flush_interval: FLUSH_INTERVAL,
             snapshot_every: Duration::ZERO,
@@ -195,6 +208,7 @@ impl Cluster {
     /// When the reference stores contradict themselves.
     pub fn crash(&mut self, endpoint: Endpoint) -> Result<(), HarnessError> {
         self.look_at(endpoint);
+        self.count_process(endpoint);
         self.evidence.forget_process(endpoint);
         self.world.crash(endpoint);
         if let Some(machine) = self.machines.get_mut(&endpoint) {
@@ -270,6 +284,24 @@ impl Cluster {
     /// Looks at the blocks of all nodes.
     pub fn look_at_all(&mut self) {
         self.nodes().into_iter().for_each(|endpoint| self.look_at(endpoint));
+    }
+
+    /// Adds what the processes that run have counted.
+    pub fn count_processes(&mut self) {
+        self.nodes().into_iter().for_each(|endpoint| self.count_process(endpoint));
+    }
+
+    fn count_process(&mut self, endpoint: Endpoint) {
+        if let Some(node) = self.world.node(endpoint)
+            && let Some(ledger) = node.ledger()
+        {
+            self.snapshots_installed += ledger.counters().snapshots_installed;
+        }
+    }
+
+    /// Snapshots that nodes took from others, as far as they were counted.
+    pub fn snapshots_installed(&self) -> u64 {
+        self.snapshots_installed
     }
 
     /// Compares the logs on the disks.

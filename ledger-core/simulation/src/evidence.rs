@@ -261,3 +261,6 @@ fn seen_transaction(bytes: &[u8]) -> Option<SeenTransaction> {
     let idempotency_key = IdempotencyKey::new(view.header.idempotency_key).ok()?;
     Some(SeenTransaction { idempotency_key, version: view.header.sequence })
 }
+
+#[cfg(test)]
+mod claims;

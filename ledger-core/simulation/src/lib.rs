@@ -9,8 +9,9 @@
 //! they store and `disk_timing` says how long that takes. All choices come from `dice`, and `trace` folds all that
 //! happens into one number.
 //!
-//! `cluster` runs real nodes in that world, `workload` their clients, `nemesis` breaks things, `evidence` compares what
-//! is seen with what must be; `run` is one run of a seed with all of them.
+//! `cluster` runs real nodes in that world, `workload` their clients, `nemesis` breaks things, `replacement` changes who
+//! belongs to the cluster, `evidence` compares what is seen with what must be; `run` is one run of a seed with all of
+//! them.
 
 pub mod client_calls;
 pub mod clock;
@@ -25,6 +26,7 @@ pub mod nemesis;
 pub mod network;
 pub mod node;
 pub mod register;
+pub mod replacement;
 pub mod run;
 pub mod trace;
 pub mod violation;

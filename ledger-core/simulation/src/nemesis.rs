@@ -1,5 +1,7 @@
 //! Who breaks things: one disturbance after the other, several at a time, each undone after a while.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::cluster::{Cluster, HarnessError};
@@ -47,6 +49,8 @@ pub struct NemesisCounters {
     pub bad_networks: u64,
     /// Hand-overs of the lead that were asked for.
     pub transfers: u64,
+    /// Those of them that happened.
+    pub transfers_done: u64,
     /// Voters that crashed as they had voted, with the candidate cut off.
     pub sprung_traps: u64,
 }
@@ -61,6 +65,7 @@ impl std::ops::AddAssign for NemesisCounters {
         self.skews += other.skews;
         self.bad_networks += other.bad_networks;
         self.transfers += other.transfers;
+        self.transfers_done += other.transfers_done;
         self.sprung_traps += other.sprung_traps;
     }
 }
@@ -93,6 +98,7 @@ pub struct Nemesis {
     undo: Vec<(Duration, Undo)>,
     trap: Trap,
     counters: NemesisCounters,
+    transfers_done: Arc<AtomicU64>,
     /// Nodes that take part; others are left alone.
     nodes: Vec<Endpoint>,
 }
@@ -106,13 +112,14 @@ impl Nemesis {
             undo: Vec::new(),
             trap: Trap::None,
             counters: NemesisCounters::default(),
+            transfers_done: Arc::default(),
             nodes,
         }
     }
 
     /// What was done.
     pub fn counters(&self) -> NemesisCounters {
-        self.counters
+        NemesisCounters { transfers_done: self.transfers_done.load(Ordering::Relaxed), ..self.counters }
     }
 
     /// Changes who takes part.
@@ -182,7 +189,10 @@ impl Nemesis {
 
     fn undo(&mut self, cluster: &mut Cluster, undo: Undo) -> Result<(), HarnessError> {
         match undo {
-            Undo::Boot(node) if !cluster.world.is_running(node) => cluster.boot(node, Bootstrap::Joined)?,
+            // One that has left the cluster meanwhile stays down.
+            Undo::Boot(node) if !cluster.world.is_running(node) && self.nodes.contains(&node) => {
+                cluster.boot(node, Bootstrap::Joined)?;
+            }
             Undo::Boot(_) => {}
             Undo::Heal => {
                 cluster.world.trace().tell(format_args!("the network heals"), &[]);
@@ -297,8 +307,12 @@ impl Nemesis {
         let to = *self.dice.choose(&self.nodes);
         let to = cluster.member(to).map(|member| member.identity.node_id).filter(|_| self.dice.chance(500));
         let (cluster_of_node, trace) = (ledger.cluster(), cluster.world.trace().clone());
+        let (done, led) = (Arc::clone(&self.transfers_done), cluster_of_node.status().leader);
         cluster.world.spawn(node, async move {
             let outcome = cluster_of_node.transfer(to).await;
+            if outcome.is_ok() && outcome.as_ref().ok() != led.as_ref() {
+                done.fetch_add(1, Ordering::Relaxed);
+            }
             trace.tell(format_args!("transfer of the lead to {to:?}: {outcome:?}"), &[]);
         });
     }

@@ -1,9 +1,11 @@
 //! One run: three nodes are set up, clients work while things break, everything heals, and then it is judged.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ledger_core::names::VaultId;
+use ledger_core::planted_bugs::{PlantedBug, Planting};
 use ledger_node::Bootstrap;
 
 use crate::cluster::{Cluster, HarnessError};
@@ -11,6 +13,7 @@ use crate::dice::Dice;
 use crate::disk::DiskCounters;
 use crate::nemesis::{Nemesis, NemesisCounters};
 use crate::network::{Endpoint, NetworkCounters};
+use crate::replacement::{Replacement, ReplacementCounters};
 use crate::trace::Telling;
 use crate::violation::Violation;
 use crate::workload::{CheckpointRecord, Client, SharedRecords, Targets, Workload, WorkloadCounters};
@@ -28,24 +31,32 @@ pub struct RunOptions {
     pub keys: u32,
     /// Whether what happens is printed.
     pub telling: Telling,
+    /// A bug that every node has: the run must find it.
+    pub bug: Option<PlantedBug>,
 }
 
 impl RunOptions {
     /// A run of a seed.
     pub fn of(seed: u64) -> Self {
-        Self { seed, safety: Duration::from_secs(12), clients: 5, keys: 4, telling: Telling::Quiet }
+        let (safety, telling) = (Duration::from_secs(12), Telling::Quiet);
+        Self { seed, safety, clients: 5, keys: 4, telling, bug: None }
     }
 }
 
-/// Ten times the longest election timeout: by then writes go on after everything is healed.
-const PROGRESS_LIMIT: Duration = Duration::from_secs(10);
+/// The longest that a node waits for an answer which was lost (to a chunk of a snapshot, 10 s), and some elections: by
+/// then writes go on after everything is healed.
+const PROGRESS_LIMIT: Duration = Duration::from_secs(16);
 /// By then everybody has everything.
 const REST_LIMIT: Duration = Duration::from_secs(40);
 /// By then the cluster has a leader and its vault.
 const SETUP_LIMIT: Duration = Duration::from_secs(30);
 /// Time that is judged apart: clients finish what they are at.
 const CLIENTS_FINISH: Duration = Duration::from_secs(9);
+/// By then the members have changed, once everything is healed.
+const CHANGE_LIMIT: Duration = Duration::from_secs(40);
 const NODES: [Endpoint; 3] = [Endpoint(0), Endpoint(1), Endpoint(2)];
+/// Takes the place of one of them.
+const JOINER: Endpoint = Endpoint(3);
 
 /// What happened in a run.
 #[derive(Debug, Clone)]
@@ -58,6 +69,8 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// What happened.
     pub counters: RunCounters,
+    /// Every line of what happened, when it was to be kept.
+    pub told: Vec<String>,
 }
 
 /// What happened in one run, or in several.
@@ -77,6 +90,10 @@ pub struct RunCounters {
     pub progress_ms_max: u64,
     /// Clients.
     pub workload: WorkloadCounters,
+    /// Snapshots that nodes took from others.
+    pub snapshots_installed: u64,
+    /// The change of members.
+    pub replacement: ReplacementCounters,
     /// Disturbances.
     pub nemesis: NemesisCounters,
     /// Network.
@@ -92,6 +109,8 @@ impl std::ops::AddAssign for RunCounters {
         self.elections += other.elections;
         self.leader_changes += other.leader_changes;
         self.blocks += other.blocks;
+        self.snapshots_installed += other.snapshots_installed;
+        self.replacement += other.replacement;
         self.workload += other.workload;
         self.nemesis += other.nemesis;
         self.network += other.network;
@@ -105,9 +124,13 @@ impl std::ops::AddAssign for RunCounters {
 /// # Errors
 /// When the harness fails; what the ledger does wrong is in the report.
 pub fn run(options: RunOptions) -> Result<Report, HarnessError> {
+    let _planting = Planting::of(options.bug);
     let mut run = Run::set_up(options)?;
     run.safety_phase()?;
-    run.liveness_phase()?;
+    // What is broken need not work.
+    if run.cluster.evidence.violations().is_empty() {
+        run.liveness_phase()?;
+    }
     Ok(run.judge())
 }
 
@@ -115,6 +138,7 @@ struct Run {
     cluster: Cluster,
     options: RunOptions,
     nemesis: Nemesis,
+    replacement: Replacement,
     records: SharedRecords,
     targets: Targets,
     progress_ms: u64,
@@ -123,7 +147,7 @@ struct Run {
 impl Run {
     fn set_up(options: RunOptions) -> Result<Self, HarnessError> {
         let mut cluster = Cluster::new(options.seed, options.telling)?;
-        NODES.into_iter().try_for_each(|node| cluster.make(node))?;
+        NODES.into_iter().chain([JOINER]).try_for_each(|node| cluster.make(node))?;
         let members = NODES.into_iter().filter_map(|node| cluster.member(node).cloned()).collect();
         cluster.boot(NODES[0], Bootstrap::Members(members))?;
         cluster.boot(NODES[1], Bootstrap::Joined)?;
@@ -133,14 +157,26 @@ impl Run {
         start_clients(&mut cluster, &options, &records, &targets, vault_id)?;
         let now = cluster.world.now();
         let nemesis = Nemesis::new(Dice::new(options.seed, "nemesis"), NODES.to_vec(), now);
-        Ok(Self { cluster, options, nemesis, records, targets, progress_ms: 0 })
+        let dice = Dice::new(options.seed, "replacement");
+        let replacement = Replacement::new(dice, NODES.to_vec(), JOINER, now);
+        Ok(Self { cluster, options, nemesis, replacement, records, targets, progress_ms: 0 })
     }
 
     fn safety_phase(&mut self) -> Result<(), HarnessError> {
         let until = self.cluster.world.now() + self.options.safety;
         while self.cluster.world.now() < until && self.cluster.evidence.violations().is_empty() {
-            self.cluster.step();
+            self.step()?;
             self.nemesis.step(&mut self.cluster)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), HarnessError> {
+        self.cluster.step();
+        if self.replacement.step(&mut self.cluster)? {
+            let nodes = self.replacement.nodes().to_vec();
+            self.targets.set(nodes.clone());
+            self.nemesis.set_nodes(nodes);
         }
         Ok(())
     }
@@ -148,33 +184,48 @@ impl Run {
     /// In half of the runs one node stays broken at first: the other two must do without.
     fn liveness_phase(&mut self) -> Result<(), HarnessError> {
         let mut dice = Dice::new(self.options.seed, "liveness");
-        let stays_broken = dice.chance(500).then(|| *dice.choose(&NODES));
+        let stays_broken = dice.chance(500).then(|| *dice.choose(self.replacement.nodes()));
         self.nemesis.calm(&mut self.cluster, stays_broken)?;
-        self.wait_for_progress();
+        self.wait_for_progress()?;
         if stays_broken.is_some() {
             self.nemesis.calm(&mut self.cluster, None)?;
         }
+        self.wait_for_change()?;
         self.targets.stop();
         self.cluster.world.run_for(CLIENTS_FINISH);
         self.wait_for_rest();
         Ok(())
     }
 
+    /// The members change once nothing is in the way.
+    fn wait_for_change(&mut self) -> Result<(), HarnessError> {
+        let began = self.cluster.world.now();
+        while !self.replacement.is_done() {
+            self.step()?;
+            if self.cluster.world.now() - began > CHANGE_LIMIT {
+                self.no_progress("of the change of members", CHANGE_LIMIT);
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes that began after the healing are acknowledged.
-    fn wait_for_progress(&mut self) {
+    fn wait_for_progress(&mut self) -> Result<(), HarnessError> {
         let healed = self.cluster.world.now();
         let before = self.records.lock().counters.writes;
         loop {
-            self.cluster.step();
+            self.step()?;
             let waited = self.cluster.world.now() - healed;
             // Those that were under way at the healing are at most one for each client.
             let writes = self.records.lock().counters.writes - before;
             if writes > u64::from(self.options.clients) {
                 self.progress_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-                return;
+                return Ok(());
             }
             if waited > PROGRESS_LIMIT {
-                return self.no_progress("of writes", PROGRESS_LIMIT);
+                self.no_progress("of writes", PROGRESS_LIMIT);
+                return Ok(());
             }
         }
     }
@@ -184,9 +235,12 @@ impl Run {
         let began = self.cluster.world.now();
         loop {
             self.cluster.step();
-            let tips: Vec<_> = NODES.iter().map(|node| self.tip(*node)).collect();
+            let tips: Vec<_> = self.replacement.nodes().iter().map(|node| self.tip(*node)).collect();
             if tips[0].is_some() && tips.iter().all(|tip| *tip == tips[0]) {
                 return;
+            }
+            if let Some(different) = different(self.replacement.nodes(), &tips) {
+                return self.cluster.evidence.report(different);
             }
             if self.cluster.world.now() - began > REST_LIMIT {
                 return self.no_progress(&format!("to one state: {tips:?}"), REST_LIMIT);
@@ -194,12 +248,17 @@ impl Run {
         }
     }
 
-    /// Last applied entry, height, block hash and state root.
-    fn tip(&self, node: Endpoint) -> Option<(u64, u64, [u8; 32], [u8; 32])> {
+    fn tip(&self, node: Endpoint) -> Option<NodeTip> {
         let open = self.cluster.world.node(node)?;
         let ledger = open.ledger()?;
         let info = ledger.vault(self.cluster.vault())?;
-        Some((ledger.node_info().last_applied, info.height, info.block_hash, info.state_root))
+        let last_applied = ledger.node_info().last_applied;
+        Some(NodeTip {
+            last_applied,
+            height: info.height,
+            block_hash: info.block_hash,
+            state_root: info.state_root,
+        })
     }
 
     fn no_progress(&mut self, what: &str, limit: Duration) {
@@ -210,6 +269,7 @@ impl Run {
     fn judge(mut self) -> Report {
         self.cluster.look_at_all();
         self.cluster.compare_logs();
+        self.cluster.count_processes();
         let records = self.records.lock();
         self.cluster.evidence.judge(&records);
         let evidence = &self.cluster.evidence;
@@ -222,6 +282,7 @@ impl Run {
             seed: self.options.seed,
             trace_hash: trace.hash(),
             violations: evidence.violations().to_vec(),
+            told: trace.kept(),
             counters: RunCounters {
                 runs: 1,
                 simulated_ms: u64::try_from(self.cluster.world.now().as_millis()).unwrap_or(u64::MAX),
@@ -230,12 +291,37 @@ impl Run {
                 blocks: evidence.height(),
                 progress_ms_max: self.progress_ms,
                 workload: records.counters,
+                snapshots_installed: self.cluster.snapshots_installed(),
+                replacement: self.replacement.counters(),
                 nemesis: self.nemesis.counters(),
                 network: self.cluster.network_counters(),
                 disks: self.cluster.disk_counters(),
             },
         }
     }
+}
+
+/// How far a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NodeTip {
+    last_applied: u64,
+    height: u64,
+    block_hash: [u8; 32],
+    state_root: [u8; 32],
+}
+
+/// Nodes of one height have one block and one state.
+fn different(nodes: &[Endpoint], tips: &[Option<NodeTip>]) -> Option<Violation> {
+    let mut known: BTreeMap<u64, (Endpoint, &NodeTip)> = BTreeMap::new();
+    for (node, tip) in nodes.iter().zip(tips) {
+        let Some(tip) = tip else { continue };
+        let (first, other) = *known.entry(tip.height).or_insert((*node, tip));
+        if (other.block_hash, other.state_root) != (tip.block_hash, tip.state_root) {
+            let what = format!("the block of height {} or the state after it", tip.height);
+            return Some(Violation::DifferentAtRest { first, second: *node, what });
+        }
+    }
+    None
 }
 
 /// Waits for a leader and lets it make the vault.

@@ -11,6 +11,8 @@ pub enum Telling {
     Quiet,
     /// Prints every line to standard error too: for a failing seed.
     Aloud,
+    /// Keeps every line: for a seed that does not repeat itself.
+    Kept,
 }
 
 /// The record of one run. Clones share it.
@@ -21,6 +23,7 @@ pub struct Trace(Arc<Mutex<Record>>);
 struct Record {
     telling: Telling,
     folded: DefaultHasher,
+    kept: Vec<String>,
     lines: u64,
     now_us: u64,
 }
@@ -29,7 +32,7 @@ impl Trace {
     /// An empty record.
     pub fn new(telling: Telling) -> Self {
         // A fresh hasher has fixed keys: the number depends on what is told alone.
-        let record = Record { telling, folded: DefaultHasher::new(), lines: 0, now_us: 0 };
+        let record = Record { telling, folded: DefaultHasher::new(), kept: Vec::new(), lines: 0, now_us: 0 };
         Self(Arc::new(Mutex::new(record)))
     }
 
@@ -48,15 +51,27 @@ impl Trace {
         let mut sink = Folding(&mut record.folded);
         let _ = fmt::write(&mut sink, what);
         bytes.hash(&mut record.folded);
-        if record.telling == Telling::Aloud {
-            let ms = now_us / 1_000;
-            eprintln!("{:6}.{:03} {what}", ms / 1_000, ms % 1_000);
+        if record.telling == Telling::Quiet {
+            return;
+        }
+        let (ms, mut digest) = (now_us / 1_000, DefaultHasher::new());
+        bytes.hash(&mut digest);
+        // Lines that differ in their bytes alone differ here too.
+        let line = format!("{:6}.{:03} {what} [{:08x}]", ms / 1_000, ms % 1_000, digest.finish() >> 32);
+        match record.telling {
+            Telling::Kept => record.kept.push(line),
+            _ => eprintln!("{line}"),
         }
     }
 
     /// The number that everything so far was folded into.
     pub fn hash(&self) -> u64 {
         self.lock().folded.finish()
+    }
+
+    /// What was told, when it is kept.
+    pub fn kept(&self) -> Vec<String> {
+        self.lock().kept.clone()
     }
 
     /// How many things were told.

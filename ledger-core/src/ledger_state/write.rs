@@ -18,6 +18,7 @@ use crate::command::{
 use crate::entity::EntityKey;
 use crate::names::{VaultId, VaultNumber};
 use crate::overlay::Overlay;
+use crate::planted_bugs::{PlantedBug, is_planted};
 use crate::ports::{LogId, Table};
 use crate::relationship::Relationship;
 use crate::rows::{self, IdempotencyRow};
@@ -113,7 +114,11 @@ impl LedgerState {
         if let Some(fence) = &vault.fence {
             return Ok(Answer::Refused(fence.refusal()));
         }
-        match self.evaluate(time_ms, submission, digest, block)? {
+        let evaluated = self.evaluate(time_ms, submission, digest, block)?;
+        if is_planted(PlantedBug::ApplyTwice) {
+            let _again = self.evaluate(time_ms, submission, digest, block)?;
+        }
+        match evaluated {
             Ok(position) => Ok(Answer::InBlock { vault: *id, number, position, replayed: false }),
             Err(refusal) => Ok(Answer::Refused(refusal)),
         }

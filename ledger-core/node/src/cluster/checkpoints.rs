@@ -6,11 +6,11 @@ use std::time::Duration;
 use ledger_core::names::VaultId;
 use ledger_verify::Hash;
 use ledger_verify::note::{SignedCheckpoint, VerifierKey};
-use tokio::sync::watch;
 
 use super::LeaderCalls;
 use crate::applied_state::AppliedLedger;
 use crate::checkpoint_signer::{CheckpointSigner, SignError, SignedTip};
+use crate::ordered_watch;
 use crate::peers::messages::{self, CheckpointAnswer, CheckpointRequest};
 use crate::peers::{PeerMethod, PeerRefusal};
 
@@ -25,7 +25,7 @@ const VAULTS_MAX: usize = 1_024;
 #[derive(Clone)]
 pub(crate) struct LeaderCheckpoints {
     pub leader: LeaderCalls,
-    pub ready: watch::Receiver<bool>,
+    pub ready: ordered_watch::Receiver<bool>,
     pub ledger: Arc<AppliedLedger>,
     pub key: VerifierKey,
 }
@@ -33,12 +33,17 @@ pub(crate) struct LeaderCheckpoints {
 impl LeaderCheckpoints {
     /// Whether this node leads, and knows that nothing it signed before was lost.
     pub fn leads(&self) -> bool {
-        self.leader.consensus.status().is_leader && *self.ready.borrow()
+        self.is_leader() && *self.ready.borrow()
+    }
+
+    /// Whether this node leads, ready or not.
+    pub fn is_leader(&self) -> bool {
+        self.leader.consensus.status().is_leader
     }
 
     /// A node that has just begun to lead signs as soon as it is ready.
     pub async fn settle(&self) {
-        if self.leader.consensus.status().is_leader {
+        if self.is_leader() {
             let mut ready = self.ready.clone();
             let _ = tokio::time::timeout(APPLY_TIMEOUT, ready.wait_for(|ready| *ready)).await;
         }

@@ -9,13 +9,13 @@ use ledger_core::ledger_state::{LedgerState, ReadError};
 use ledger_core::names::LedgerId;
 use ledger_core::ports::SignedMark;
 use ledger_verify::header::HEADER_VERSION;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{ClusterParts, LeaderCalls, membership};
 use crate::applied_state::AppliedLedger;
 use crate::errors::OpenError;
 use crate::failure::{FailedPart, FailureCell, shared};
+use crate::ordered_watch;
 use crate::peers::{ClusterId, MemberRecord};
 use crate::raft::{Consensus, ConsensusError};
 use crate::randomness::Randomness;
@@ -44,7 +44,7 @@ pub(crate) struct Duties {
     pub marks: Vec<SignedMark>,
     pub failure: FailureCell,
     pub randomness: Randomness,
-    pub ready: watch::Sender<bool>,
+    pub ready: ordered_watch::Sender<bool>,
     /// This node as its peers shall know it.
     pub member: MemberRecord,
     pub cluster: Arc<ClusterParts>,
@@ -72,7 +72,7 @@ impl Duties {
             let is_stale = checked.elapsed() >= CHECK_INTERVAL;
             if lead != done_for || (is_stale && read_index(&self.leader, 0).await.is_err()) {
                 done_for = None;
-                self.ready.send_if_modified(|ready| std::mem::replace(ready, false));
+                self.ready.modify_if(|ready| std::mem::replace(ready, false));
             }
             if is_stale {
                 checked = Instant::now();
@@ -82,7 +82,7 @@ impl Duties {
                 match self.take_up(status.is_leader).await {
                     Ok(()) => {
                         (done_for, checked) = (lead, Instant::now());
-                        self.ready.send_replace(true);
+                        self.ready.replace(true);
                         continue;
                     }
                     Err(DutyError::Fatal(error)) => {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 
+use crate::ordered_watch;
 use crate::peers::{PeerCalls, PeerError, PeerMethod, PeerRefusal};
 use crate::raft::{Consensus, ConsensusError};
 
@@ -18,7 +18,7 @@ pub(crate) struct LeaderCalls {
     /// `None` = this ledger runs alone.
     pub calls: Option<PeerCalls>,
     pub node_id: u64,
-    pub leader: watch::Receiver<Option<u64>>,
+    pub leader: ordered_watch::Receiver<Option<u64>>,
 }
 
 /// The leader gave no answer.

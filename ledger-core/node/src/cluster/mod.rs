@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::ordered_watch;
 use crate::peers::{
     ClusterId, MemberRecord, NodeInfo, NodeInfoRequest, PeerError, PeerMethod, PeerTransport, messages,
 };
@@ -141,8 +142,10 @@ pub(crate) struct ClusterParts {
     pub consensus: Consensus,
     pub leader_calls: LeaderCalls,
     pub steward: Steward,
-    pub leader: watch::Receiver<Option<u64>>,
-    pub ready: watch::Receiver<bool>,
+    pub leader: ordered_watch::Receiver<Option<u64>>,
+    /// The same, for whoever uses the node.
+    pub leader_shown: watch::Receiver<Option<u64>>,
+    pub ready: ordered_watch::Receiver<bool>,
 }
 
 /// Nobody was found at a peer address.
@@ -183,7 +186,7 @@ impl Cluster {
 
     /// Who leads as far as this node knows; changes with it.
     pub fn watch_leader(&self) -> watch::Receiver<Option<u64>> {
-        self.0.leader.clone()
+        self.0.leader_shown.clone()
     }
 
     /// Asks whoever answers at a peer address who it is, so that it can be [added](Self::add).

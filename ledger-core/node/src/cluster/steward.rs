@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::membership::{ADD_WAIT, MembershipChange, MembershipError};
 use crate::batcher::WriteQueue;
+use crate::ordered_watch;
 use crate::peers::MemberRecord;
 use crate::raft::{Consensus, ConsensusError, Members};
 use crate::read_barrier::ReadBarrier;
@@ -39,7 +40,7 @@ pub(crate) struct StewardParts {
     pub consensus: Consensus,
     pub barrier: ReadBarrier,
     pub queue: WriteQueue,
-    pub leader: watch::Receiver<Option<u64>>,
+    pub leader: ordered_watch::Receiver<Option<u64>>,
     pub voters_max: usize,
     pub silent_after: Option<Duration>,
     /// A member that has not answered for so long does not count as alive.

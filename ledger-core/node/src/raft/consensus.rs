@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ledger_core::codec::CodecError;
 use ledger_core::command::{Command, Outcome, Proposal};
+use ledger_core::planted_bugs::{PlantedBug, is_planted};
 use ledger_core::ports::StoreError;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
@@ -259,6 +260,9 @@ impl Consensus {
     /// or before. A quorum has confirmed meanwhile that this node leads, or did so lately enough for the lease. While
     /// the lead is handed over there is no lease.
     pub async fn read_index(&self) -> Result<u64, ConsensusError> {
+        if is_planted(PlantedBug::StaleRead) && self.status().is_leader {
+            return Ok(self.ledger.applied_index().unwrap_or(0));
+        }
         let policy = match self.lease {
             Some(age_max) => LinearizerOption::new(Some(age_max), true),
             None => ReadPolicy::ReadIndex.into(),

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::consensus::{Consensus, ConsensusError};
 use super::{Member, NodeId};
+use crate::ordered_watch;
 use crate::peers::MemberRecord;
 
 /// The membership as a node knows it, committed or not.
@@ -74,11 +75,16 @@ impl Consensus {
     }
 
     /// Tells at every change who leads as far as this node knows, for ever.
-    pub async fn follow_leader(self, leader: watch::Sender<Option<NodeId>>) {
+    pub async fn follow_leader(
+        self,
+        leader: ordered_watch::Sender<Option<NodeId>>,
+        shown: watch::Sender<Option<NodeId>>,
+    ) {
         let mut metrics = self.raft.metrics();
         loop {
             let now = metrics.borrow_watched().current_leader;
-            leader.send_if_modified(|known| std::mem::replace(known, now) != now);
+            leader.modify_if(|known| std::mem::replace(known, now) != now);
+            shown.send_if_modified(|known| std::mem::replace(known, now) != now);
             if metrics.changed().await.is_err() {
                 // The engine has stopped: whoever watches it ends the node.
                 return std::future::pending().await;

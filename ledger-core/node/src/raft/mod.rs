@@ -12,6 +12,7 @@ mod network;
 mod proposal_data;
 mod record;
 mod retention;
+mod runtime;
 mod snapshots;
 mod state_machine;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
 pub(crate) use members::{Heartbeats, Members};
 pub(crate) use record::{RecordError, decode_membership, member_count, sole_voter};
 pub(crate) use retention::{LogRetention, RetentionBounds};
+pub(crate) use runtime::{NodeRuntime, with_randomness};
 
 use ledger_core::command::Outcome;
 use openraft::impls::leader_id_std;
@@ -38,16 +40,6 @@ pub(crate) type NodeId = u64;
 pub(crate) struct Member {
     /// `None` in a ledger that runs alone.
     pub record: Option<MemberRecord>,
-}
-
-/// Tokio, with random numbers that follow from a seed: see [`with_randomness`].
-pub(crate) type NodeRuntime =
-    openraft_rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
-
-/// Runs something that starts the engine, whose random numbers (election timeouts) then follow from the seed.
-/// The engine can be started nowhere else.
-pub(crate) async fn with_randomness<T>(seed: u64, work: impl Future<Output = T>) -> T {
-    NodeRuntime::scope(seed, work).await
 }
 
 openraft::declare_raft_types!(

@@ -23,10 +23,14 @@ use crate::peers::messages::{
 };
 use crate::peers::{PeerError, PeerMethod, PeerRefusal};
 
-/// How long the answer to an offer or a chunk may take: the receiver syncs its file now and then.
+/// How long the answer to an offer may take. It is short on purpose, like that of an install: an offer that a broken
+/// network has swallowed keeps a cluster waiting that needs this member for its quorum, also when the network is whole
+/// again. One that is repeated goes on where the other was.
+const OFFER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the answer to a chunk may take: the receiver syncs its file now and then.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the answer to an install may take; the receiver answers at least every second how it stands.
-const INSTALL_TIMEOUT: Duration = Duration::from_secs(10);
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Requests that fail one after the other before the transfer is given up; the engine begins it anew.
 const FAILURES_MAX: u32 = 8;
 /// Rests between them: the first, and the longest.
@@ -129,7 +133,7 @@ impl<P: SnapshotPeer> Transfer<'_, P> {
         let SnapshotToSend { id, bytes, last, .. } = *self.snapshot;
         let last = WireLogId { term: last.term, index: last.index };
         let offer = SnapshotOffer { vote: self.vote, id, bytes, last };
-        let mut from = match self.call(PeerMethod::SnapshotOffer, &offer, CHUNK_TIMEOUT).await? {
+        let mut from = match self.call(PeerMethod::SnapshotOffer, &offer, OFFER_TIMEOUT).await? {
             SnapshotOfferAnswer::SendFrom(from) => from,
             SnapshotOfferAnswer::NotNeeded(vote) | SnapshotOfferAnswer::HigherVote(vote) => return Ok(vote),
             SnapshotOfferAnswer::Refused(reason) => return Err(SendError::Refused { reason }),
