@@ -76,6 +76,11 @@ impl Load {
         self.over.store(true, Ordering::Relaxed);
     }
 
+    /// Whether an answer was wrong by itself. What comes after it is of less interest.
+    pub fn has_seen_wrong(&self) -> bool {
+        !self.records.lock().violations.is_empty()
+    }
+
     /// Every key that was used.
     pub fn keys(&self) -> Vec<Key> {
         self.records.lock().history.by_key().into_keys().collect()
@@ -250,7 +255,12 @@ impl Caller {
                 }
                 self.wait(PAUSE_MS).await;
             }
-            _ => self.load.report(format!("a write was refused: {refusal:?}")),
+            _ => {
+                if certain {
+                    self.load.records.lock().history.withdraw(open);
+                }
+                self.load.report(format!("a write was refused: {refusal:?}"));
+            }
         }
     }
 

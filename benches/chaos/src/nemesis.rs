@@ -160,7 +160,7 @@ impl Nemesis<'_> {
                 }
                 self.wait(CALM_MS).await;
                 self.strike(fault).await?;
-                if !self.recovers(fault).await {
+                if !self.recovers(fault).await || self.load.has_seen_wrong() {
                     return Ok(());
                 }
             }
