@@ -25,6 +25,9 @@ use ledger_client::Consistency;
 
 use settings::{Mode, Settings};
 
+/// Most wrongs that are shown; all are counted.
+const PROBLEMS_SHOWN: usize = 20;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let settings = Settings::parse();
@@ -38,7 +41,7 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(verdict) => {
             println!("{}", verdict.table);
-            for problem in &verdict.problems {
+            for problem in verdict.problems.iter().take(PROBLEMS_SHOWN) {
                 println!("WRONG  {problem}");
             }
             println!("{} wrong", verdict.problems.len());
