@@ -60,6 +60,13 @@ pub async fn judge(
     verdict.happened("writes without an outcome", counters.unknown + counters.undecided_refusals);
     verdict.happened("writes answered to a repeated key", counters.replays);
     verdict.table.row("blocks of each node", chains, "");
+    verdict.soak_line = Some(format!(
+        "soak: three processes under faults | {} | writes={} reads={} leader_changes={}",
+        counters.writes + counters.reads,
+        counters.writes,
+        counters.reads,
+        evidence.leader_changes()
+    ));
     let problems = evidence.violations().iter().map(ToString::to_string);
     verdict.problems.extend(problems);
     one_cluster(scene, verdict)

@@ -40,6 +40,8 @@ const CHECKPOINT_PER_MILLE: u32 = 50;
 pub struct Load {
     /// Where they write.
     pub vault: VaultRef,
+    /// How they read.
+    reads: Consistency,
     /// What they wrote down.
     pub records: SharedRecords,
     /// When writes succeeded.
@@ -55,9 +57,10 @@ pub struct Load {
 
 impl Load {
     /// Nobody calls yet.
-    pub fn new(vault: VaultRef) -> Arc<Self> {
+    pub fn new(vault: VaultRef, reads: Consistency) -> Arc<Self> {
         Arc::new(Self {
             vault,
+            reads,
             records: SharedRecords::default(),
             pulse: Pulse::default(),
             failed: AtomicU64::new(0),
@@ -71,6 +74,11 @@ impl Load {
     /// Clients finish what they are at, and begin nothing more.
     pub fn stop(&self) {
         self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an answer was wrong by itself. What comes after it is of less interest.
+    pub fn has_seen_wrong(&self) -> bool {
+        !self.records.lock().violations.is_empty()
     }
 
     /// Every key that was used.
@@ -132,7 +140,7 @@ impl Caller {
     /// Reads a key; answers whether that succeeded.
     pub async fn get(&mut self, key: Key) -> bool {
         let open = self.load.records.lock().history.begin(self.number, key, Operation::Get);
-        let answer = self.client.get(&self.load.vault, &entity_key(key), Consistency::Linearizable).await;
+        let answer = self.client.get(&self.load.vault, &entity_key(key), self.load.reads).await;
         let found = match answer {
             Ok(read) => read.value.and_then(|entity| value_of(&entity.value)),
             Err(error) => {
@@ -247,7 +255,12 @@ impl Caller {
                 }
                 self.wait(PAUSE_MS).await;
             }
-            _ => self.load.report(format!("a write was refused: {refusal:?}")),
+            _ => {
+                if certain {
+                    self.load.records.lock().history.withdraw(open);
+                }
+                self.load.report(format!("a write was refused: {refusal:?}"));
+            }
         }
     }
 

@@ -21,14 +21,19 @@ mod table;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use ledger_client::Consistency;
 
 use settings::{Mode, Settings};
+
+/// Most wrongs that are shown; all are counted.
+const PROBLEMS_SHOWN: usize = 20;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let settings = Settings::parse();
     let outcome = match settings.mode {
-        Mode::Faults => nemesis::campaign(&settings).await,
+        Mode::Faults => nemesis::campaign(&settings, Consistency::Linearizable).await,
+        Mode::Control => nemesis::control(&settings).await,
         Mode::Failover => failover::measure_kills(&settings).await,
         Mode::Transfer => failover::measure_transfers(&settings).await,
         Mode::Stalls => stalls::campaign(&settings).await,
@@ -36,10 +41,13 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(verdict) => {
             println!("{}", verdict.table);
-            for problem in &verdict.problems {
+            for problem in verdict.problems.iter().take(PROBLEMS_SHOWN) {
                 println!("WRONG  {problem}");
             }
             println!("{} wrong", verdict.problems.len());
+            if let Some(line) = &verdict.soak_line {
+                println!("{line}");
+            }
             if verdict.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {

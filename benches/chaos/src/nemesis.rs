@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ledger_client::Consistency;
 use ledger_simulation::dice::Dice;
 use ledger_simulation::violation::Violation;
 
@@ -69,10 +70,23 @@ pub struct Done {
     longest_recovery: Duration,
 }
 
+/// Runs the campaign with clients that read whatever the node that they ask has: the checker must object.
+pub async fn control(settings: &Settings) -> anyhow::Result<Verdict> {
+    let mut verdict = campaign(settings, Consistency::Eventual).await?;
+    let (objections, other): (Vec<String>, Vec<String>) =
+        verdict.problems.into_iter().partition(|problem| problem.contains("not linearizable"));
+    verdict.problems = other;
+    if objections.is_empty() {
+        verdict.problems.push("stale reads were not found: this campaign would find nothing".to_owned());
+    }
+    verdict.table.row("stale reads found, as they must", objections.len(), "");
+    Ok(verdict)
+}
+
 /// Runs the campaign and judges it.
-pub async fn campaign(settings: &Settings) -> anyhow::Result<Verdict> {
+pub async fn campaign(settings: &Settings, reads: Consistency) -> anyhow::Result<Verdict> {
     let mut scene = Scene::set_up(settings, LOOK_INTERVAL).await?;
-    let load = Load::new(scene.vault.clone());
+    let load = Load::new(scene.vault.clone(), reads);
     let verifier_key = scene.client(scene.client_options())?.node_info().await?.parsed_verifier_key()?;
     let mut callers = Vec::new();
     for number in 0..CLIENTS {
@@ -146,7 +160,7 @@ impl Nemesis<'_> {
                 }
                 self.wait(CALM_MS).await;
                 self.strike(fault).await?;
-                if !self.recovers(fault).await {
+                if !self.recovers(fault).await || self.load.has_seen_wrong() {
                     return Ok(());
                 }
             }

@@ -14,6 +14,8 @@ pub const NODES: usize = 3;
 pub enum Mode {
     /// Kills, freezes and partitions under load; then everything is judged.
     Faults,
+    /// The same with clients that may read what is old, which the judgement must find.
+    Control,
     /// Kills the leader again and again: how long nothing can be written.
     Failover,
     /// Hands the lead over again and again: how long nothing can be written.

@@ -10,13 +10,14 @@ use ledger_simulation::dice::Dice;
 use tokio::process::Command;
 
 use crate::failover::Writers;
-use crate::fleet::endpoint;
 use crate::scene::Scene;
 use crate::settings::{NODES, Settings};
 use crate::table::Verdict;
 
 /// How long a disk stands still.
 const STALL: &str = "0.5";
+/// A stall of all disks keeps writes from being acknowledged for about as long.
+const FELT: Duration = Duration::from_millis(400);
 /// Between two stalls.
 const CALM_MS: std::ops::RangeInclusive<u64> = 500..=2_000;
 /// How often each node is asked what it knows.
@@ -29,25 +30,24 @@ pub async fn campaign(settings: &Settings) -> anyhow::Result<Verdict> {
     let mut dice = Dice::new(settings.seed, "stalls");
     let first_term = scene.sight.term();
     let began = Instant::now();
-    let (mut of_leaders, mut of_followers) = (0, 0);
+    let (mut of_leaders, mut of_followers, mut of_all) = (0, 0, 0);
     while began.elapsed() < settings.duration() {
         tokio::time::sleep(Duration::from_millis(dice.within(CALM_MS))).await;
         let leader = scene.wait_for_leader().await?;
-        // The leader's is half of them: it is the one that others wait for.
-        let index = if dice.chance(500) { leader } else { dice.below(NODES) };
-        if index == leader {
-            of_leaders += 1
-        } else {
-            of_followers += 1
+        let stalled = match dice.below(3) {
+            0 => vec![leader],
+            1 => vec![(leader + 1 + dice.below(NODES - 1)) % NODES],
+            _ => (0..NODES).collect(),
+        };
+        match stalled.as_slice() {
+            [only] if *only == leader => of_leaders += 1,
+            [_] => of_followers += 1,
+            _ => of_all += 1,
         }
-        stall(&settings.work.join(format!("disk-{index}"))).await?;
+        stall(&settings.work, &stalled).await?;
         let term = scene.sight.term();
         if term > first_term {
-            eprintln!(
-                "{:>7} ms  term {term} after a stall of {}",
-                began.elapsed().as_millis(),
-                endpoint(index)
-            );
+            eprintln!("{:>7} ms  term {term} after a stall of {stalled:?}", began.elapsed().as_millis());
         }
     }
     let longest_gap = writers.pulse.longest_gap_since(began).context("nothing was written")?;
@@ -56,10 +56,12 @@ pub async fn campaign(settings: &Settings) -> anyhow::Result<Verdict> {
     verdict.table.row("seconds", began.elapsed().as_secs(), "");
     verdict.happened("stalls of the leader's disk, 500 ms each", of_leaders);
     verdict.happened("stalls of a follower's disk", of_followers);
+    verdict.happened("stalls of all disks at once", of_all);
     verdict.happened("writes acknowledged", u64::try_from(writers.pulse.count()).unwrap_or(u64::MAX));
     verdict.table.row("longest time without a write, ms", longest_gap.as_millis(), "");
     verdict.table.row("elections", elections, "");
-    if longest_gap < Duration::from_millis(400) {
+    // One disk is not missed: a majority of durable copies is enough. All of them are.
+    if longest_gap < FELT {
         verdict
             .problems
             .push("no stall was felt: are the data directories on file systems of their own?".to_owned());
@@ -72,12 +74,16 @@ pub async fn campaign(settings: &Settings) -> anyhow::Result<Verdict> {
 }
 
 /// One process freezes, waits and thaws, so that whatever ends this program does not leave a disk frozen.
-async fn stall(disk: &Path) -> anyhow::Result<()> {
-    let script = format!("fsfreeze --freeze \"$1\" && sleep {STALL}; fsfreeze --unfreeze \"$1\"");
+async fn stall(work: &Path, nodes: &[usize]) -> anyhow::Result<()> {
+    let script = format!(
+        "for disk; do fsfreeze --freeze \"$disk\" || failed=1; done; sleep {STALL}
+        for disk; do fsfreeze --unfreeze \"$disk\" || failed=1; done; exit ${{failed:-0}}"
+    );
     let mut command = Command::new("sh");
-    command.args(["-c", &script, "sh"]).arg(disk).stdin(Stdio::null());
+    command.args(["-c", &script, "sh"]).stdin(Stdio::null());
+    command.args(nodes.iter().map(|index| work.join(format!("disk-{index}"))));
     let output = command.output().await.context("sh does not run")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{} cannot be frozen: {said}", disk.display());
+    ensure!(output.status.success(), "disks {nodes:?} cannot be frozen: {said}");
     Ok(())
 }

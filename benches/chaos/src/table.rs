@@ -9,6 +9,8 @@ pub struct Verdict {
     pub table: Table,
     /// What was wrong, in words.
     pub problems: Vec<String>,
+    /// The line that `scripts/soak` takes into its table: campaign, runs, counters.
+    pub soak_line: Option<String>,
 }
 
 /// Rows of a name, a figure and a remark.
