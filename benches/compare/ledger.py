@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs etcd and a Strongroom ledger in turns on one machine and one disk and prints what each did.
 
-Only one server runs at a time, with a fresh data directory every round. A probe of fdatasync stands before and after each
+With `--nodes 3` each is a cluster of three on loopback, and all load goes to its leader (`read-follower`: to one follower).
+Only one of the two runs at a time, with a fresh data directory every round. A probe of fdatasync stands before and after each
 turn, because a disk's speed changes from minute to minute: compare ratios of one run, never figures of two runs.
 Standard library only; started by `scripts/compare ledger`.
 """
@@ -32,6 +33,7 @@ WARM_UP_S = 1
 WARM_UP_CLIENTS = 64
 # File systems on which fsync does nothing: figures from them would be about memory.
 MEMORY_FILE_SYSTEMS = {"tmpfs", "ramfs", "devtmpfs"}
+OPERATIONS = ("write", "read", "read-follower", "read-eventual", "txn100")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -43,10 +45,28 @@ class Failure(Exception):
     """Something that the person at the terminal has to know, without a traceback."""
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def ports_of(folder, count):
+    """Free ports, the same for every start on this folder: members know each other by them."""
+    path = os.path.join(folder, "ports")
+    if not os.path.exists(path):
+        with contextlib.ExitStack() as held:
+            listeners = [held.enter_context(socket.socket()) for _ in range(count)]
+            for listener in listeners:
+                listener.bind(("127.0.0.1", 0))
+            with open(path, "w", encoding="ascii") as file:
+                json.dump([listener.getsockname()[1] for listener in listeners], file)
+    with open(path, encoding="ascii") as file:
+        return json.load(file)
+
+
+def post(url, document):
+    """The answer of a JSON API; None when there is none."""
+    request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            return json.loads(answer.read(1024 * 1024))
+    except OSError:
+        return None
 
 
 def clean_environment():
@@ -105,6 +125,7 @@ class Server:
     """A server in a process of its own, stopped by its process id."""
 
     def __init__(self, command, folder):
+        os.makedirs(folder, exist_ok=True)
         self.folder = folder
         self.log_path = os.path.join(folder, "server.log")
         with open(self.log_path, "ab") as log:
@@ -136,19 +157,54 @@ class Server:
             time.sleep(0.05)
         raise self.explain(f"{what} was not ready within {START_TIMEOUT_S} s")
 
-    def stop(self):
+    def ask_to_stop(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                say(f"  pid {self.pid} ignored SIGTERM for {STOP_TIMEOUT_S} s: killed")
-                self.process.kill()
-                self.process.wait()
+
+    def stop(self):
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            say(f"  pid {self.pid} ignored SIGTERM for {STOP_TIMEOUT_S} s: killed")
+            self.process.kill()
+            self.process.wait()
         self.process.stdout.close()
 
 
-class Etcd:
+class Engine:
+    """One server, or several that are a cluster; `servers`, `urls` and `metrics_urls` in the same order."""
+
+    def wait(self):
+        """Waits until the cluster serves, and finds out who leads."""
+        self.wait_ready()
+        self.servers[0].wait_until(self.find_leader, f"a leader of {self.name}")
+
+    def find_leader(self):
+        self.leader = self.leader_now()
+        return self.leader is not None
+
+    @property
+    def metrics_url(self):
+        return self.metrics_urls[self.leader]
+
+    def target(self, operation):
+        """The place of the server that the load goes to."""
+        if operation != "read-follower":
+            return self.leader
+        return (self.leader + 1) % len(self.servers)
+
+    def processor_seconds(self):
+        return [processor_seconds(server.pid) for server in self.servers]
+
+    def stop(self):
+        # All at once: two that wait for a third, or one that hands over its lead to them, is not what is measured.
+        for server in self.servers:
+            server.ask_to_stop()
+        for server in self.servers:
+            server.stop()
+
+
+class Etcd(Engine):
     name = "etcd"
     # Counters of durable writes of the log, of other syncs, and of writes and reads done.
     syncs = ["etcd_disk_wal_fsync_duration_seconds_count"]
@@ -156,31 +212,47 @@ class Etcd:
     writes = "etcd_mvcc_put_total"
 
     def __init__(self, options, folder):
-        client, peer = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{client}"
-        peer_url = f"http://127.0.0.1:{peer}"
-        self.generator = [options.etcd_load, "--url", self.url]
-        self.metrics_url = f"{self.url}/metrics"
-        self.server = Server(
-            [options.etcd, "--name", "compare", "--data-dir", os.path.join(folder, "data"), "--logger", "zap",
-             "--log-level", "warn", "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
-             "--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url,
-             "--initial-cluster", f"compare={peer_url}"],
-            folder,
-        )
+        self.options = options
+        ports = ports_of(folder, 2 * options.nodes)
+        self.urls = [f"http://127.0.0.1:{port}" for port in ports[: options.nodes]]
+        peers = [f"http://127.0.0.1:{port}" for port in ports[options.nodes:]]
+        self.metrics_urls = [f"{url}/metrics" for url in self.urls]
+        names = [f"compare-{number}" for number in range(1, options.nodes + 1)]
+        members = ",".join(f"{name}={peer}" for name, peer in zip(names, peers))
+        self.servers = []
+        for name, url, peer in zip(names, self.urls, peers):
+            own = os.path.join(folder, name)
+            self.servers.append(Server(
+                [options.etcd, "--name", name, "--data-dir", os.path.join(own, "data"), "--logger", "zap",
+                 "--log-level", "warn", "--listen-client-urls", url, "--advertise-client-urls", url,
+                 "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", members],
+                own,
+            ))
 
-    def wait(self):
-        def healthy():
+    def wait_ready(self):
+        def healthy(url):
             try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
+                with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
                     return b'"true"' in answer.read(4096)
             except OSError:
                 return False
 
-        self.server.wait_until(healthy, "etcd")
+        for server, url in zip(self.servers, self.urls):
+            server.wait_until(lambda url=url: healthy(url), "etcd")
+
+    def leader_now(self):
+        answers = [post(f"{url}/v3/maintenance/status", {}) or {} for url in self.urls]
+        leaders = {answer.get("leader") for answer in answers}
+        if len(leaders) != 1 or None in leaders:
+            return None
+        ids = [answer["header"]["member_id"] for answer in answers]
+        return ids.index(leaders.pop())
+
+    def generator(self, operation):
+        return [self.options.etcd_load, "--url", self.urls[self.target(operation)]]
 
 
-class Ours:
+class Ours(Engine):
     name = "ours"
     syncs = ["ledger_log_syncs_total"]
     other_syncs = ["ledger_state_syncs_total"]
@@ -188,28 +260,50 @@ class Ours:
 
     def __init__(self, options, folder):
         self.options = options
-        self.server = Server(
-            [options.strongroom, "ledger", "serve", "--data", os.path.join(folder, "data"),
-             "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--json"],
-            folder,
-        )
-        os.set_blocking(self.server.process.stdout.fileno(), False)
+        ports = ports_of(folder, 2 * options.nodes)
+        peers = [f"127.0.0.1:{port}" for port in ports[options.nodes:]]
+        self.servers = []
+        for number, (port, peer) in enumerate(zip(ports, peers), 1):
+            own = os.path.join(folder, f"node-{number}")
+            cluster = [] if options.nodes == 1 else [
+                "--name", f"node-{number}", "--peer-listen", peer, "--peer-insecure", "--bootstrap", str(options.nodes),
+                "--join", ",".join(peers), "--poll", "200ms"]
+            self.servers.append(Server(
+                [options.strongroom, "ledger", "serve", "--data", os.path.join(own, "data"),
+                 "--listen", f"127.0.0.1:{port}", "--metrics", "127.0.0.1:0", *cluster, "--json"],
+                own,
+            ))
+            os.set_blocking(self.servers[-1].process.stdout.fileno(), False)
 
-    def wait(self):
+    def wait_ready(self):
+        lines = [self.ready_line(server) for server in self.servers]
+        self.urls = [line["ledger_url"] for line in lines]
+        pages = [line["metrics_url"].rstrip("/") for line in lines]
+        self.metrics_urls = [page if page.endswith("/metrics") else f"{page}/metrics" for page in pages]
+        self.token_file = next(line["token_file"] for line in lines if line.get("token_file"))
+
+    @staticmethod
+    def ready_line(server):
         received = bytearray()
 
         def line_is_complete():
-            received.extend(self.server.process.stdout.read() or b"")
+            received.extend(server.process.stdout.read() or b"")
             return b"\n" in received
 
-        self.server.wait_until(line_is_complete, "strongroom ledger serve")
+        server.wait_until(line_is_complete, "strongroom ledger serve")
         ready = json.loads(received.split(b"\n", 1)[0])
         if not ready.get("ready"):
-            raise self.server.explain(f"strongroom ledger serve did not start: {ready.get('error')}")
-        url = ready["metrics_url"].rstrip("/")
-        self.metrics_url = url if url.endswith("/metrics") else f"{url}/metrics"
-        self.generator = [self.options.strongroom, "bench", "ledger", "--url", ready["ledger_url"],
-                          "--token-file", ready["token_file"], "--calls", self.options.calls]
+            raise server.explain(f"strongroom ledger serve did not start: {ready.get('error')}")
+        return ready
+
+    def leader_now(self):
+        leading = [scrape(url).get("ledger_raft_is_leader") for url in self.metrics_urls]
+        return leading.index(1.0) if leading.count(1.0) == 1 else None
+
+    def generator(self, operation):
+        stay = ["--stay"] if operation == "read-follower" else []
+        return [self.options.strongroom, "bench", "ledger", "--url", self.urls[self.target(operation)], *stay,
+                "--token-file", self.token_file, "--calls", self.options.calls]
 
 
 @contextlib.contextmanager
@@ -220,12 +314,13 @@ def running(engine_class, options, folder):
         engine.wait()
         yield engine
     finally:
-        engine.server.stop()
+        engine.stop()
 
 
 def generate(engine, options, operation, clients, seconds):
     """One measurement: the generator's one line."""
-    command = [*engine.generator, "--clients", str(clients), "--seconds", str(seconds), "--op", operation,
+    op = "read" if operation == "read-follower" else operation
+    command = [*engine.generator(operation), "--clients", str(clients), "--seconds", str(seconds), "--op", op,
                "--connections", str(options.connections), "--value-bytes", str(options.value_bytes),
                "--keys", str(options.keys), "--json"]
     try:
@@ -250,12 +345,14 @@ def ratio(part, whole):
 
 
 def measure(engine, options, operation, clients):
-    before, processor_before = scrape(engine.metrics_url), processor_seconds(engine.server.pid)
+    before, processor_before = scrape(engine.metrics_url), engine.processor_seconds()
     children_before = resource.getrusage(resource.RUSAGE_CHILDREN)
     line = generate(engine, options, operation, clients, options.seconds)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    processor = processor_seconds(engine.server.pid) - processor_before
+    processors = [after - before for after, before in zip(engine.processor_seconds(), processor_before)]
     after = scrape(engine.metrics_url)
+    if engine.leader_now() != engine.leader:
+        raise Failure(f"another node of {engine.name} leads after {operation} with {clients} clients: measure again")
     if line.get("errors"):
         say(f"  {engine.name}: {line['errors']} errors in {operation} with {clients} clients")
 
@@ -266,7 +363,9 @@ def measure(engine, options, operation, clients):
     # Of writes the server's own count, so that a generator's preload does not distort the figure.
     done = counter(before, after, [engine.writes]) if operation == "write" else None
     done = done or ops
-    figures["processor_us_per_op"] = processor * 1e6 / done
+    figures["processor_us_per_op"] = sum(processors) * 1e6 / done
+    figures["processor_us_per_op_and_node"] = sum(processors) * 1e6 / done / len(processors)
+    figures["leader_processor_us_per_op"] = processors[engine.leader] * 1e6 / done
     generator = (children.ru_utime - children_before.ru_utime) + (children.ru_stime - children_before.ru_stime)
     figures["generator_processor_us_per_op"] = generator * 1e6 / ops
     if operation == "write":
@@ -309,6 +408,7 @@ def median_of(turns, engine, workload, figure):
 
 
 FIGURES = ("ops_per_s", "p50_us", "p99_us", "p999_us", "max_us", "processor_us_per_op",
+           "processor_us_per_op_and_node", "leader_processor_us_per_op",
            "generator_processor_us_per_op", "log_syncs_per_op", "other_syncs_per_op")
 
 
@@ -341,7 +441,9 @@ def cell(value, digits=0):
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-def print_table(summary, engines, machine):
+def print_table(summary, engines, machine, nodes):
+    if nodes > 1:
+        print(f"{nodes} nodes each, on the same machine; load on the leader, read-follower on one follower")
     print(f"{machine['processors']} processors, {machine['kernel']}, {machine['file_system']} at {machine['folder']}")
     for name, version in machine["versions"].items():
         print(f"{name}: {version}")
@@ -351,6 +453,8 @@ def print_table(summary, engines, machine):
     print()
     head = ["op", "clients", "engine", "ops/s", "ratio", "p50 us", "p99 us", "p99.9 us", "max us", "log syncs/op",
             "other syncs/op", "cpu us/op"]
+    if nodes > 1:
+        head += ["per node", "leader"]
     lines = [head]
     for row in summary["rows"]:
         for engine in engines:
@@ -360,11 +464,31 @@ def print_table(summary, engines, machine):
                           cell(figures["p50_us"]), cell(figures["p99_us"]), cell(figures["p999_us"]),
                           cell(figures["max_us"]), cell(figures["log_syncs_per_op"], 4),
                           cell(figures["other_syncs_per_op"], 5), cell(figures["processor_us_per_op"], 1)])
+            if nodes > 1:
+                lines[-1] += [cell(figures["processor_us_per_op_and_node"], 1),
+                              cell(figures["leader_processor_us_per_op"], 1)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
         print("  ".join(text.ljust(width) if column in (0, 2) else text.rjust(width)
                         for column, (text, width) in enumerate(zip(line, widths))).rstrip())
     print("\nMedians over rounds; ratio = ours / etcd. cpu us/op is the server's own processor time.")
+    if nodes > 1:
+        print("Of a cluster it is that of all nodes together; the next columns are its mean and the leader's share.")
+        print_follower_cost(summary, engines)
+
+
+def print_follower_cost(summary, engines):
+    """What a linearizable read costs on a follower, in processor time of all nodes, beside one on the leader."""
+    rows = {(row["op"], row["clients"]): row for row in summary["rows"]}
+    for (op, clients), row in rows.items():
+        on_leader = rows.get(("read", clients))
+        if op != "read-follower" or on_leader is None:
+            continue
+        for engine in engines:
+            cost = ratio(row[engine.name]["processor_us_per_op"], on_leader[engine.name]["processor_us_per_op"])
+            pace = ratio(on_leader[engine.name]["ops_per_s"], row[engine.name]["ops_per_s"])
+            print(f"{engine.name}: a read on a follower, {clients} clients: {cell(cost, 2)} x the processor time, "
+                  f"{cell(pace, 2)} x the time of one on the leader")
 
 
 def file_system_of(folder):
@@ -396,8 +520,8 @@ def numbers(text):
 def operations(text):
     values = text.split(",")
     for value in values:
-        if value not in ("write", "read", "read-eventual", "txn100"):
-            raise argparse.ArgumentTypeError(f"{value} is not write, read, read-eventual or txn100")
+        if value not in OPERATIONS:
+            raise argparse.ArgumentTypeError(f"{value} is none of {', '.join(OPERATIONS)}")
     return values
 
 
@@ -406,9 +530,10 @@ def parse_options():
     parser.add_argument("--rounds", type=int, default=3, help="turns of each engine (3)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds per measurement (5)")
     parser.add_argument("--clients", type=numbers, default=[1, 64, 256], help="concurrent clients (1,64,256)")
-    parser.add_argument("--ops", type=operations, default=["write", "read", "txn100"],
-                        help="write, read (linearizable), read-eventual, txn100: 100 puts that count once "
-                             "(write,read,txn100)")
+    parser.add_argument("--nodes", type=int, choices=(1, 3, 5), default=1, help="nodes of each (1)")
+    parser.add_argument("--ops", type=operations, default=None,
+                        help="write, read (linearizable), read-follower, read-eventual, txn100: 100 puts that count "
+                             "once (write,read,txn100; of several nodes write,read,read-follower)")
     parser.add_argument("--calls", choices=("stream", "request"), default="stream",
                         help="how our client's calls travel: over a stream per connection, as it does, or each as a "
                              "request of its own, as etcd's client does (stream)")
@@ -422,6 +547,10 @@ def parse_options():
     parser.add_argument("--etcd-load", help=argparse.SUPPRESS)
     parser.add_argument("--strongroom", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.ops is None:
+        options.ops = ["write", "read", "txn100"] if options.nodes == 1 else ["write", "read", "read-follower"]
+    if options.nodes == 1 and "read-follower" in options.ops:
+        parser.error("read-follower needs --nodes 3")
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds take 1 or more")
     if options.only != "ours" and not options.etcd:
@@ -458,11 +587,11 @@ def run():
     workloads = list(turns[0]["results"])
     summary = summarize(turns, engines, workloads)
     if options.json:
-        settings = {"rounds": options.rounds, "seconds": options.seconds, "connections": options.connections,
+        settings = {"nodes": options.nodes, "rounds": options.rounds, "seconds": options.seconds, "connections": options.connections,
                     "value_bytes": options.value_bytes, "keys": options.keys, "calls": options.calls}
         print(json.dumps({"machine": machine, "settings": settings, **summary, "turns": turns}, indent=2))
     else:
-        print_table(summary, engines, machine)
+        print_table(summary, engines, machine, options.nodes)
 
 
 def main():

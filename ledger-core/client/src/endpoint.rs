@@ -16,9 +16,9 @@ struct KeepAlive {
 
 /// There is nobody else to ask.
 const ALONE: KeepAlive = KeepAlive { interval: Duration::from_secs(30), timeout: Duration::from_secs(10) };
-/// Another node can answer what a frozen one does not: within 5 seconds the call goes there.
+/// Another node can answer what a frozen one does not: within 2.5 seconds the call goes there.
 const ONE_OF_SEVERAL: KeepAlive =
-    KeepAlive { interval: Duration::from_secs(2), timeout: Duration::from_secs(3) };
+    KeepAlive { interval: Duration::from_millis(1_000), timeout: Duration::from_millis(1_500) };
 
 /// Channels to a URL; each connects when it is first used and again when it broke.
 pub(crate) fn channels(url: &str, options: &ClientOptions) -> Result<Vec<Channel>, ClientError> {

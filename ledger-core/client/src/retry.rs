@@ -21,8 +21,8 @@ pub(crate) enum Repeatable {
     Never,
 }
 
-/// Longest wait between two rounds of asking who leads: an election takes some hundred milliseconds.
-const ELECTION_POLL_MAX: Duration = Duration::from_millis(150);
+/// Longest wait between two rounds of asking who leads: an election takes some hundred milliseconds, and this is added.
+const ELECTION_POLL_MAX: Duration = Duration::from_millis(75);
 /// Most tries of one call, whatever the policy says.
 const TRIES_MAX: u32 = 1_000;
 

@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use ledger_core::names::VaultRef;
 use ledger_core::ports::{LogRecord, LogStore};
 use ledger_core::transaction::IdempotencyKey;
 use ledger_node::Ledger;
 use ledger_verify::Hash;
+use ledger_verify::header::BlockHeader;
 use ledger_verify::log::root_of;
 use ledger_verify::transaction;
 
@@ -90,17 +92,29 @@ impl Evidence {
         for height in from.. {
             // A node that does not know the vault yet, or is half down, shows nothing.
             let Ok(Some(block)) = ledger.block(vault, height) else { break };
-            self.looked_at.insert(node, height + 1);
-            let transactions: Option<Vec<_>> =
-                block.transactions.iter().map(|bytes| seen_transaction(bytes)).collect();
-            let leaf = block.header.leaf_hash();
-            let Some(transactions) = transactions.filter(|_| block.header.height == height) else {
-                let what = format!("{node} shows a block {height} that is malformed");
-                self.violations.push(Violation::BadAnswer { what });
+            if !self.show_block(node, height, &block.header, &block.transactions) {
                 break;
-            };
-            self.saw_block(node, height, SeenBlock { by: node, leaf, transactions });
+            }
         }
+    }
+
+    /// A node shows a block, the one after the last that it showed; answers whether it can be read.
+    pub fn show_block(
+        &mut self,
+        node: Endpoint,
+        height: u64,
+        header: &BlockHeader,
+        transactions: &[Bytes],
+    ) -> bool {
+        self.looked_at.insert(node, height + 1);
+        let transactions: Option<Vec<_>> = transactions.iter().map(|bytes| seen_transaction(bytes)).collect();
+        let Some(transactions) = transactions.filter(|_| header.height == height) else {
+            let what = format!("{node} shows a block {height} that is malformed");
+            self.violations.push(Violation::BadAnswer { what });
+            return false;
+        };
+        self.saw_block(node, height, SeenBlock { by: node, leaf: header.leaf_hash(), transactions });
+        true
     }
 
     fn saw_block(&mut self, node: Endpoint, height: u64, block: SeenBlock) {

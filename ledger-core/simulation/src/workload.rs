@@ -296,13 +296,9 @@ impl Client {
         operation: Operation,
         receipt: Receipt,
     ) {
-        let existed = match receipt.results.first() {
-            Some(OperationResult::Created | OperationResult::NotFound) => false,
-            Some(OperationResult::Updated | OperationResult::Deleted) => true,
-            other => {
-                let what = format!("a receipt with the result {other:?}");
-                return self.workload.records.lock().violations.push(Violation::BadAnswer { what });
-            }
+        let Some(existed) = existed_before(&receipt) else {
+            let what = format!("a receipt with the results {:?}", receipt.results);
+            return self.workload.records.lock().violations.push(Violation::BadAnswer { what });
         };
         match operation {
             Operation::Put(value) | Operation::Create(value) => drop(self.seen.insert(key, value)),
@@ -449,23 +445,10 @@ impl Client {
     }
 
     fn transaction(&mut self, key: Key, operation: Operation) -> Transaction {
-        let set = |value: Value| Action::SetEntity {
-            key: entity_key(key),
-            value: entity_value(value),
-            expires_at_ms: 0,
-        };
-        let (action, condition) = match operation {
-            Operation::Put(value) => (set(value), None),
-            Operation::Create(value) => (set(value), Some(Condition::MustNotExist)),
-            Operation::CompareAndSet { expected, new } => {
-                (set(new), Some(Condition::ValueEquals(entity_value(expected))))
-            }
-            Operation::Delete | Operation::Get => (Action::DeleteEntity { key: entity_key(key) }, None),
-        };
         let mut random = [0; 10];
         random[..8].copy_from_slice(&self.dice.seed().to_be_bytes());
         let idempotency_key = IdempotencyKey::from_parts(self.workload.time.unix_ms(), random);
-        let operations = vec![LedgerOperation { action, condition }];
+        let operations = vec![ledger_operation(key, operation)];
         // One operation on a short key is always a transaction.
         Transaction::new(idempotency_key, operations).unwrap_or_else(|error| unreachable!("{error}"))
     }
@@ -476,8 +459,35 @@ pub fn entity_key(key: Key) -> EntityKey {
     EntityKey::new(&format!("key-{key}")).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
+/// The write of a key as a ledger takes it; a read stands for a deletion.
+pub fn ledger_operation(key: Key, operation: Operation) -> LedgerOperation {
+    let set = |value: Value| Action::SetEntity {
+        key: entity_key(key),
+        value: entity_value(value),
+        expires_at_ms: 0,
+    };
+    let (action, condition) = match operation {
+        Operation::Put(value) => (set(value), None),
+        Operation::Create(value) => (set(value), Some(Condition::MustNotExist)),
+        Operation::CompareAndSet { expected, new } => {
+            (set(new), Some(Condition::ValueEquals(entity_value(expected))))
+        }
+        Operation::Delete | Operation::Get => (Action::DeleteEntity { key: entity_key(key) }, None),
+    };
+    LedgerOperation { action, condition }
+}
+
 fn entity_value(value: Value) -> EntityValue {
     EntityValue::new(value.to_string().into_bytes()).unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+/// Whether the key of a write existed before it, by its receipt; `None` when that says something else.
+pub fn existed_before(receipt: &Receipt) -> Option<bool> {
+    match receipt.results.first() {
+        Some(OperationResult::Created | OperationResult::NotFound) => Some(false),
+        Some(OperationResult::Updated | OperationResult::Deleted) => Some(true),
+        _ => None,
+    }
 }
 
 /// The value that stored bytes stand for.

@@ -55,6 +55,11 @@ impl LedgerAdminService {
         Self { closing, ..self }
     }
 
+    /// What was acknowledged before is seen here too: a node that follows may be behind.
+    async fn catch_up(&self) -> Result<(), Status> {
+        self.ledger.catch_up().await.map_err(errors::read_failed)
+    }
+
     fn vault_answer(&self, vault: VaultInfo) -> v1::Vault {
         let origin = self.ledger.origin(vault.id);
         read::vault_answer(vault, origin)
@@ -87,6 +92,7 @@ impl AdminService for LedgerAdminService {
         request: Request<v1::GetNamespaceRequest>,
     ) -> Result<Response<v1::Namespace>, Status> {
         let name = address::namespace(&request.get_ref().name, "name")?;
+        self.catch_up().await?;
         let found = self.ledger.namespace(&name).ok_or_else(|| errors::namespace_not_found(name))?;
         Ok(Response::new(read::namespace_answer(found)))
     }
@@ -104,6 +110,7 @@ impl AdminService for LedgerAdminService {
                 NamespaceName::new(&last).map_err(|_| FieldFault::PageTokenMalformed).at("page_token")
             })
             .transpose()?;
+        self.catch_up().await?;
         // One more row tells whether there is a next page.
         let mut found = self.ledger.namespaces(after.as_ref(), limit + 1);
         let more = found.len() > limit;
@@ -143,6 +150,7 @@ impl AdminService for LedgerAdminService {
 
     async fn get_vault(&self, request: Request<v1::GetVaultRequest>) -> Result<Response<v1::Vault>, Status> {
         let vault = Caller::of(&request)?.vault(request.into_inner().vault)?;
+        self.catch_up().await?;
         let found = self.ledger.vault(&vault).ok_or_else(|| errors::vault_not_found(vault))?;
         Ok(Response::new(self.vault_answer(found)))
     }
@@ -162,6 +170,7 @@ impl AdminService for LedgerAdminService {
             .last_row(&page_token(request.page_token)?)?
             .map(|last| last.parse::<VaultRef>().map_err(|_| FieldFault::PageTokenMalformed).at("page_token"))
             .transpose()?;
+        self.catch_up().await?;
         let mut found = self.ledger.vaults(namespace.as_ref(), after.as_ref(), limit + 1);
         let more = found.len() > limit;
         found.truncate(limit);
@@ -227,6 +236,7 @@ impl AdminService for LedgerAdminService {
         &self,
         _request: Request<v1::ListTokensRequest>,
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        self.catch_up().await?;
         let tokens = self.tokens.list().iter().map(token::token_answer).collect();
         Ok(Response::new(v1::ListTokensResponse { tokens }))
     }

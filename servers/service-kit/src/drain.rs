@@ -99,6 +99,15 @@ impl Drain {
         self.requests.send_modify(|requests| *requests = requests.saturating_add(1));
     }
 
+    /// Asks for the end unless somebody has: never forces it.
+    pub fn request_first(&self) {
+        self.requests.send_if_modified(|requests| {
+            let is_first = *requests == 0;
+            *requests = (*requests).max(1);
+            is_first
+        });
+    }
+
     /// Lets SIGTERM and SIGINT ask for the end, from a task of its own.
     ///
     /// # Errors

@@ -67,6 +67,25 @@ pub struct ReadyNode {
     pub peer_addr: Option<SocketAddr>,
     /// Its process.
     pub pid: u32,
+    /// Its name, where one program runs several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `leader` or `voter` when the line was printed, where one program runs several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Where it keeps its data, where one program runs several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// URL of its probes and metrics, where one program runs several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_url: Option<String>,
+}
+
+impl ReadyNode {
+    /// A node at a URL, in a process.
+    pub fn new(id: u64, url: String, pid: u32) -> Self {
+        Self { id, url, peer_addr: None, pid, name: None, role: None, data_dir: None, metrics_url: None }
+    }
 }
 
 impl ReadyLine {

@@ -51,6 +51,15 @@ pub enum BusyPort {
     TakeFree,
 }
 
+/// What asks a server to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndsWith {
+    /// A signal.
+    Signal,
+    /// A signal, or the end of standard input: whoever holds its other end lives no longer, or wants no more.
+    StandardInput,
+}
+
 /// A server could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -102,7 +111,11 @@ pub struct Running {
 }
 
 /// Starts everything. Must run inside a tokio runtime.
-pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, ServeError> {
+pub async fn start(
+    settings: LedgerSettings,
+    busy: BusyPort,
+    ends_with: EndsWith,
+) -> Result<Running, ServeError> {
     let traces = Traces::from_environment("strongroom-ledger", |name| std::env::var(name).ok())
         .map_err(start_error)?;
     logs::install(&settings.logs, traces.as_ref().map(Traces::layer)).map_err(start_error)?;
@@ -111,6 +124,9 @@ pub async fn start(settings: LedgerSettings, busy: BusyPort) -> Result<Running, 
     let readiness = Readiness::starting();
     let drain = Drain::new(settings.drain, readiness.clone());
     drain.listen_to_signals().map_err(start_error)?;
+    if ends_with == EndsWith::StandardInput {
+        end_with_standard_input(drain.clone()).map_err(start_error)?;
+    }
     if let Some(traces) = traces {
         // Added first, so run last: spans of the drain are sent too.
         drain.before_exit("traces", move || async move {
@@ -181,6 +197,16 @@ fn serving_threads() -> usize {
     }
 }
 
+/// Reads until there is nothing more to come. On a thread that nobody waits for: a read cannot be broken off.
+fn end_with_standard_input(drain: Drain) -> io::Result<()> {
+    let watch = move || {
+        // What is written there says nothing; an error is an end as well.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        drain.request_first();
+    };
+    std::thread::Builder::new().name("standard-input".to_owned()).spawn(watch).map(|_| ())
+}
+
 fn start_probes(
     probes: Probes,
     listener: Listener,
@@ -204,12 +230,8 @@ fn ready_line(opened: &Opened, ledger: &Ledger, listener: &Listener, metrics_url
     ready.token_file = opened.tokens.admin_token_file();
     ready.vkey = Some(ledger.verifier_key().to_string());
     ready.metrics_url = Some(metrics_url);
-    ready.nodes = vec![ReadyNode {
-        id: ledger.node_info().node_id,
-        url: reachable_url(listener),
-        peer_addr: opened.peer_address,
-        pid: std::process::id(),
-    }];
+    let node = ReadyNode::new(ledger.node_info().node_id, reachable_url(listener), std::process::id());
+    ready.nodes = vec![ReadyNode { peer_addr: opened.peer_address, ..node }];
     ready
 }
 

@@ -88,25 +88,28 @@ pub struct DevFile {
 impl ServerArgs {
     /// Connects, with pins in the user's state directory.
     pub fn client(&self) -> Result<LedgerClient, Failure> {
-        self.client_with(&TrustArgs::default(), 1, CallPath::Requests)
+        self.trusting_client(&TrustArgs::default())
     }
 
     /// Connects, believing these keys when there are some.
     pub fn trusting_client(&self, trust: &TrustArgs) -> Result<LedgerClient, Failure> {
-        self.client_with(trust, 1, CallPath::Requests)
-    }
-
-    /// Connects with several connections.
-    pub fn client_with(
-        &self,
-        trust: &TrustArgs,
-        connections: usize,
-        calls: CallPath,
-    ) -> Result<LedgerClient, Failure> {
         let mut options = self.options()?;
         options.verifier_keys.clone_from(&trust.verifier_keys);
+        options.calls = CallPath::Requests;
+        self.connect(options)
+    }
+
+    /// Connects for load: with several connections, and to a leader that it was not told of or not.
+    pub fn client_for_load(
+        &self,
+        connections: usize,
+        calls: CallPath,
+        unlisted_nodes: UnlistedNodes,
+    ) -> Result<LedgerClient, Failure> {
+        let mut options = self.options()?;
         options.connections = connections;
         options.calls = calls;
+        options.unlisted_nodes = unlisted_nodes;
         self.connect(options)
     }
 

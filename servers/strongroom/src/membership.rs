@@ -38,7 +38,7 @@ pub enum MembershipError {
     },
     /// A member without a way to its peers.
     #[error(
-        "the data directory belongs to a node of a cluster, and nothing says how it reaches its peers: give \
+        "this is a node of a cluster, or is to be one, and nothing says how it and its peers know each other: give \
          --peer-tls-cert, --peer-tls-key and --peer-ca, or --peer-insecure on loopback"
     )]
     NoTrust,

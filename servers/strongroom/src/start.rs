@@ -6,7 +6,7 @@ use service_kit::ready_line::print_failed_start;
 
 use ledger_server::settings::LedgerSettings;
 
-use crate::compose::{self, BusyPort, Ended};
+use crate::compose::{self, BusyPort, Ended, EndsWith};
 use crate::failure::{Exit, Failure, with_causes};
 use crate::output::Output;
 
@@ -24,6 +24,7 @@ pub fn run(
     output: Output,
     settings: Result<LedgerSettings, Failure>,
     busy: BusyPort,
+    ends_with: EndsWith,
     when_ready: impl WhenReady,
 ) -> Result<(), Failure> {
     let started = settings.and_then(|settings| {
@@ -34,7 +35,8 @@ pub fn run(
         }
         let runtime =
             server_runtime().map_err(|error| Failure::error(format!("cannot start the runtime: {error}")))?;
-        let running = runtime.block_on(compose::start(settings, busy)).map_err(|error| failed(&error))?;
+        let started = runtime.block_on(compose::start(settings, busy, ends_with));
+        let running = started.map_err(|error| failed(&error))?;
         Ok((runtime, running))
     });
     let (runtime, running) = match started {

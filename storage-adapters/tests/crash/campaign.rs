@@ -9,7 +9,7 @@ use crate::disk::{Disk, Event};
 use crate::disk_image::Image;
 use crate::power_cut::{Dice, Loss, Moment, Syncs};
 use crate::promises::{History, LogContent, Progress, StateContent};
-use crate::recovery::{Expected, Recovered, Retries, Violation, recover};
+use crate::recovery::{Expected, Recovered, Retries, Rows, Violation, recover};
 use crate::tally::Tally;
 use crate::workload::{DiskStores, Home, Run};
 
@@ -114,6 +114,7 @@ impl Recorded {
                 progress: &progress,
                 chain: Some(&self.run.chain),
                 retries: Retries::Newest,
+                rows: Rows::Compared,
             };
             if let Err(violation) = cut_once(home, &moment, *cut, &expected, &mut tally) {
                 tally.violations += 1;

@@ -12,7 +12,7 @@ use crate::disk::{Disk, Event, Fault};
 use crate::disk_image::{Effect, Image};
 use crate::power_cut::{Dice, Loss, Moment, Syncs};
 use crate::promises::{History, Progress, Promise};
-use crate::recovery::{Expected, Retries, Violation, recover};
+use crate::recovery::{Expected, Retries, Rows, Violation, recover};
 use crate::tally::Tally;
 use crate::workload::{
     DiskStores, Home, PATIENCE, Plan, actor, drive, new_disk, options, own_key, plan, record, runtime,
@@ -95,7 +95,13 @@ fn check_recoveries(home: &Home, faulted: Faulted, seed: u64, tally: &mut Tally)
         moment.pass(event);
         progress.pass(event);
     }
-    let expected = Expected { history: &history, progress: &progress, chain: None, retries: Retries::Newest };
+    let expected = Expected {
+        history: &history,
+        progress: &progress,
+        chain: None,
+        retries: Retries::Newest,
+        rows: Rows::Compared,
+    };
     let cuts = [Loss::Everything, Loss::Random(seed)].map(|loss| moment.cut(loss).0);
     for image in cuts.into_iter().chain([faulted.after]) {
         recover(home, image, &expected, tally)?;
@@ -262,7 +268,13 @@ fn check_cut_now(
     assert!(moment.pending() > 0, "something waits for the sync");
     assert!(progress.promises.iter().any(|promise| matches!(promise, Promise::Written(..))));
     let (twin, mut tally) = (home.twin(), Tally::default());
-    let expected = Expected { history: &history, progress: &progress, chain: None, retries: Retries::Newest };
+    let expected = Expected {
+        history: &history,
+        progress: &progress,
+        chain: None,
+        retries: Retries::Newest,
+        rows: Rows::Compared,
+    };
     for loss in Loss::all(moment.pending(), 9, 2) {
         let image = moment.cut(loss).0;
         std::thread::scope(|scope| {

@@ -5,7 +5,7 @@ use crate::damage::{Outcome, damage};
 use crate::disk_image::{Image, Place};
 use crate::power_cut::{Moment, Syncs};
 use crate::promises::{History, Progress};
-use crate::recovery::{Expected, Retries, Violation, recover};
+use crate::recovery::{Expected, Retries, Rows, Violation, recover};
 use crate::tally::Tally;
 use crate::workload::{Run, plan, record};
 
@@ -62,7 +62,13 @@ fn flip(test: &str, part: Damaged, stride: usize) {
     }
     let whole = moment.cut(crate::power_cut::Loss::Nothing).0;
     let retries = Retries::All;
-    let expected = Expected { history: &history, progress: &progress, chain: Some(&chain), retries };
+    let expected = Expected {
+        history: &history,
+        progress: &progress,
+        chain: Some(&chain),
+        retries,
+        rows: Rows::LeftToTheNode,
+    };
     recover(&home, whole.clone(), &expected, &mut Tally::default()).expect("the files are sound");
     let tally = damage(test, stride, &part.bytes(&whole), |damaged| {
         match recover(&home, part.replaced(&whole, damaged), &expected, &mut Tally::default()) {

@@ -162,6 +162,21 @@ impl StateContent {
         let settled = found.rows.iter().filter(|row| !may_be_ahead(row));
         self.applied == found.applied && settled.eq(self.rows.iter())
     }
+
+    /// What a store has that should have this.
+    pub fn difference(&self, found: &Self) -> String {
+        let rows = |one: &Self, other: &Self| -> Vec<_> {
+            let only = one.rows.iter().filter(|(key, value)| other.rows.get(*key) != Some(*value));
+            only.map(|((table, key), value)| (*table, key.escape_ascii().to_string(), value.len())).collect()
+        };
+        format!(
+            "the state was {:?} and is {:?}; rows only in what was: {:?}; only in what is: {:?}",
+            self.applied,
+            found.applied,
+            rows(self, found),
+            rows(found, self)
+        )
+    }
 }
 
 /// What both stores hold after each of a run's batches.

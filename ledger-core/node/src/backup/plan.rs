@@ -57,7 +57,11 @@ impl RestorePlan {
     ) -> Result<Self, BackupFailure> {
         let chains = manifest.chains();
         let plan = match point {
-            RestorePoint::Newest => chains.last().map(|chain| Self { chain: chain.to_vec(), until: None, newest: chain.last().cloned() }),
+            RestorePoint::Newest => chains.last().map(|chain| Self {
+                chain: chain.to_vec(),
+                until: None,
+                newest: chain.last().cloned(),
+            }),
             RestorePoint::Index(index) => at_index(&chains, *index),
             RestorePoint::TimeMs(time_ms) => at_time(folder, &chains, *time_ms)?,
             RestorePoint::Height { vault, height } => at_height(folder, &chains, vault, *height)?,

@@ -71,6 +71,9 @@ async fn left_behind(
 ) -> usize {
     let behind = (leader + 1) % cluster.nodes.len();
     cluster.converge().await;
+    // Nothing is held any more for a member that was behind before.
+    let last = cluster.nodes[leader].ledger().node_info().last_log_index;
+    until("all is purged", || cluster.nodes[leader].ledger().node_info().purged >= Some(last)).await;
     let applied = cluster.nodes[behind].ledger().node_info().last_applied;
     cluster.network.isolate(cluster.nodes[behind].address());
     for number in 0..writes {
@@ -89,7 +92,6 @@ fn installed(cluster: &TestCluster, node: usize) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "seen to fail: once a follower has been behind, the leader's log is sometimes not purged within a minute"]
 async fn a_slow_follower_of_a_leader_that_purges_at_once_converges_through_snapshots() {
     let (cluster, leader) = voters_that_purge(3).await;
     for round in 0..3 {
@@ -191,15 +193,15 @@ async fn answers_that_are_lost_around_the_end_of_a_snapshot_do_not_stall_it() {
     let (cluster, leader) = voters_that_purge(3).await;
     let behind = left_behind(&cluster, leader, 3, small).await;
     let installs = Arc::new(AtomicU64::new(0));
-    cluster.network.heal();
     let seen = Arc::clone(&installs);
     cluster.network.intercept(move |request| match request.method {
         PeerMethod::SnapshotInstall if seen.fetch_add(1, Ordering::SeqCst) < 5 => Fate::AnswerLost,
-        PeerMethod::SnapshotOffer if seen.load(Ordering::SeqCst) == 0 => Fate::Delivered,
         _ => Fate::Delivered,
     });
+    cluster.network.reconnect(cluster.nodes[behind].address());
     cluster.converge().await;
-    assert!(installs.load(Ordering::SeqCst) > 0 && installed(&cluster, behind) == 1);
+    until("an answer was lost", || installs.load(Ordering::SeqCst) > 0).await;
+    until("it is installed once", || installed(&cluster, behind) == 1).await;
 }
 
 /// Stops a node while the chunk of this number is on its way, starts it again, and waits until all agree.

@@ -6,6 +6,7 @@ mod cluster;
 mod cluster_identity;
 mod cluster_inline;
 mod cluster_membership;
+mod cluster_promises;
 mod cluster_serving;
 mod cluster_setting;
 mod cluster_snapshots;

@@ -63,6 +63,11 @@ impl PeerNetwork {
         self.0.lock().unwrap().isolated.insert(address.to_owned());
     }
 
+    /// Ends the isolation of one node; everything else stays as it is.
+    pub fn reconnect(&self, address: &str) {
+        self.0.lock().unwrap().isolated.remove(address);
+    }
+
     pub fn heal(&self) {
         let mut state = self.0.lock().unwrap();
         state.isolated.clear();

@@ -147,6 +147,16 @@ async fn a_node_joins_by_its_address_the_lead_moves_and_a_node_leaves() {
     let request = v1::TransferLeadershipRequest { node_id: newcomer.id() };
     let moved = admin.transfer_leadership(request).await.unwrap().into_inner();
     assert_eq!(moved.leader_id, newcomer.id());
+    // The node that is asked next may hear of it a moment later.
+    let heard = async {
+        let asked = v1::GetClusterInfoRequest {};
+        while admin.get_cluster_info(asked).await.map(|info| info.into_inner().leader_id).ok()
+            != Some(newcomer.id())
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, heard).await.expect("every node hears who leads");
     let unknown = admin.transfer_leadership(v1::TransferLeadershipRequest { node_id: 4_711 }).await;
     refused(unknown, Code::NotFound, "UNKNOWN_NODE");
 

@@ -13,8 +13,7 @@ fn only_what_runs_is_on_the_line() {
     let mut line = ReadyLine::new();
     line.ledger_url = Some("http://127.0.0.1:50051".to_owned());
     line.data_dir = Some("/a\nb".into());
-    line.nodes =
-        vec![ReadyNode { id: u64::MAX, url: "http://127.0.0.1:1".to_owned(), peer_addr: None, pid: 7 }];
+    line.nodes = vec![ReadyNode::new(u64::MAX, "http://127.0.0.1:1".to_owned(), 7)];
     let mut output = Vec::new();
     line.print(&mut output).expect("memory");
     let expected = json!({

@@ -6,13 +6,13 @@ mod load;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use ledger_client::{CallPath, ErrorCode, LedgerClient};
+use ledger_client::{CallPath, ErrorCode, LedgerClient, UnlistedNodes};
 use ledger_core::names::VaultRef;
 use serde_json::json;
 
 use self::latencies::Latencies;
 use self::load::{Load, Measured};
-use crate::discovery::{ServerArgs, TrustArgs};
+use crate::discovery::ServerArgs;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::{table, ttl};
@@ -42,6 +42,9 @@ pub struct BenchLedger {
     /// How calls travel: all of a connection over one stream, as clients do, or each as a request of its own.
     #[arg(long, default_value = "stream")]
     calls: BenchCalls,
+    /// Stay at the nodes of --url, even where another leads.
+    #[arg(long)]
+    stay: bool,
     /// Bytes of a value.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     value_bytes: u32,
@@ -100,7 +103,8 @@ impl BenchLedger {
             BenchCalls::Request => CallPath::Requests,
         };
         let connections = usize::from(self.connections);
-        let client = self.server.client_with(&TrustArgs::default(), connections, calls)?;
+        let unlisted = if self.stay { UnlistedNodes::Ignore } else { UnlistedNodes::Use };
+        let client = self.server.client_for_load(connections, calls, unlisted)?;
         let vault = make_vault(&client).await?;
         let measured = self.measure_all(&client, &vault, output).await;
         // The vault goes, whatever the rounds did; their error is the one to report.

@@ -1,22 +1,46 @@
 //! `strongroom dev`
 
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+mod cluster;
+mod dev_file;
+mod node_process;
+mod plan;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ledger_server::settings::LedgerSettings;
 use service_kit::ReadyLine;
 use service_kit::configuration::{Resolved, Source};
-use service_kit::logs::LogFormat;
+use service_kit::logs::{LogFormat, LogTarget};
 
+use self::cluster::{Restart, Wanted};
+use self::dev_file::DevFileGuard;
+use self::node_process::NodeCommand;
 use crate::commands::ledger::serve::{facts, warn_of_loss};
-use crate::compose::{self, BusyPort};
+use crate::compose::{self, BusyPort, EndsWith};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::server_flags::{ConfigFile, ServerFlags};
 use crate::start::{self, WhenReady};
-use crate::state_home;
+use crate::{state_home, table, ttl};
+
+/// How often nodes that form a cluster look around, when nobody says otherwise: they are all here.
+const FORMING_POLL: &str = "200ms";
+/// Settings that `dev --nodes` makes itself: each node has its own, or they say who the others are.
+const DECIDED: [&str; 11] = [
+    "bootstrap",
+    "join",
+    "discovery",
+    "discovery_resolver",
+    "peer_listen",
+    "advertise",
+    "name",
+    "peer_tls_cert",
+    "peer_tls_key",
+    "peer_ca",
+    "force_new_cluster",
+];
+/// Settings that nodes are given as this command reads them, in place of what the caller wrote.
+const OWN_FLAGS: [&str; 7] =
+    ["data", "listen", "metrics", "peer-insecure", "log-level", "log-format", "log-to"];
 
 /// Start everything on this machine, for development: a ledger on a temporary directory, a token with every right,
 /// and free ports where the usual ones are taken. Other commands find it by themselves.
@@ -24,22 +48,99 @@ use crate::state_home;
 #[command(after_help = "Examples:\n  \
     strongroom dev\n  \
     strongroom dev --data ./ledger       keep the data\n  \
-    strongroom dev --json --listen 127.0.0.1:0")]
+    strongroom dev --json --listen 127.0.0.1:0\n  \
+    strongroom dev --nodes 3             a cluster, a process per node: kill one")]
 pub struct Dev {
     #[command(flatten)]
     config: ConfigFile,
+    /// How many nodes; with --data each has a directory DIR/node-N and keeps its ports.
+    #[arg(long, value_name = "N", default_value = "1")]
+    nodes: Nodes,
+    /// When a node of several that was killed is started again; `never` leaves it.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = restart)]
+    restart_after: Restart,
     #[command(flatten)]
     flags: ServerFlags,
+}
+
+/// How many nodes: any two majorities have a node in common, and an even number would survive no more than one less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Nodes {
+    /// One, in this process.
+    #[value(name = "1")]
+    One,
+    /// Three: one may be lost.
+    #[value(name = "3")]
+    Three,
+    /// Five: two may be lost.
+    #[value(name = "5")]
+    Five,
+}
+
+impl Nodes {
+    fn count(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Three => 3,
+            Self::Five => 5,
+        }
+    }
+}
+
+fn restart(text: &str) -> Result<Restart, String> {
+    match text {
+        "never" => Ok(Restart::Never),
+        text => ttl::parse(text).map(Restart::After),
+    }
 }
 
 impl Dev {
     /// Runs the command.
     pub fn run(self, output: Output) -> Result<(), Failure> {
-        let settings = self
-            .flags
-            .resolve(&self.config)
-            .and_then(|(resolved, settings)| for_development(&resolved, settings));
-        start::run(output, settings, BusyPort::TakeFree, Announce(output))
+        let settings = self.flags.resolve(&self.config).and_then(|(resolved, settings)| {
+            let settings = for_development(&resolved, settings)?;
+            Ok((resolved, settings))
+        });
+        if self.nodes != Nodes::One {
+            let wanted = settings.and_then(|(resolved, settings)| self.wanted(&resolved, settings));
+            return cluster::run(output, wanted, |ready, ephemeral| greet_cluster(output, ready, ephemeral));
+        }
+        let settings = settings.and_then(|(_, settings)| {
+            settings.data.as_deref().map_or(Ok(()), |folder| plan::refuse_other_count(folder, 1))?;
+            Ok(settings)
+        });
+        start::run(output, settings, BusyPort::TakeFree, EndsWith::Signal, Announce(output))
+    }
+
+    /// What the nodes of a cluster are started with.
+    fn wanted(self, resolved: &Resolved, settings: LedgerSettings) -> Result<Wanted, Failure> {
+        let is_given = |key: &&str| !matches!(resolved.source(key), None | Some(Source::Default));
+        if let Some(key) = DECIDED.iter().find(|key| is_given(key)) {
+            let flag = key.replace('_', "-");
+            return Err(Failure::usage(format!("dev --nodes decides --{flag} itself"))
+                .with_hint("`strongroom ledger serve` starts nodes one by one, with settings of their own"));
+        }
+        if settings.logs.target == LogTarget::Stdout {
+            return Err(Failure::usage("the logs of several nodes go to standard error: leave out --log-to"));
+        }
+        let program = std::env::current_exe()
+            .map_err(|error| Failure::error(format!("this program does not find itself: {error}")))?;
+        let own = |flag: &str| OWN_FLAGS.contains(&flag);
+        let mut flags: Vec<_> = self.flags.0.into_iter().filter(|(flag, _)| !own(flag)).collect();
+        let format = match settings.logs.format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        let mut give = |flag: &str, value: &str| flags.push((flag.to_owned(), value.to_owned()));
+        give("peer-insecure", "true");
+        give("log-level", &settings.logs.filter);
+        give("log-format", format);
+        if !is_given(&"poll") {
+            give("poll", FORMING_POLL);
+        }
+        let command =
+            NodeCommand { program, config: self.config.config, flags, log_format: settings.logs.format };
+        Ok(Wanted { settings, command, count: self.nodes.count(), restart: self.restart_after })
     }
 }
 
@@ -78,54 +179,52 @@ impl WhenReady for Announce {
     }
 }
 
+fn greet_cluster(output: Output, ready: &ReadyLine, ephemeral: bool) -> Result<(), Failure> {
+    if output.is_json() {
+        return Ok(());
+    }
+    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let row = |node: &service_kit::ready_line::ReadyNode| {
+        vec![text(&node.name), text(&node.role), node.pid.to_string(), node.url.clone()]
+    };
+    let rows: Vec<_> = ready.nodes.iter().map(row).collect();
+    let nodes = indented(&table::render(&["node", "role", "pid", "url"], &rows));
+    let leader = ready.nodes.iter().find(|node| node.role.as_deref() == Some("leader"));
+    let kill = leader.map_or_else(String::new, |leader| {
+        let program = program();
+        format!(
+            "Then kill the leader in front of you, and go on:\n\n  \
+             kill -9 {}\n  \
+             {program} ledger put acme/prod door:front open\n  \
+             {program} ledger cluster status\n\n",
+            leader.pid
+        )
+    });
+    output.text(&format!("{}\n{nodes}\n{kill}Stop with Ctrl-C.\n", greeting(ready, ephemeral)))
+}
+
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "strongroom".to_owned())
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}
+
 fn banner(ready: &ReadyLine, ephemeral: bool) -> String {
-    let program = std::env::args().next().unwrap_or_else(|| "strongroom".to_owned());
-    let facts: String = facts(ready, ephemeral).lines().map(|line| format!("  {line}\n")).collect();
+    format!("{}\nStop with Ctrl-C.\n", greeting(ready, ephemeral))
+}
+
+fn greeting(ready: &ReadyLine, ephemeral: bool) -> String {
+    let program = program();
+    let facts = indented(&facts(ready, ephemeral));
     format!(
         "Strongroom {} is ready.\n\n{facts}\nPaste into another terminal:\n\n  \
          {program} ledger namespace create acme\n  \
          {program} ledger vault create acme/prod\n  \
          {program} ledger put acme/prod door:front locked\n  \
          {program} ledger get acme/prod door:front --verify\n  \
-         {program} ledger proof acme/prod door:front -o door.proof.json\n\n\
-         Stop with Ctrl-C.\n",
+         {program} ledger proof acme/prod door:front -o door.proof.json\n",
         ready.version,
     )
-}
-
-/// `dev.json`, there while `dev` runs.
-struct DevFileGuard {
-    path: PathBuf,
-    content: Vec<u8>,
-}
-
-impl DevFileGuard {
-    fn write(path: &Path, ready: &ReadyLine) -> Result<Self, Failure> {
-        let mut content = Vec::new();
-        ready.print(&mut content).map_err(|error| Failure::file("write", path, &error))?;
-        let write = || {
-            let directory = path.parent().unwrap_or(Path::new("."));
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-            let temporary = path.with_extension(format!("json.{}", std::process::id()));
-            let mut file = std::fs::OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            file.write_all(&content)?;
-            std::fs::rename(&temporary, path)
-        };
-        write().map_err(|error: std::io::Error| Failure::file("write", path, &error))?;
-        Ok(Self { path: path.to_owned(), content })
-    }
-}
-
-impl Drop for DevFileGuard {
-    fn drop(&mut self) {
-        // Another `dev` may have written its own since: that one stays.
-        if std::fs::read(&self.path).is_ok_and(|content| content == self.content) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
 }

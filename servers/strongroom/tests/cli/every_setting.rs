@@ -15,15 +15,16 @@ use crate::harness::{DEADLINE, Home, Said, Server, client, eventually, put, runt
 /// One test per setting, and the list of them.
 macro_rules! settings {
     ($($key:ident $body:block)*) => {
-        const TESTED: &[&str] = &[$(stringify!($key)),*];
+        pub const TESTED: &[&str] = &[$(stringify!($key)),*];
         $(#[test] fn $key() $body)*
     };
 }
+pub(crate) use settings;
 
 #[test]
 fn every_documented_setting_is_tested_here_and_has_a_flag() {
     let mut documented: Vec<&str> = ledger_server::settings::table().map(|setting| setting.key).collect();
-    let mut tested = TESTED.to_vec();
+    let mut tested = [TESTED, crate::cluster_settings::TESTED].concat();
     documented.sort_unstable();
     tested.sort_unstable();
     assert_eq!(documented, tested);
@@ -52,12 +53,12 @@ fn serve(home: &Home, flags: &[&str]) -> Result<Server, Said> {
     Server::spawn(&mut home.command(&arguments))
 }
 
-fn started(home: &Home, flags: &[&str]) -> Server {
+pub fn started(home: &Home, flags: &[&str]) -> Server {
     serve(home, flags).unwrap_or_else(|said| panic!("{flags:?}: {said:?}"))
 }
 
 /// The reason why a start with these flags fails.
-fn refused(home: &Home, flags: &[&str]) -> String {
+pub fn refused(home: &Home, flags: &[&str]) -> String {
     let said = match serve(home, flags) {
         Ok(server) => {
             let (_, log) = {
@@ -129,7 +130,7 @@ fn heights(answers: Vec<Result<Receipt, ClientError>>) -> usize {
     heights.collect::<std::collections::BTreeSet<_>>().len()
 }
 
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
@@ -179,12 +180,6 @@ settings! {
         assert_eq!(server.ready["data_dir"], data.as_str());
         server.stop();
         assert!(home.path("kept/state.db").exists());
-    }
-
-    bootstrap {
-        let home = Home::new();
-        started(&home, &["--bootstrap", "1"]).stop();
-        assert!(refused(&home, &["--bootstrap", "3"]).contains("bootstrap is 3"));
     }
 
     metrics {

@@ -92,7 +92,7 @@ fn a_failed_start_says_why_and_exits_1() {
     let file = home.write("a-file", "");
     for (arguments, reason) in [
         (vec!["ledger", "serve", "--data", &file], "not a directory"),
-        (vec!["ledger", "serve", "--bootstrap", "3"], "single nodes"),
+        (vec!["ledger", "serve", "--bootstrap", "3"], "--peer-insecure"),
         (vec!["ledger", "serve", "--tls-cert", "missing.pem", "--tls-key", "missing.key"], "missing.pem"),
         (vec!["ledger", "serve", "--tls-cert", "missing.pem"], "--tls-key"),
         (vec!["ledger", "serve", "--listen", "0.0.0.0:0"], "--insecure-no-tls"),

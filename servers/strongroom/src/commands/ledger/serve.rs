@@ -3,7 +3,7 @@
 use clap::Args;
 use service_kit::ReadyLine;
 
-use crate::compose::BusyPort;
+use crate::compose::{BusyPort, EndsWith};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::server_flags::{ConfigFile, ServerFlags};
@@ -18,6 +18,9 @@ use crate::start::{self, WhenReady};
 pub struct Serve {
     #[command(flatten)]
     config: ConfigFile,
+    /// End when standard input ends too: for a program that starts nodes and must not leave them behind.
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
     #[command(flatten)]
     flags: ServerFlags,
 }
@@ -26,7 +29,8 @@ impl Serve {
     /// Runs the command.
     pub fn run(self, output: Output) -> Result<(), Failure> {
         let settings = self.flags.resolve(&self.config).map(|(_, settings)| settings);
-        start::run(output, settings, BusyPort::Fail, Announce(output))
+        let ends_with = if self.until_stdin_ends { EndsWith::StandardInput } else { EndsWith::Signal };
+        start::run(output, settings, BusyPort::Fail, ends_with, Announce(output))
     }
 }
 

@@ -1,0 +1,371 @@
+//! What each setting of a node among others changes, seen on real processes that speak to each other on loopback.
+
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hickory_proto::op::{Message, MessageType};
+use hickory_proto::rr::{RData, Record, RecordType};
+use serde_json::Value;
+
+use crate::every_setting::{free_port, refused, settings, started};
+use crate::harness::{Home, Server, eventually};
+
+/// One node of a test's cluster, with a directory of its own.
+fn node(home: &Home, name: &str, peers: SocketAddr, flags: &[&str]) -> Command {
+    let (data, peers) = (home.path(name).display().to_string(), peers.to_string());
+    let fixed = ["ledger", "serve", "--json", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
+    let own = ["--data", &data, "--name", name, "--peer-listen", &peers, "--poll", "50ms"];
+    home.command(&[fixed.as_slice(), &own, flags].concat())
+}
+
+/// Starts nodes that wait for each other.
+fn together(commands: Vec<Command>) -> Vec<Server> {
+    let start = |mut command: Command| {
+        std::thread::spawn(move || Server::spawn(&mut command).unwrap_or_else(|said| panic!("{said:?}")))
+    };
+    let starting: Vec<_> = commands.into_iter().map(start).collect();
+    starting.into_iter().map(|thread| thread.join().expect("ready")).collect()
+}
+
+/// Two founders at these addresses.
+fn two(home: &Home, ports: [SocketAddr; 2], flags: &[&str]) -> Vec<Server> {
+    let flags = [&["--bootstrap", "2"], flags].concat();
+    together(vec![node(home, "node-1", ports[0], &flags), node(home, "node-2", ports[1], &flags)])
+}
+
+/// The administrator's token of a cluster, which its first leader wrote.
+fn token(home: &Home) -> String {
+    eventually("a token is minted", || {
+        let file = |name: &str| home.path(name).join("admin.token");
+        (1..=4).map(|n| file(&format!("node-{n}"))).find(|file| file.exists())
+    })
+    .display()
+    .to_string()
+}
+
+fn at(home: &Home, server: &Server, command: &[&str]) -> Value {
+    let token = token(home);
+    home.json(&[command, &["--url", server.url(), "--token-file", &token]].concat())
+}
+
+fn status(home: &Home, server: &Server) -> Value {
+    at(home, server, &["ledger", "cluster", "status"])
+}
+
+fn ids(servers: &[Server]) -> Vec<u64> {
+    servers.iter().map(|server| server.ready["nodes"][0]["id"].as_u64().expect("an id")).collect()
+}
+
+/// Whether all of them are in one cluster with so many members.
+fn are_one(home: &Home, servers: &[Server]) -> bool {
+    let seen: Vec<Value> = servers.iter().map(|server| status(home, server)).collect();
+    let members = |status: &Value| status["members"].as_array().map(Vec::len);
+    seen.iter().all(|one| one["cluster_id"] == seen[0]["cluster_id"] && members(one) == Some(servers.len()))
+}
+
+/// Role of a node, as the cluster says.
+fn role(home: &Home, asked: &Server, id: u64) -> Option<String> {
+    let status = status(home, asked);
+    let members = status["members"].as_array().expect("a list");
+    let member = members.iter().find(|member| member["id"] == id)?;
+    member["role"].as_str().map(str::to_owned)
+}
+
+/// A port that counts who calls, and hangs up.
+struct Callers {
+    address: SocketAddr,
+    count: Arc<AtomicU64>,
+}
+
+impl Callers {
+    fn counted() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let count = Arc::new(AtomicU64::new(0));
+        let counting = Arc::clone(&count);
+        std::thread::spawn(move || {
+            for _connection in listener.incoming() {
+                counting.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { address, count }
+    }
+
+    /// How often a node with these flags, which finds no cluster in a second, calls.
+    fn during_a_vain_start(&self, flags: &[&str]) -> u64 {
+        let before = self.count.load(Ordering::Relaxed);
+        let vain = ["--bootstrap", "2", "--bootstrap-timeout", "1s", "--peer-insecure"];
+        refused(&Home::new(), &[vain.as_slice(), flags].concat());
+        self.count.load(Ordering::Relaxed) - before
+    }
+}
+
+/// A name server that has these addresses for every name.
+fn name_server(addresses: [IpAddr; 2]) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4_096];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let mut message = Message::from_vec(&buffer[..length]).expect("a question");
+            let query = message.queries[0].clone();
+            message.metadata.message_type = MessageType::Response;
+            message.additionals.clear();
+            message.edns = None;
+            let data = addresses.iter().filter_map(|address| match (address, query.query_type()) {
+                (IpAddr::V4(ip), RecordType::A) => Some(RData::A((*ip).into())),
+                _ => None,
+            });
+            message.answers = data.map(|data| Record::from_rdata(query.name().clone(), 300, data)).collect();
+            socket.send_to(&message.to_vec().expect("a message"), from).expect("sent");
+        }
+    });
+    address
+}
+
+/// Certificates for `node-1` and `node-2` of one authority in a folder, made by the program itself.
+fn certified(home: &Home, folder: &str) {
+    let folder = home.path(folder).display().to_string();
+    home.run(&["certs", "ca", "--out", &folder]);
+    for name in ["node-1", "node-2"] {
+        let said = home.run(&["certs", "node", name, "--ca", &folder, "--out", &folder]);
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+}
+
+/// Flags of a node's certificate, its key and its authorities, each from a folder.
+fn tls(home: &Home, name: &str, folders: [&str; 3]) -> Vec<String> {
+    let file = |folder: &str, file: String| home.path(folder).join(file).display().to_string();
+    let [certificate, key, authorities] = folders;
+    vec![
+        "--peer-tls-cert".to_owned(),
+        file(certificate, format!("{name}.pem")),
+        "--peer-tls-key".to_owned(),
+        file(key, format!("{name}.key")),
+        "--peer-ca".to_owned(),
+        file(authorities, "ca.pem".to_owned()),
+    ]
+}
+
+/// Starts `node-1` and `node-2` with these files for the second one.
+fn two_with_tls(home: &Home, second: [&str; 3]) -> Vec<Result<Server, crate::harness::Said>> {
+    let ports = [free_port(), free_port()];
+    let join = format!("{},{}", ports[0], ports[1]);
+    let nodes = [("node-1", ports[0], ["ours"; 3]), ("node-2", ports[1], second)];
+    let starting: Vec<_> = nodes
+        .into_iter()
+        .map(|(name, port, folders)| {
+            let files = tls(home, name, folders);
+            let mut flags = vec!["--bootstrap", "2", "--join", &join, "--bootstrap-timeout", "3s"];
+            flags.extend(files.iter().map(String::as_str));
+            let mut command = node(home, name, port, &flags);
+            std::thread::spawn(move || Server::spawn(&mut command))
+        })
+        .collect();
+    starting.into_iter().map(|thread| thread.join().expect("an end")).collect()
+}
+
+settings! {
+    bootstrap {
+        let home = Home::new();
+        started(&home, &["--bootstrap", "1"]).stop();
+        let ports = [free_port(), free_port()];
+        let servers = two(&home, ports, &["--peer-insecure", "--join", &format!("{},{}", ports[0], ports[1])]);
+        assert!(are_one(&home, &servers));
+        assert!(refused(&home, &["--bootstrap", "8"]).contains("bootstrap"));
+    }
+
+    bootstrap_timeout {
+        let asked = Instant::now();
+        let alone = ["--bootstrap", "2", "--peer-insecure", "--bootstrap-timeout", "700ms"];
+        let reason = refused(&Home::new(), &alone);
+        assert!(asked.elapsed() >= Duration::from_millis(700) && asked.elapsed() < Duration::from_secs(30));
+        assert!(reason.contains("--join") || reason.contains("2"), "{reason}");
+    }
+
+    poll {
+        let peer = Callers::counted();
+        let join = peer.address.to_string();
+        let often = peer.during_a_vain_start(&["--join", &join, "--poll", "20ms"]);
+        let rarely = peer.during_a_vain_start(&["--join", &join, "--poll", "1h"]);
+        assert!(often > rarely && rarely >= 1, "{often} calls, {rarely} calls");
+        assert!(refused(&Home::new(), &["--poll", "1ms"]).contains("poll"));
+    }
+
+    join {
+        let home = Home::new();
+        let ports = [free_port(), free_port()];
+        let peers = format!(r#"{{"cached_at":0,"peers":[{{"addr":"{}"}},{{"addr":"{}"}}]}}"#, ports[0], ports[1]);
+        let file = home.write("peers.cache", peers);
+        let servers = two(&home, ports, &["--peer-insecure", "--join", &file]);
+        assert!(are_one(&home, &servers));
+        assert!(refused(&home, &["--join", "one.json,two.json"]).contains("join"));
+    }
+
+    join_ttl {
+        let home = Home::new();
+        let peer = Callers::counted();
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        let peers = format!(r#"{{"cached_at":{},"peers":[{{"addr":"{}"}}]}}"#, now_s - 100, peer.address);
+        let file = home.write("peers.cache", peers);
+        let calls = |ttl: &str| peer.during_a_vain_start(&["--join", &file, "--join-ttl", ttl, "--poll", "20ms"]);
+        assert_eq!(calls("10s"), 0, "the addresses are too old");
+        assert!(calls("1h") > 0);
+    }
+
+    discovery {
+        let home = Home::new();
+        // One port on two addresses, as a name has them.
+        let port = free_port().port();
+        let ports = [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([127, 0, 0, 2], port))];
+        let resolver = name_server(ports.map(|address| address.ip())).to_string();
+        let name = format!("ledger.example.com:{port}");
+        let flags = ["--peer-insecure", "--discovery", &name, "--discovery-resolver", &resolver];
+        assert!(are_one(&home, &two(&home, ports, &flags)));
+        assert!(refused(&home, &["--discovery", "no name:x"]).contains("discovery"));
+    }
+
+    discovery_resolver {
+        let peer = Callers::counted();
+        let resolver = name_server([peer.address.ip(); 2]).to_string();
+        let name = format!("ledger.example.com:{}", peer.address.port());
+        let calls = peer.during_a_vain_start(&["--discovery", &name, "--discovery-resolver", &resolver]);
+        assert!(calls > 0, "the address that this resolver names is called");
+    }
+
+    peer_listen {
+        let address = free_port();
+        let server = started(&Home::new(), &["--peer-listen", &address.to_string(), "--peer-insecure"]);
+        assert_eq!(server.ready["nodes"][0]["peer_addr"], address.to_string());
+        std::net::TcpStream::connect(address).expect("it listens");
+    }
+
+    advertise {
+        let home = Home::new();
+        let ports = [free_port(), free_port()];
+        let join = format!("{},{}", ports[0], ports[1]);
+        let flags = |own: &str| ["--peer-insecure", "--bootstrap", "2", "--join", &join, "--advertise", own].map(str::to_owned);
+        let commands = [("node-1", ports[0]), ("node-2", ports[1])].map(|(name, port)| {
+            let flags = flags(&format!("localhost:{}", port.port()));
+            node(&home, name, port, &flags.each_ref().map(String::as_str))
+        });
+        let servers = together(commands.into());
+        let status = status(&home, &servers[0]);
+        let addresses = status["members"].as_array().expect("a list").iter().map(|member| &member["peer_address"]);
+        assert!(addresses.clone().all(|address| address.as_str().is_some_and(|text| text.starts_with("localhost:"))), "{status}");
+        let everywhere = ["--peer-listen", "0.0.0.0:0", "--peer-insecure"];
+        assert!(!refused(&home, &everywhere).is_empty());
+    }
+
+    name {
+        let home = Home::new();
+        let data = home.path("node-1").display().to_string();
+        let peers = ["--peer-listen", "127.0.0.1:0", "--peer-insecure", "--bootstrap", "1"];
+        let server = started(&home, &[&["--name", "oslo-7", "--data", &data], peers.as_slice()].concat());
+        assert_eq!(status(&home, &server)["members"][0]["name"], "oslo-7");
+        server.stop();
+        assert!(refused(&home, &["--name", "no name"]).contains("name"));
+    }
+
+    peer_tls_cert {
+        let home = Home::new();
+        certified(&home, "ours");
+        let servers: Vec<_> = two_with_tls(&home, ["ours"; 3]).into_iter().map(|one| one.expect("ready")).collect();
+        assert!(are_one(&home, &servers));
+        let missing = ["--peer-tls-cert", "none.pem", "--peer-tls-key", "none.key", "--peer-ca", "none.pem"];
+        assert!(refused(&home, &missing).contains("none.pem"));
+    }
+
+    peer_tls_key {
+        let home = Home::new();
+        certified(&home, "ours");
+        certified(&home, "theirs");
+        let files = tls(&home, "node-1", ["ours", "theirs", "ours"]);
+        let files: Vec<_> = files.iter().map(String::as_str).collect();
+        assert!(refused(&home, &[&["--name", "node-1"], files.as_slice()].concat()).contains("node-1.key"));
+        assert!(refused(&home, &files[..2]).contains("--peer-tls-key"));
+    }
+
+    peer_ca {
+        let home = Home::new();
+        certified(&home, "ours");
+        certified(&home, "theirs");
+        // The second node is of another authority: neither lets the other take part.
+        for refused in two_with_tls(&home, ["theirs"; 3]) {
+            let said = refused.err().expect("no cluster");
+            assert!(said.stdout.contains("\"ready\":false"), "{said:?}");
+        }
+    }
+
+    peer_insecure {
+        let home = Home::new();
+        let outside = ["--peer-listen", "0.0.0.0:0", "--advertise", "192.0.2.1:1", "--peer-insecure"];
+        assert!(refused(&home, &outside).contains("loopback"));
+        let nothing = refused(&home, &["--peer-listen", "127.0.0.1:0"]);
+        assert!(nothing.contains("--peer-insecure") && nothing.contains("--peer-ca"), "{nothing}");
+        started(&home, &["--peer-listen", "127.0.0.1:0", "--peer-insecure"]).stop();
+    }
+
+    force_new_cluster {
+        let home = Home::new();
+        let ports = [free_port(), free_port()];
+        let join = format!("{},{}", ports[0], ports[1]);
+        let servers = two(&home, ports, &["--peer-insecure", "--join", &join]);
+        let before = status(&home, &servers[0])["cluster_id"].clone();
+        at(&home, &servers[0], &["ledger", "namespace", "create", "kept"]);
+        servers.into_iter().for_each(|server| drop(server.stop()));
+        let alone = |flags: &[&str]| Server::spawn(&mut node(&home, "node-1", ports[0], flags));
+        let server = alone(&["--peer-insecure", "--force-new-cluster"]).expect("ready");
+        let after = status(&home, &server);
+        assert_ne!(after["cluster_id"], before);
+        assert_eq!(after["members"].as_array().map(Vec::len), Some(1));
+        at(&home, &server, &["ledger", "namespace", "show", "kept"]);
+        at(&home, &server, &["ledger", "namespace", "create", "new"]);
+    }
+
+    silent_after {
+        let home = Home::new();
+        let ports: Vec<SocketAddr> = (0..4).map(|_| free_port()).collect();
+        let join = ports[..3].iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+        let shared = ["--peer-insecure", "--join", &join, "--voters-max", "3", "--silent-after", "2s"];
+        let founders = (0..3).map(|n| node(&home, &format!("node-{}", n + 1), ports[n], &[shared.as_slice(), &["--bootstrap", "3"]].concat()));
+        let mut servers = together(founders.collect());
+        let spare = node(&home, "node-4", ports[3], &[shared.as_slice(), &["--bootstrap", "0"]].concat());
+        servers.extend(together(vec![spare]));
+        let ids = ids(&servers);
+        eventually("the fourth is a learner", || (role(&home, &servers[3], ids[3]).as_deref() == Some("learner")).then_some(()));
+        let silent = (0..3).find(|n| role(&home, &servers[3], ids[*n]).as_deref() == Some("voter")).expect("a follower");
+        drop(servers.remove(silent));
+        eventually("the learner votes in the place of the silent one", || {
+            let asked = &servers[2];
+            let voters = [role(&home, asked, ids[silent]), role(&home, asked, ids[3])];
+            (voters == [None, Some("voter".to_owned())]).then_some(())
+        });
+    }
+
+    voters_max {
+        let home = Home::new();
+        let joined = |most: &str, first: &str, second: &str| {
+            let ports = [free_port(), free_port()];
+            let (join, insecure) = (ports[0].to_string(), ["--peer-insecure", "--voters-max", most]);
+            let founder = together(vec![node(&home, first, ports[0], &[insecure.as_slice(), &["--bootstrap", "1"]].concat())]);
+            let joins = [insecure.as_slice(), &["--bootstrap", "0", "--join", &join]].concat();
+            let second = together(vec![node(&home, second, ports[1], &joins)]);
+            let token = founder[0].ready["token_file"].as_str().expect("a token file").to_owned();
+            (founder, second, token)
+        };
+        for (most, role, names) in [("1", "learner", ["a-1", "a-2"]), ("5", "voter", ["b-1", "b-2"])] {
+            let (founder, second, token) = joined(most, names[0], names[1]);
+            let id = ids(&second)[0];
+            eventually("the joiner has its role", || {
+                let command = ["ledger", "cluster", "status", "--url", founder[0].url(), "--token-file", &token];
+                let status = home.json(&command);
+                let members = status["members"].as_array().expect("a list").clone();
+                members.iter().any(|member| member["id"] == id && member["role"] == role).then_some(())
+            });
+        }
+    }
+}
