@@ -99,7 +99,11 @@ impl Cluster {
             seed,
             signing_key,
             stopped: Stopped::default(),
-            log_keep_bytes: if Dice::new(seed, "log").chance(LOG_KEPT_PER_MILLE) { LOG_KEPT_BYTES } else { 0 },
+            log_keep_bytes: if Dice::new(seed, "log").chance(LOG_KEPT_PER_MILLE) {
+                LOG_KEPT_BYTES
+            } else {
+                0
+            },
             snapshots_installed: 0,
         })
     }

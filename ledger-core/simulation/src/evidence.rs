@@ -240,9 +240,10 @@ impl Evidence {
                 match known.get(&index) {
                     None => drop(known.insert(index, (*node, record))),
                     Some((_, same)) if *same == record => {}
-                    Some((first, _)) => {
+                    Some((first, other)) => {
                         let (first, second) = (*first, *node);
-                        self.violations.push(Violation::LogMismatch { index, first, second });
+                        let what = format!("{other:?}, and {record:?} where {committed:?} is committed");
+                        self.violations.push(Violation::LogMismatch { index, first, second, what });
                         break;
                     }
                 }

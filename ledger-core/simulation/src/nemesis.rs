@@ -101,11 +101,12 @@ pub struct Nemesis {
     transfers_done: Arc<AtomicU64>,
     /// Nodes that take part; others are left alone.
     nodes: Vec<Endpoint>,
+    trap_per_mille: u32,
 }
 
 impl Nemesis {
-    /// Breaks these nodes, from now on.
-    pub fn new(dice: Dice, nodes: Vec<Endpoint>, now: Duration) -> Self {
+    /// Breaks these nodes, from now on; of a thousand disturbances so many are traps for votes.
+    pub fn new(dice: Dice, nodes: Vec<Endpoint>, now: Duration, trap_per_mille: u32) -> Self {
         Self {
             dice,
             next: now,
@@ -114,6 +115,7 @@ impl Nemesis {
             counters: NemesisCounters::default(),
             transfers_done: Arc::default(),
             nodes,
+            trap_per_mille,
         }
     }
 
@@ -215,7 +217,10 @@ impl Nemesis {
         let node = *self.dice.choose(&self.nodes.clone());
         let leader = cluster.leader().filter(|leader| self.nodes.contains(leader));
         let victim = leader.filter(|_| self.dice.chance(500)).unwrap_or(node);
-        match self.dice.below(13) {
+        if self.dice.chance(self.trap_per_mille) {
+            return self.arm(cluster, now, leader);
+        }
+        match self.dice.below(12) {
             0 | 1 => self.crash(cluster, now, victim)?,
             2 => self.black_out(cluster, now)?,
             3 => {
@@ -257,13 +262,12 @@ impl Nemesis {
                 self.later(now, Undo::RightClock(victim));
             }
             10 => self.transfer(cluster, victim),
-            11 => {
+            _ => {
                 // Long enough for the log to be purged past it.
                 self.isolate(cluster, node);
                 let lasts = Duration::from_millis(self.dice.within(LAG_MS));
                 self.undo.push((now + lasts, Undo::Heal));
             }
-            _ => self.arm(cluster, now, leader)?,
         }
         Ok(())
     }

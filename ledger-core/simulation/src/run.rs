@@ -31,6 +31,8 @@ pub struct RunOptions {
     pub keys: u32,
     /// Whether what happens is printed.
     pub telling: Telling,
+    /// Of a thousand disturbances so many are traps for votes.
+    pub trap_per_mille: u32,
     /// A bug that every node has: the run must find it.
     pub bug: Option<PlantedBug>,
 }
@@ -39,7 +41,7 @@ impl RunOptions {
     /// A run of a seed.
     pub fn of(seed: u64) -> Self {
         let (safety, telling) = (Duration::from_secs(12), Telling::Quiet);
-        Self { seed, safety, clients: 5, keys: 4, telling, bug: None }
+        Self { seed, safety, clients: 5, keys: 4, telling, trap_per_mille: 80, bug: None }
     }
 }
 
@@ -156,7 +158,8 @@ impl Run {
         let (records, targets) = (SharedRecords::default(), Targets::new(NODES.to_vec()));
         start_clients(&mut cluster, &options, &records, &targets, vault_id)?;
         let now = cluster.world.now();
-        let nemesis = Nemesis::new(Dice::new(options.seed, "nemesis"), NODES.to_vec(), now);
+        let dice = Dice::new(options.seed, "nemesis");
+        let nemesis = Nemesis::new(dice, NODES.to_vec(), now, options.trap_per_mille);
         let dice = Dice::new(options.seed, "replacement");
         let replacement = Replacement::new(dice, NODES.to_vec(), JOINER, now);
         Ok(Self { cluster, options, nemesis, replacement, records, targets, progress_ms: 0 })

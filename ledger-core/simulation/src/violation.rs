@@ -32,7 +32,7 @@ pub enum Violation {
         second: Endpoint,
     },
     /// Two nodes have different committed entries at one place of the log.
-    #[error("entry {index} in the log of {first} is not that of {second}")]
+    #[error("entry {index} in the log of {first} is not that of {second}: {what}")]
     LogMismatch {
         /// The index.
         index: u64,
@@ -40,6 +40,8 @@ pub enum Violation {
         first: Endpoint,
         /// The other.
         second: Endpoint,
+        /// What they are.
+        what: String,
     },
     /// An acknowledged write is not where its receipt says.
     #[error("the acknowledged write {idempotency_key} is not in block {}: {what}", receipt.height)]

@@ -52,7 +52,9 @@ impl IdempotencyIndex {
 
     pub(super) fn remember(&mut self, block: RememberedBlock, digests: impl Iterator<Item = KeyDigest>) {
         for (position, digest) in (0_u32..).zip(digests) {
-            if is_planted(PlantedBug::DropIdempotencyRecord) && digest.first().is_some_and(|byte| byte % 4 == 0) {
+            if is_planted(PlantedBug::DropIdempotencyRecord)
+                && digest.first().is_some_and(|byte| byte % 4 == 0)
+            {
                 continue;
             }
             let place = RecordPlace { log_index: block.log_index, vault: block.vault, position };

@@ -154,7 +154,8 @@ impl Consensus {
             addresses: addresses.clone(),
         };
         let start = |error: String| ConsensusError::Start { reason: error };
-        let config = settings(&parts.timing).validate().map_err(|error| start(error.to_string()))?;
+        let restart = if parts.calls.is_some() { Restart::Elected } else { Restart::LeadsOn };
+        let config = settings(&parts.timing, restart).validate().map_err(|error| start(error.to_string()))?;
         let network = PeerNetwork {
             calls: parts.calls,
             clocks: Arc::clone(&parts.clocks),
@@ -168,7 +169,7 @@ impl Consensus {
         let raft = Raft::new(parts.node_id, Arc::new(config), network, log.0, state_machine)
             .await
             .map_err(|error| start(error.to_string()))?;
-        Ok(Self {
+        let consensus = Self {
             raft,
             node_id: parts.node_id,
             ledger: parts.ledger,
@@ -177,7 +178,12 @@ impl Consensus {
             lease: parts.lease,
             log: kept_log,
             retention: parts.retention,
-        })
+        };
+        // A sole voter needs nobody's vote: it does not wait as those do who let others go first.
+        if restart == Restart::Elected && consensus.voters().await? == [consensus.node_id] {
+            consensus.raft.trigger().elect(false).await.map_err(|_| ConsensusError::Stopped)?;
+        }
+        Ok(consensus)
     }
 
     /// Makes these nodes the voters of a new ledger, or checks that this node is one of the stored members.
@@ -327,7 +333,18 @@ impl Consensus {
 /// The log as it was read, on its way into the engine.
 pub(crate) struct StoredLog(Log);
 
-fn settings(timing: &Timing) -> Config {
+/// What a node does that led when it stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Restart {
+    /// It leads on, in the same term: nobody else has its entries.
+    LeadsOn,
+    /// It leads again when it is elected. Its followers may have entries, and may have committed them, that were not
+    /// on its own disk yet: leading on in the same term, it would give their places in the log to other entries, and
+    /// nobody could tell one from the other.
+    Elected,
+}
+
+fn settings(timing: &Timing, restart: Restart) -> Config {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Config {
         cluster_name: "strongroom".to_owned(),
@@ -342,6 +359,7 @@ fn settings(timing: &Timing) -> Config {
         max_in_snapshot_log_to_keep: u64::MAX,
         max_payload_entries: MESSAGE_ENTRIES_MAX,
         allow_log_reversion: Some(false),
+        enable_leader_restore: Some(restart == Restart::LeadsOn),
         backoff: BACKOFF.to_owned(),
         ..Config::default()
     }

@@ -11,7 +11,10 @@ use super::{run_as_asked, seeds_or};
 /// Runs seeds until one shows the bug as it must show.
 fn find(bug: PlantedBug, seeds: Range<u64>, shows: impl Fn(&Violation) -> bool) {
     for seed in seeds_or(seeds.clone()) {
-        let report = run_as_asked(RunOptions { bug: Some(bug), ..RunOptions::of(seed) });
+        let usual = RunOptions::of(seed);
+        // A forgotten vote shows only when it is given again: the voter must go down right after it.
+        let trap_per_mille = if bug == PlantedBug::ForgetVote { 500 } else { usual.trap_per_mille };
+        let report = run_as_asked(RunOptions { bug: Some(bug), trap_per_mille, ..usual });
         if let Some(violation) = report.violations.iter().find(|violation| shows(violation)) {
             return println!("{bug:?} was found in seed {seed}: {violation}");
         }

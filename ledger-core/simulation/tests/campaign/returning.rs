@@ -1,4 +1,4 @@
-//! A member that was away for longer than the log goes back.
+//! Members that come back: one whose entries the log no longer has, and a leader that lost what its followers have.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -55,6 +55,19 @@ fn write(cluster: &mut Cluster, number: u8) {
     });
 }
 
+fn three_nodes(log_keep_bytes: u64) -> Cluster {
+    let mut cluster = Cluster::new(1, Telling::Quiet).unwrap();
+    cluster.set_log_keep_bytes(log_keep_bytes);
+    NODES.into_iter().for_each(|node| cluster.make(node).unwrap());
+    let members = NODES.into_iter().filter_map(|node| cluster.member(node).cloned()).collect();
+    cluster.boot(NODES[0], Bootstrap::Members(members)).unwrap();
+    cluster.boot(NODES[1], Bootstrap::Joined).unwrap();
+    cluster.boot(NODES[2], Bootstrap::Joined).unwrap();
+    create_vault(&mut cluster);
+    write(&mut cluster, 0);
+    cluster
+}
+
 fn create_vault(cluster: &mut Cluster) {
     let vault = cluster.vault().clone();
     let mut asked = false;
@@ -78,15 +91,7 @@ fn create_vault(cluster: &mut Cluster) {
 /// without the snapshot that member could not help to commit: they waited for each other until a third one came.
 #[test]
 fn a_new_leader_whose_only_follower_needs_a_snapshot_gets_it_back() {
-    let mut cluster = Cluster::new(1, Telling::Quiet).unwrap();
-    cluster.set_log_keep_bytes(0);
-    NODES.into_iter().for_each(|node| cluster.make(node).unwrap());
-    let members = NODES.into_iter().filter_map(|node| cluster.member(node).cloned()).collect();
-    cluster.boot(NODES[0], Bootstrap::Members(members)).unwrap();
-    cluster.boot(NODES[1], Bootstrap::Joined).unwrap();
-    cluster.boot(NODES[2], Bootstrap::Joined).unwrap();
-    create_vault(&mut cluster);
-    write(&mut cluster, 0);
+    let mut cluster = three_nodes(0);
 
     // One follower is away until the log no longer reaches back to it.
     let leader = cluster.leader().unwrap();
@@ -109,4 +114,32 @@ fn a_new_leader_whose_only_follower_needs_a_snapshot_gets_it_back() {
     write(&mut cluster, 20);
     let installed = ledger(&cluster, away).unwrap().counters().snapshots_installed;
     assert!(installed > 0, "it came back without a snapshot, so this tested nothing");
+}
+
+/// The seed that found it: a leader sends entries while its own disk is still busy with them. It crashed when both
+/// followers had an entry and it had not, came back before anyone missed it, led on in the same term, and gave the place
+/// of that entry in the log to another one: one node had a block less for ever, and answered reads without it.
+#[test]
+fn a_leader_that_lost_what_its_followers_have_gives_its_place_to_nothing_else() {
+    let mut cluster = three_nodes(1 << 30);
+    let leader = cluster.leader().unwrap();
+    cluster.stall(leader, Duration::from_secs(2));
+    write(&mut cluster, 1);
+    cluster.crash(leader).unwrap();
+    cluster.stall(leader, Duration::ZERO);
+    cluster.boot(leader, Bootstrap::Joined).unwrap();
+    (2..8).for_each(|number| write(&mut cluster, number));
+    let vault = cluster.vault().clone();
+    until(&mut cluster, "one state", |cluster| {
+        let tip = |node: &Endpoint| {
+            let ledger = ledger(cluster, *node)?;
+            Some((ledger.node_info().last_applied, ledger.vault(&vault)?.block_hash))
+        };
+        let tips: Vec<_> = NODES.iter().map(tip).collect();
+        tips[0].is_some() && tips.iter().all(|tip| *tip == tips[0])
+    });
+    cluster.look_at_all();
+    cluster.compare_logs();
+    assert_eq!(cluster.evidence.violations(), []);
+    assert!(cluster.evidence.height() >= 8, "{} blocks for eight writes", cluster.evidence.height());
 }

@@ -117,7 +117,9 @@ fn campaign_no_seed_breaks_a_promise_and_each_repeats_itself() {
         differing.len() * DIFFERING_PER_RUNS <= total.runs as usize,
         "seeds {differing:?} do not repeat themselves"
     );
-    for (what, count) in happened(&total) {
+    // A few seeds that somebody looks at need not have met everything.
+    let is_campaign = seeds.end - seeds.start >= SEEDS.end - SEEDS.start;
+    for (what, count) in happened(&total).into_iter().filter(|_| is_campaign) {
         assert!(count > 0, "no {what} in seeds {seeds:?}");
     }
 }
