@@ -51,7 +51,7 @@ pub static PEER_SETTINGS: &[Setting] = &[
     Setting::new("peer_tls_key", Kind::Path, "PEM file with the private key of --peer-tls-cert."),
     Setting::new("peer_ca", Kind::Path, "PEM file with the authorities of the cluster's certificates: whoever has one can be a member."),
     Setting::new("peer_insecure", Kind::Switch, "Speak with peers in plaintext, on loopback only: every user of this machine can be a member, and read the ledger's key.").or("false"),
-    Setting::new("force_new_cluster", Kind::Switch, "Once, after the other nodes are lost for good: leave the old cluster with what this node has, for a new one of its own. Entries that are not known to be committed are dropped, and named.").or("false"),
+    Setting::new("force_new_cluster", Kind::Switch, "Once, after the other nodes are lost for good: leave the old cluster with what this node has, for a new one of its own. Entries that are not known to be committed are kept, and named.").or("false"),
     Setting::new("silent_after", SECONDS, "A voter that is silent for so long is removed, when a learner that has caught up takes its place and three voters remain; 0: never.").or("30s"),
     Setting::new("voters_max", Kind::Count { min: 1, max: 7 }, "Most voters of the cluster; further members receive everything and do not vote.").or("5"),
 ];

@@ -253,7 +253,7 @@ pub fn check_members(
 /// Leaves the old cluster behind, and says what that cost.
 pub fn force(directory: &mut NodeDirectory, stores: &Stores) -> Result<(), MembershipError> {
     let forced = force_new_cluster(directory, stores)?;
-    tracing::warn!(old = %forced.old, new = %forced.new, lost_entries = forced.lost.entries, "{forced}");
+    tracing::warn!(old = %forced.old, new = %forced.new, undecided_entries = forced.undecided.entries, "{forced}");
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ledger_core::backup::{BackupError, Increment, IncrementHeader, Replay};
-use ledger_core::ledger_state::LedgerState;
+use ledger_core::ledger_state::{LedgerState, without_cluster};
 use ledger_core::names::{LedgerId, VaultId};
 use ledger_core::ports::{AppliedState, LogChange, LogId, SignedMark, StateBatch, StoredVote};
 use ledger_core::snapshot::{self, VaultEntry};
@@ -187,10 +187,9 @@ fn finish(
     flush(state, stores)?;
     let Some(applied) = state.last_applied() else { return Ok(()) };
     let position = AppliedState { last_applied: applied, membership: state.membership().clone() };
-    if stores.state.applied()?.as_ref() != Some(&position) {
-        let batch = StateBatch { dropped_vaults: Vec::new(), rows: Vec::new(), applied: position };
-        stores.state.commit(&batch)?;
-    }
+    // What is restored is no member of the cluster that the backup is of.
+    let rows = vec![without_cluster()];
+    stores.state.commit(&StateBatch { dropped_vaults: Vec::new(), rows, applied: position })?;
     // As a snapshot's: the restored node leads in a later term.
     let vote = StoredVote { term: applied.term, node: Some(target.node_id()), committed: false };
     let mut changes = vec![LogChange::SaveVote(vote), LogChange::PurgeThrough(applied)];

@@ -46,13 +46,14 @@ pub struct ForcedCluster {
     pub new: ClusterId,
     /// The last entry that is kept.
     pub kept: Option<LogId>,
-    /// Entries that were dropped because nothing on this node says that they were committed.
-    pub lost: LostTail,
+    /// Those of them of which nothing on this node says that they were committed. They are kept: clients may have been told
+    /// so by the nodes that are lost.
+    pub undecided: UndecidedTail,
 }
 
-/// Entries that were in the log behind the last one that is known to be committed.
+/// Entries in the log behind the last one that was known to be committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LostTail {
+pub struct UndecidedTail {
     /// How many.
     pub entries: u64,
     /// Their bytes.
@@ -63,27 +64,28 @@ pub struct LostTail {
 
 impl fmt::Display for ForcedCluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { old, new, kept, lost } = self;
+        let Self { old, new, kept, undecided } = self;
         write!(f, "left cluster {old} for the new cluster {new}; kept the log ")?;
         match kept {
             Some(kept) => write!(f, "through entry {} of term {}", kept.index, kept.term)?,
             None => write!(f, "of nothing")?,
         }
-        if lost.entries == 0 {
-            return write!(f, "; no entry was lost");
+        if undecided.entries == 0 {
+            return write!(f, "; all of it was committed");
         }
         write!(
             f,
-            "; LOST {} entries ({} bytes) that were not known to be committed:",
-            lost.entries, lost.bytes
+            "; {} entries ({} bytes) at its end were not known to be committed, and are from here on:",
+            undecided.entries, undecided.bytes
         )?;
-        lost.first.iter().try_for_each(|id| write!(f, " {} (term {})", id.index, id.term))?;
-        if lost.entries > lost.first.len() as u64 { write!(f, " …") } else { Ok(()) }
+        undecided.first.iter().try_for_each(|id| write!(f, " {} (term {})", id.index, id.term))?;
+        if undecided.entries > undecided.first.len() as u64 { write!(f, " …") } else { Ok(()) }
     }
 }
 
-/// Takes a node out of its cluster: a new cluster id, itself the one voter, its log up to the last entry that is known
-/// to be committed. The stores must not be used otherwise meanwhile; after a crash, call it again.
+/// Takes a node out of its cluster: a new cluster id, itself the one voter, its whole log. Entries of which it does not
+/// know whether they were committed are kept: an acknowledged one may be among them, and one that was not acknowledged
+/// may happen all the same. The stores must not be used otherwise meanwhile; after a crash, call it again.
 ///
 /// # Errors
 /// See [`ForceError`].
@@ -97,10 +99,10 @@ pub fn force_new_cluster(
     let log = stores.log.snapshot()?;
     let applied = stores.state.applied()?;
     let known = [log.committed, log.purged, applied.as_ref().map(|applied| applied.last_applied)];
-    let kept = known.into_iter().flatten().max_by_key(|id| id.index);
+    let known = known.into_iter().flatten().max_by_key(|id| id.index);
+    let undecided = undecided_tail(stores, known, log.last)?;
     // What is known to be committed may have been lost with the end of the log; it is in the state then.
-    let kept = kept.map(|kept| log.last.filter(|last| last.index < kept.index).unwrap_or(kept));
-    let lost = lost_tail(stores, kept, log.last)?;
+    let kept = log.last.or(known);
 
     let terms = [log.last.map(|id| id.term), log.vote.map(|vote| vote.term), kept.map(|id| id.term)];
     let term = terms.into_iter().flatten().max().unwrap_or(0).saturating_add(1);
@@ -124,23 +126,23 @@ pub fn force_new_cluster(
     }
     // Last: until here the node still belongs to the old cluster and refuses to open, and may be forced again.
     directory.found_anew(new)?;
-    Ok(ForcedCluster { old, new, kept, lost })
+    Ok(ForcedCluster { old, new, kept, undecided })
 }
 
-fn lost_tail(stores: &Stores, kept: Option<LogId>, last: Option<LogId>) -> Result<LostTail, StoreError> {
-    let mut lost = LostTail::default();
-    let mut next = kept.map_or(0, |kept| kept.index.saturating_add(1));
+fn undecided_tail(stores: &Stores, known: Option<LogId>, last: Option<LogId>) -> Result<UndecidedTail, StoreError> {
+    let mut tail = UndecidedTail::default();
+    let mut next = known.map_or(0, |known| known.index.saturating_add(1));
     while let Some(last) = last.filter(|last| next <= last.index) {
         let records = stores.log.read(next, last.index.saturating_add(1), READ_BYTES)?;
         let Some(end) = records.last().map(|record| record.id.index) else { break };
         for record in records {
-            lost.entries += 1;
-            lost.bytes = lost.bytes.saturating_add(record.payload.len() as u64);
-            if lost.first.len() < NAMED_MAX {
-                lost.first.push(record.id);
+            tail.entries += 1;
+            tail.bytes = tail.bytes.saturating_add(record.payload.len() as u64);
+            if tail.first.len() < NAMED_MAX {
+                tail.first.push(record.id);
             }
         }
         next = end.saturating_add(1);
     }
-    Ok(lost)
+    Ok(tail)
 }

@@ -38,7 +38,7 @@ mod stored_members;
 pub use driver::{Bootstrapping, Forming, FormingSettings, PeerDiscovery};
 pub use errors::{FormingError, Waiting};
 pub use events::Goal;
-pub use forced::{ForceError, ForcedCluster, LostTail, force_new_cluster};
+pub use forced::{ForceError, ForcedCluster, UndecidedTail, force_new_cluster};
 pub use front::PeerFront;
 pub use restored::{PeersWord, Returning};
 pub use stored_members::{StoredMembersError, stored_members};

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use ledger_core::ledger_state::{LedgerState, StateError};
+use ledger_core::ledger_state::{LedgerState, StateError, without_cluster};
 use ledger_core::ports::{
     AppliedState, LogChange, RowChange, SignedMark, StateBatch, StateStore, StoreError, StoredVote,
 };
@@ -71,6 +71,8 @@ pub fn restore_snapshot(
         None => applied_state(&verified.header, node_id),
     };
     let applied = applied.map_err(RestoreError::Membership)?;
+    // What is restored is no member of the cluster that the snapshot is of.
+    rows.batch.push(without_cluster());
     rows.commit(&applied).map_err(SnapshotError::Sink)?;
     stores.log.commit(&log_changes(&verified.header, node_id)).map_err(RestoreError::Log)?;
     LedgerState::load(std::sync::Arc::clone(&stores.state)).map_err(RestoreError::State)?;
