@@ -299,6 +299,7 @@ impl Ledger {
     /// Writes a snapshot of all that is applied now, in the background; answers when it is durable. When nothing
     /// changed since the newest one, answers that one.
     pub async fn create_snapshot(&self) -> Result<StoredSnapshot, SnapshotFailure> {
+        self.hear_of_the_newest().await;
         self.shared.handles.snapshots.create().await
     }
 

@@ -20,7 +20,8 @@ pub const FILTER_EXPECTED: &str = "a level (off, error, warn, info, debug, trace
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     /// A level (`off`, `error`, `warn`, `info`, `debug`, `trace`), optionally with exceptions:
-    /// `info,ledger_server=debug`. The consensus engine stays at `warn` unless the filter names `openraft`.
+    /// `info,ledger_server=debug`. The consensus engine is silent unless the filter names `openraft`:
+    /// what matters of it the node says itself.
     pub filter: String,
     /// Form of a line.
     pub format: LogFormat,
@@ -119,15 +120,11 @@ fn parse_filter(text: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::builder().parse(with_quiet_engine(text)).map_err(|_| refused())
 }
 
-/// The consensus engine tells every step of every heartbeat: only those who name it get that.
+/// The consensus engine tells every step of every heartbeat, and warns many times a second of a peer that is away: only
+/// those who name it get that.
 fn with_quiet_engine(text: &str) -> Cow<'_, str> {
     const ENGINE: &str = "openraft";
     let directives = || text.split(',').map(str::trim);
     let is_named = directives().any(|directive| directive.starts_with(ENGINE));
-    let level = directives().filter_map(|directive| directive.parse::<LevelFilter>().ok()).max();
-    // An exception must not make a silent log louder.
-    if is_named || level <= Some(LevelFilter::WARN) {
-        return Cow::Borrowed(text);
-    }
-    Cow::Owned(format!("{text},{ENGINE}=warn"))
+    if is_named { Cow::Borrowed(text) } else { Cow::Owned(format!("{text},{ENGINE}=off")) }
 }

@@ -19,7 +19,7 @@ pub const DRAIN_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// Rows that every server's table contains.
 pub static SERVICE_SETTINGS: &[Setting] = &[
-    Setting::new("log_level", Kind::Text, "Level of log lines: off, error, warn, info, debug or trace, and exceptions such as info,ledger_server=debug; openraft stays at warn unless it is named.").or("info"),
+    Setting::new("log_level", Kind::Text, "Level of log lines: off, error, warn, info, debug or trace, and exceptions such as info,ledger_server=debug; openraft is silent unless it is named.").or("info"),
     Setting::new("log_format", Kind::Choice(&["json", "text"]), "Form of log lines.").or("json"),
     Setting::new("log_to", Kind::Choice(&["stderr", "stdout"]), "Stream of log lines; stdout is refused together with --json.").or("stderr"),
     Setting::new("tls_cert", Kind::Path, "PEM file with the server's certificate chain; with --tls-key the listener speaks TLS."),

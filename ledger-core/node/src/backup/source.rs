@@ -67,6 +67,7 @@ impl Ledger {
     /// behind, a vault is fenced, or a store fails.
     pub async fn stream_increment(&self, after: u64) -> Result<BackupChunks, BackupFailure> {
         let permit = self.backup_permit()?;
+        self.hear_of_the_newest().await;
         // One that does not catch up says so itself.
         let _ = tokio::time::timeout(CATCH_UP_MAX, self.shared.handles.ledger.wait_applied(after)).await;
         let maker = self.shared.handles.snapshots.clone();
@@ -77,6 +78,14 @@ impl Ledger {
             gathered.write(sink, &mut |_| ControlFlow::Continue(()))?;
             Ok(())
         })
+    }
+
+    /// Waits until this node has applied what was acknowledged anywhere by now. Without a leader there is nobody to ask: what
+    /// this node has is worth keeping all the same.
+    pub(crate) async fn hear_of_the_newest(&self) {
+        if !matches!(tokio::time::timeout(CATCH_UP_MAX, self.shared.handles.barrier.pass()).await, Ok(Ok(()))) {
+            tracing::warn!("the newest writes may be missing here: the leader does not say how far the ledger is");
+        }
     }
 
     fn backup_permit(&self) -> Result<OwnedSemaphorePermit, BackupFailure> {

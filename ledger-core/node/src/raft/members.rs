@@ -81,8 +81,18 @@ impl Consensus {
         shown: watch::Sender<Option<NodeId>>,
     ) {
         let mut metrics = self.raft.metrics();
+        let mut told = None;
         loop {
-            let now = metrics.borrow_watched().current_leader;
+            let (now, term) = {
+                let metrics = metrics.borrow_watched();
+                (metrics.current_leader, metrics.current_term)
+            };
+            if std::mem::replace(&mut told, now) != now {
+                match now {
+                    Some(leader) => tracing::info!(leader, term, "the ledger has a leader"),
+                    None => tracing::warn!(term, "nobody leads the ledger"),
+                }
+            }
             leader.modify_if(|known| std::mem::replace(known, now) != now);
             shown.send_if_modified(|known| std::mem::replace(known, now) != now);
             if metrics.changed().await.is_err() {

@@ -71,6 +71,7 @@ pub fn restore_snapshot(
         None => applied_state(&verified.header, node_id),
     };
     let applied = applied.map_err(RestoreError::Membership)?;
+    rows.commit(&applied).map_err(SnapshotError::Sink)?;
     // What is restored is no member of the cluster that the snapshot is of.
     rows.batch.push(without_cluster());
     rows.commit(&applied).map_err(SnapshotError::Sink)?;

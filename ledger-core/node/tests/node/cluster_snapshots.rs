@@ -182,8 +182,9 @@ async fn lost_repeated_and_damaged_chunks_delay_a_snapshot_and_never_spoil_it() 
         _ => Fate::Delivered,
     });
     cluster.converge().await;
+    until("it is installed", || installed(&cluster, behind) > 0).await;
     let counters = cluster.nodes[behind].ledger().counters();
-    assert!(counters.snapshots_installed > 0 && counters.snapshot_chunks_damaged > 0, "{counters:?}");
+    assert!(counters.snapshot_chunks_damaged > 0, "{counters:?}");
     assert!(cluster.nodes[leader].ledger().counters().snapshot_retries > 0);
     assert_eq!(chain(cluster.nodes[leader].ledger()), chain(cluster.nodes[behind].ledger()));
 }

@@ -146,10 +146,20 @@ impl Link {
         let connected = tokio::time::timeout(time, connecting).await.unwrap_or_else(|_| {
             Err(LinkError::Unreachable { reason: format!("no connection within {time:?}") })
         });
+        // Said once, however often it is tried.
+        let is_first = wait == self.limits.retry_wait_first;
+        let peer = &self.target.address;
         self.state.send_replace(match connected {
-            Ok(connected) => State::Connected(Arc::new(connected)),
+            Ok(connected) => {
+                if !is_first {
+                    tracing::info!(peer, "a peer is reached again");
+                }
+                State::Connected(Arc::new(connected))
+            }
             Err(error) => {
-                tracing::debug!(peer = self.target.address, %error, "cannot connect to a peer");
+                if is_first {
+                    tracing::warn!(peer, %error, "a peer cannot be reached; trying on");
+                }
                 State::Failed(Failed { error, tls, wait, retry_at: Instant::now() + wait })
             }
         });

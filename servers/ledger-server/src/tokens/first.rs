@@ -22,6 +22,8 @@ const WANTED_FILE: &str = "admin.token.wanted";
 const FIRST_ADMIN_ACTOR: &str = "client:admin";
 /// How often a node looks whether it leads now, while a ledger has no tokens.
 const LEAD_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the token that is wanted is tried for: ten seconds.
+const WANTED_TRIES_MAX: u32 = 100;
 
 impl TokenRegistry {
     /// Waits until the ledger has tokens. When it has none, the node that leads makes them: from the file `tokens` of
@@ -48,13 +50,7 @@ impl TokenRegistry {
             let _ = tokio::time::timeout(LEAD_POLL_INTERVAL, tokens.changed()).await;
         }
         if exists(&wanted) {
-            match self.mint_further(now_ms).await {
-                Ok(()) => remove(wanted).await?,
-                Err(error) if passes(&error) => {
-                    tracing::warn!(%error, "no administrator's token was minted: start again to try again");
-                }
-                Err(error) => return Err(error),
-            }
+            self.mint_wanted(wanted, now_ms).await?;
         }
         self.settle_files(minted).await
     }
@@ -77,6 +73,25 @@ impl TokenRegistry {
         Ok(())
     }
 
+    async fn mint_wanted(&self, wanted: PathBuf, now_ms: u64) -> Result<(), TokenError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.mint_further(now_ms).await {
+                Ok(()) => return Ok(remove(wanted).await?),
+                Err(error) if passes(&error) && tries < WANTED_TRIES_MAX => {
+                    // Right after a start nobody leads yet.
+                    tokio::time::sleep(LEAD_POLL_INTERVAL).await;
+                }
+                Err(error) if passes(&error) => {
+                    tracing::warn!(%error, "no administrator's token was minted: start again to try again");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     async fn mint_further(&self, now_ms: u64) -> Result<(), TokenError> {
         let (token, text) = mint_admin(now_ms)?;
         let id = token.id;
@@ -84,7 +99,7 @@ impl TokenRegistry {
         self.write_admin_token(text).await?;
         self.ledger.put_token(token).await?;
         self.applied_here(|tokens| tokens.get(&id).is_some()).await;
-        tracing::warn!(token = %id, "a new administrator's token was minted into admin.token, as admin.token.wanted asked");
+        tracing::info!(token = %id, "a new administrator's token was minted into admin.token, as admin.token.wanted asked");
         Ok(())
     }
 
