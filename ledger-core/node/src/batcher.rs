@@ -25,6 +25,7 @@ use crate::options::Options;
 use crate::peers::messages::ForwardedWrite;
 use crate::raft::{Consensus, ConsensusError};
 use crate::read_barrier::ReadBarrier;
+use crate::write_state::WriteSwitch;
 
 /// Most bytes of transactions in one entry (8 MiB), a single larger one excepted.
 const BATCH_BYTES_MAX: usize = 8 * 1_048_576;
@@ -79,6 +80,7 @@ struct Inner {
     bytes_max: usize,
     batch_size: usize,
     counters: Arc<CounterCells>,
+    switch: WriteSwitch,
 }
 
 #[derive(Default)]
@@ -111,7 +113,13 @@ impl WriteQueue {
             bytes_max: options.queue_bytes_max,
             batch_size: options.batch_size,
             counters,
+            switch: WriteSwitch::default(),
         }))
+    }
+
+    /// Whether anything is taken that would grow the log.
+    pub fn switch(&self) -> &WriteSwitch {
+        &self.0.switch
     }
 
     /// Queues a write and waits for its answer.
@@ -154,6 +162,7 @@ impl WriteQueue {
     }
 
     fn push(&self, write: Write, origin: Origin) -> Result<oneshot::Receiver<Answer>, WriteError> {
+        self.0.switch.admit()?;
         let bytes = write.transaction.encoded_bytes_max();
         let (sender, answer) = oneshot::channel();
         let mut waiting = self.lock();

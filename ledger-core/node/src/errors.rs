@@ -14,6 +14,7 @@ use crate::failure::NodeFailure;
 use crate::options::OptionsError;
 use crate::peers::ClusterId;
 use crate::raft::ConsensusError;
+use crate::write_state::DiskFull;
 
 /// Actors of the ledger itself.
 pub(crate) const RESERVED_ACTORS: &str = "system:";
@@ -138,6 +139,12 @@ pub enum WriteError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The disk of the node that leads, or of this one, is nearly full: it only reads. Nothing was done.
+    #[error(
+        "the disk is nearly full, so the ledger only reads: nothing was written. Add room to the disk of the data \
+         directory and try again"
+    )]
+    DiskFull,
     /// Nobody leads, or the leader did not take it. Nothing was done.
     #[error(
         "no leader has taken it{}: try again in {retry_after:?}",
@@ -174,6 +181,12 @@ pub enum AdminError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The disk of the node that leads, or of this one, is nearly full: it only reads. Nothing was done.
+    #[error(
+        "the disk is nearly full, so the ledger only reads: nothing was written. Add room to the disk of the data \
+         directory and try again"
+    )]
+    DiskFull,
     /// Nobody leads, or the leader did not take it. Nothing was done.
     #[error(
         "no leader has taken it{}: try again in {retry_after:?}",
@@ -369,6 +382,7 @@ impl From<&ConsensusError> for WriteError {
     fn from(error: &ConsensusError) -> Self {
         match error {
             ConsensusError::Stopped => Self::Stopped,
+            ConsensusError::LeaderDiskFull => Self::DiskFull,
             ConsensusError::NotLeader { leader } => {
                 Self::NoLeader { leader: *leader, retry_after: NO_LEADER_RETRY_AFTER }
             }
@@ -382,11 +396,24 @@ impl From<&ConsensusError> for AdminError {
     fn from(error: &ConsensusError) -> Self {
         match error {
             ConsensusError::Stopped => Self::Stopped,
+            ConsensusError::LeaderDiskFull => Self::DiskFull,
             ConsensusError::NotLeader { leader } => {
                 Self::NoLeader { leader: *leader, retry_after: NO_LEADER_RETRY_AFTER }
             }
             ConsensusError::Starting => Self::NoLeader { leader: None, retry_after: NO_LEADER_RETRY_AFTER },
             other => Self::Unavailable { reason: other.to_string() },
         }
+    }
+}
+
+impl From<DiskFull> for WriteError {
+    fn from(_: DiskFull) -> Self {
+        Self::DiskFull
+    }
+}
+
+impl From<DiskFull> for AdminError {
+    fn from(_: DiskFull) -> Self {
+        Self::DiskFull
     }
 }

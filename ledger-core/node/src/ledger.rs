@@ -26,6 +26,7 @@ use crate::peers::PeerHandler;
 use crate::randomness::Randomness;
 use crate::snapshots::{SnapshotFailure, SnapshotFolder, SnapshotWork, StoredSnapshot};
 use crate::verified_lists::KeptLists;
+use crate::write_state::WriteState;
 
 /// Administrative commands on their way at once; more are refused with a retry time.
 const ADMIN_COMMANDS_MAX: usize = 64;
@@ -296,6 +297,12 @@ impl Ledger {
         self.shared.handles.queue.write(Write { target, actor: actor.clone(), transaction }).await
     }
 
+    /// Takes writes and commands, or refuses them: those of this node's callers and those that other members send because
+    /// it leads. What waits already is still written.
+    pub fn set_write_state(&self, state: WriteState) {
+        self.shared.handles.queue.switch().set(state);
+    }
+
     /// Writes a snapshot of all that is applied now, in the background; answers when it is durable. When nothing
     /// changed since the newest one, answers that one.
     pub async fn create_snapshot(&self) -> Result<StoredSnapshot, SnapshotFailure> {
@@ -422,6 +429,7 @@ impl Ledger {
             return Err(AdminError::Overloaded { retry_after: ADMIN_RETRY_AFTER });
         };
         let handles = &self.shared.handles;
+        handles.queue.switch().admit_command(&command)?;
         let leads = handles.consensus.status().is_leader;
         let outcome = if leads || handles.cluster.cluster_id.is_none() {
             handles.consensus.propose(command).await

@@ -90,6 +90,7 @@ mod snapshots;
 mod verified_lists;
 mod watch;
 mod worker;
+mod write_state;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use cluster::{
@@ -122,3 +123,4 @@ pub use snapshots::{
 pub use verified_lists::{LIST_PAGE_BYTES_MAX, VerifiedListHead, VerifiedListPage, VerifiedListQuery};
 pub use watch::{BlockWatch, Inclusion, WatchContent, WatchFilter, WatchProofs, WatchRequest, WatchedBlock};
 pub use worker::Threads;
+pub use write_state::WriteState;

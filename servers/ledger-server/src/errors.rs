@@ -363,6 +363,7 @@ pub(crate) fn write_failed(failure: WriteError) -> Status {
             status(Code::PermissionDenied, Reason::PermissionDenied, failure.to_string(), Metadata::none())
         }
         WriteError::Overloaded { retry_after } => overloaded(retry_after),
+        WriteError::DiskFull => disk_full(),
         WriteError::NoLeader { leader, .. } => no_leader(&failure, leader),
         WriteError::Unavailable { .. } => unavailable(&failure),
         WriteError::Stopped => stopping(&failure),
@@ -375,6 +376,7 @@ pub(crate) fn admin_failed(failure: AdminError) -> Status {
     match failure {
         AdminError::Refused(refusal) => admin_refused(&refusal),
         AdminError::Overloaded { retry_after } => overloaded(retry_after),
+        AdminError::DiskFull => disk_full(),
         AdminError::NoLeader { leader, .. } => no_leader(&failure, leader),
         AdminError::Unavailable { .. } => unavailable(&failure),
         AdminError::Stopped => stopping(&failure),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ledger_node::forming::stored_members;
 use ledger_node::peers::MemberRecord;
-use ledger_node::{Ledger, NodeDirectory, Stores};
+use ledger_node::{Ledger, NodeDirectory, Stores, WriteState};
 use ledger_server::access::Authentication;
 use ledger_server::peer_settings::ClusterChange;
 use ledger_server::settings::LedgerSettings;
@@ -487,9 +487,16 @@ impl DiskWatch {
             Ok(state) => {
                 self.gate.follow_disk(state);
                 if let Some(ledger) = &self.ledger {
+                    // The gate refuses this server's clients; the engine also what other members send it.
                     match state {
-                        DiskState::ReadOnly => ledger.hold_back_snapshots(),
-                        _ => ledger.release_snapshots(),
+                        DiskState::ReadOnly => {
+                            ledger.set_write_state(WriteState::DiskFull);
+                            ledger.hold_back_snapshots();
+                        }
+                        _ => {
+                            ledger.set_write_state(WriteState::Open);
+                            ledger.release_snapshots();
+                        }
                     }
                 }
                 match state {

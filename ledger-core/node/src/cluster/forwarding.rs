@@ -13,6 +13,7 @@ use crate::errors::{NO_LEADER_RETRY_AFTER, RESERVED_ACTORS, WriteError};
 use crate::peers::messages::{self, ForwardedFailure, ForwardedWrite, ProposeAnswer, ProposeRequest};
 use crate::peers::{PeerMethod, PeerRefusal};
 use crate::raft::{Consensus, ConsensusError};
+use crate::write_state::DiskFull;
 
 /// How long a follower waits for what it forwarded, as long as the leader stays the same.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,10 +81,11 @@ pub(super) async fn answer(
             ProposeAnswer::Writes(join_all(answers).await)
         }
         ProposeRequest::Command(command) if may_be_forwarded(&command) => {
-            let outcome = consensus.propose(*command).await;
-            ProposeAnswer::Command(
-                outcome.map(|outcome| outcome.map(Box::new)).map_err(ForwardedFailure::from),
-            )
+            let outcome = match queue.switch().admit_command(&command) {
+                Ok(()) => consensus.propose(*command).await.map_err(ForwardedFailure::from),
+                Err(DiskFull) => Err(ForwardedFailure::DiskFull),
+            };
+            ProposeAnswer::Command(outcome.map(|outcome| outcome.map(Box::new)))
         }
         ProposeRequest::Command(_) => {
             return Err(PeerRefusal::Refused { reason: "only the leader itself proposes that".to_owned() });
@@ -121,6 +123,7 @@ impl From<WriteError> for ForwardedFailure {
                 Self::Overloaded { retry_after_ms }
             }
             WriteError::NoLeader { leader, .. } => Self::NotLeader { leader },
+            WriteError::DiskFull => Self::DiskFull,
             other => Self::Unavailable { reason: other.to_string() },
         }
     }
@@ -137,6 +140,7 @@ impl From<ForwardedFailure> for WriteError {
             ForwardedFailure::NotLeader { leader } => {
                 Self::NoLeader { leader, retry_after: NO_LEADER_RETRY_AFTER }
             }
+            ForwardedFailure::DiskFull => Self::DiskFull,
         }
     }
 }
@@ -159,6 +163,7 @@ impl From<ForwardedFailure> for ConsensusError {
                 Self::Leader { reason: format!("it is busy, try again in {retry_after_ms} ms") }
             }
             ForwardedFailure::Unavailable { reason } => Self::Leader { reason },
+            ForwardedFailure::DiskFull => Self::LeaderDiskFull,
         }
     }
 }

@@ -15,13 +15,13 @@ use crate::batcher::WriteQueue;
 use crate::checkpoint_signer::CheckpointSigner;
 use crate::peers::messages::{
     self, CheckpointRequest, JoinAnswer, JoinRequest, MembershipRequest, ProposeRequest, ReadIndexAnswer,
-    ReadIndexRequest, TipsRequest,
+    ReadIndexRequest, SnapshotInstall, SnapshotOffer, TipsRequest,
 };
 use crate::peers::{
     ClusterId, KnownAsker, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerFuture, PeerHandler,
     PeerIdentity, PeerMethod, PeerRefusal, PeerRequest, Standing,
 };
-use crate::raft::{Consensus, ConsensusError, Members};
+use crate::raft::{Consensus, ConsensusError, Members, check_leaders_vote};
 use crate::snapshots::SnapshotReceiver;
 
 /// Answers in the name of an open ledger.
@@ -65,16 +65,17 @@ impl NodeHandler {
             PeerMethod::Vote | PeerMethod::PreVote => {
                 self.check_cluster(&request)?;
                 self.check_candidate(&request)?;
-                self.cluster.consensus.answer(request.method, &request.body).await
+                self.cluster.consensus.answer(request.method, request.from.node_id, &request.body).await
             }
             PeerMethod::Append | PeerMethod::TransferLeader => {
                 self.check_cluster(&request)?;
                 self.check_leader(&request)?;
-                self.cluster.consensus.answer(request.method, &request.body).await
+                self.cluster.consensus.answer(request.method, request.from.node_id, &request.body).await
             }
             PeerMethod::SnapshotOffer | PeerMethod::SnapshotChunk | PeerMethod::SnapshotInstall => {
                 self.check_cluster(&request)?;
                 self.check_leader(&request)?;
+                check_snapshot_vote(&request)?;
                 self.snapshots.handle(request.method, request.body).await
             }
             PeerMethod::ReadIndex
@@ -167,7 +168,7 @@ impl NodeHandler {
     }
 
     /// A leader may have been taken in by entries that this node does not have yet, and whether it leads is settled by
-    /// its term.
+    /// its term. That its votes are its own is checked where they are decoded.
     fn check_leader(&self, request: &PeerRequest) -> Result<(), PeerRefusal> {
         self.check_known(&self.cluster.consensus.members(), &request.from).map(drop)
     }
@@ -225,6 +226,17 @@ impl NodeHandler {
         let members = self.records();
         encode(&JoinAnswer { cluster_id: self.cluster_id, log_key: (self.log_key)(), members })
     }
+}
+
+/// A snapshot is offered, and its installation asked for, by whoever leads.
+fn check_snapshot_vote(request: &PeerRequest) -> Result<(), PeerRefusal> {
+    let vote = match request.method {
+        PeerMethod::SnapshotOffer => decode::<SnapshotOffer>(&request.body)?.vote,
+        PeerMethod::SnapshotInstall => decode::<SnapshotInstall>(&request.body)?.vote,
+        // A chunk is of what was offered.
+        _ => return Ok(()),
+    };
+    check_leaders_vote(&vote, request.from.node_id)
 }
 
 /// A node that can never be taken in as it is should not ask again.

@@ -87,6 +87,9 @@ pub(crate) enum ConsensusError {
     /// The leader was asked, and does not know the outcome.
     #[error("the leader answers: {reason}")]
     Leader { reason: String },
+    /// The leader was asked, and its disk is nearly full: nothing was done.
+    #[error("the disk of the leader is nearly full")]
+    LeaderDiskFull,
     /// The leader could not be asked.
     #[error("the leader (node {leader}) does not answer: {reason}")]
     LeaderUnreachable { leader: NodeId, reason: String },

@@ -19,6 +19,7 @@ mod state_machine;
 mod storage_suite;
 mod wire;
 
+pub(crate) use answers::check_leaders_vote;
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
 pub(crate) use members::{Heartbeats, Members};
 pub(crate) use record::{RecordError, decode_membership, member_count, sole_voter};

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use ledger_node::peers::{ClusterId, Incarnation, PeerIdentity, PeerMethod, PeerRefusal, PeerRequest};
 
 use super::cluster_setting::{CLUSTER, TestCluster};
+use super::setting::put;
 
 fn request(from: &PeerIdentity, to: u64, method: PeerMethod) -> PeerRequest {
     PeerRequest { cluster: Some(CLUSTER), from: from.clone(), to: Some(to), method, body: Bytes::new() }
@@ -93,4 +94,83 @@ async fn bytes_that_are_no_message_are_refused_and_the_node_goes_on() {
     }
     cluster.leader().await;
     cluster.create_vault(leader).await;
+}
+
+/// As on the wire: (term, index).
+type LogId = (u64, u64);
+/// Term, node, whether a quorum granted it.
+type Vote = (u64, u64, bool);
+/// Term, index, kind, payload.
+type Record = (u64, u64, u8, Vec<u8>);
+type Append = (Vote, Option<LogId>, Option<LogId>, Vec<Record>);
+
+fn message(fields: &impl serde::Serialize) -> Bytes {
+    postcard::to_extend(fields, vec![1]).unwrap().into()
+}
+
+/// A store refuses entries with holes, and a node whose store fails stops.
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_do_not_follow_what_is_there_are_refused_and_the_node_goes_on() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    cluster.converge().await;
+    let (from, to) = (&cluster.nodes[leader], &cluster.nodes[(leader + 1) % 3]);
+    let status = from.ledger().node_info();
+    let (term, last) = (status.term, status.last_log_index);
+    let vote = (term, from.id(), true);
+    let blank = |term: u64, index: u64| (term, index, 0, Vec::new());
+    let broken: [Append; 4] = [
+        (vote, Some((term, last)), None, vec![blank(term, last + 2)]),
+        (vote, Some((term, last)), None, vec![blank(term, last + 1), blank(term, last + 3)]),
+        (vote, Some((term, last)), None, vec![blank(term + 1, last + 1)]),
+        (vote, Some((term, last)), None, vec![blank(term - 1, last + 1)]),
+    ];
+    for append in &broken {
+        let request = PeerRequest {
+            body: message(append),
+            ..request(&from.member.identity, to.id(), PeerMethod::Append)
+        };
+        let refused = cluster.network.ask(to.address(), request).await.unwrap_err();
+        assert!(matches!(refused, PeerRefusal::Malformed { .. }), "{append:?}: {refused}");
+    }
+    cluster.write(leader, put("key", "value")).await;
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_speaks_in_no_other_members_name_and_claims_no_vote_that_it_only_asks_for() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    let (other, to) = (&cluster.nodes[(leader + 2) % 3], &cluster.nodes[(leader + 1) % 3]);
+    let (leader_id, term) = (cluster.nodes[leader].id(), to.ledger().node_info().term);
+    let ask = async |method, body| {
+        let request = PeerRequest { body, ..request(&other.member.identity, to.id(), method) };
+        cluster.network.ask(to.address(), request).await.unwrap_err()
+    };
+    let append: Append = ((term, leader_id, true), None, None, Vec::new());
+    let transfer = ((term, leader_id, true), to.id(), None::<LogId>);
+    let asked = |vote: Vote| message(&(vote, None::<LogId>, false));
+    let offer = ((term, leader_id, true), [0_u8; 32], 1_u64, (term, 1_u64));
+    let install = ((term, leader_id, true), [0_u8; 32]);
+    for (method, body) in [
+        (PeerMethod::Append, message(&append)),
+        (PeerMethod::TransferLeader, message(&transfer)),
+        (PeerMethod::Vote, asked((term + 1, leader_id, false))),
+        (PeerMethod::PreVote, asked((term + 1, leader_id, false))),
+        (PeerMethod::SnapshotOffer, message(&offer)),
+        (PeerMethod::SnapshotInstall, message(&install)),
+    ] {
+        let refused = ask(method, body).await;
+        assert!(matches!(refused, PeerRefusal::Identity { .. }), "{method:?}: {refused}");
+    }
+    for method in [PeerMethod::Vote, PeerMethod::PreVote] {
+        let refused = ask(method, asked((term + 1, other.id(), true))).await;
+        assert!(matches!(refused, PeerRefusal::Malformed { .. }), "{method:?}: {refused}");
+    }
+    let unelected: Append = ((term + 1, other.id(), false), None, None, Vec::new());
+    let refused = ask(PeerMethod::Append, message(&unelected)).await;
+    assert!(matches!(refused, PeerRefusal::Malformed { .. }), "{refused}");
+    assert_eq!(to.ledger().node_info().term, term, "nothing of it was believed");
+    assert_eq!(cluster.leader().await, leader);
 }

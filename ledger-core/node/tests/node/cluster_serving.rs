@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ledger_core::names::{NamespaceName, VaultRef};
 use ledger_node::peers::PeerMethod;
-use ledger_node::{Consistency, LeaseReads, ReadFailure, VerifiedSubject, WriteError};
+use ledger_node::{
+    AdminError, Consistency, LeaseReads, ReadFailure, VerifiedSubject, WriteError, WriteState,
+};
 use ledger_verify::proof::{self, Subject};
 
 use super::cluster_setting::{TestCluster, until};
@@ -224,4 +226,30 @@ async fn three_nodes_agree_over_a_network_that_loses_messages() {
     cluster.leader().await;
     cluster.converge().await;
     assert_eq!(cluster.nodes[0].ledger().vault(&vault()).unwrap().version, 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_with_a_full_disk_takes_nothing_from_its_followers_either() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    cluster.write(leader, put("key", "value")).await;
+    cluster.converge().await;
+    let full = cluster.nodes[leader].ledger();
+    full.set_write_state(WriteState::DiskFull);
+    let last = full.node_info().last_log_index;
+    let other: VaultRef = "acme/other".parse().unwrap();
+    for (index, ledger) in cluster.running() {
+        let refused = ledger.write(&vault(), &actor(), put("key", "more")).await.unwrap_err();
+        assert!(matches!(refused, WriteError::DiskFull), "node {index}: {refused}");
+        let refused = ledger.create_vault(other.clone()).await.unwrap_err();
+        assert!(matches!(refused, AdminError::DiskFull), "node {index}: {refused}");
+        let read = ledger.get(&vault(), &key("key"), Consistency::Linearizable).await.unwrap();
+        assert_eq!(read.value.unwrap().value.as_ref(), b"value", "node {index}");
+    }
+    assert_eq!(full.node_info().last_log_index, last, "the log did not grow");
+    full.set_write_state(WriteState::Open);
+    let follower = (leader + 1) % 3;
+    cluster.nodes[follower].ledger().create_vault(other).await.unwrap();
+    cluster.write(follower, put("key", "more")).await;
 }

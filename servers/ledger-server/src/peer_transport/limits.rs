@@ -25,6 +25,12 @@ pub(super) const LINKS_MAX: usize = 256;
 /// A connection that nobody uses for this long is closed: its peer may have left the cluster.
 pub(super) const LINK_IDLE_MAX: Duration = Duration::from_secs(60);
 
+/// Bytes of all peers' requests that a node holds at once (256 MiB); more are refused as busy. Four links with all that
+/// may be on its way over each of them.
+const REQUEST_BYTES_HELD_MAX: usize = 256 << 20;
+/// So many bytes of each request are not counted (16 KiB): heartbeats and votes get through whatever else arrives.
+pub(super) const UNCOUNTED_BYTES_PER_REQUEST: usize = 16 << 10;
+
 /// What the transport between peers allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerLimits {
@@ -34,6 +40,8 @@ pub struct PeerLimits {
     /// their connections. 10 min: the longest that a peer may wait for the installation of a snapshot; a shorter time
     /// comes with each call.
     pub admission: AdmissionLimits,
+    /// Bytes of their bodies that are held at once, beyond the first 16 KiB of each; more are refused as busy. 256 MiB.
+    pub request_bytes_max: usize,
     /// Time to find, connect to and shake hands with a peer. 2 s: three round trips over the worst of links, and less
     /// than the wait after two lost first packets.
     pub connect_timeout: Duration,
@@ -59,6 +67,7 @@ impl Default for PeerLimits {
                 request_timeout: Duration::from_secs(600),
                 ..AdmissionLimits::default()
             },
+            request_bytes_max: REQUEST_BYTES_HELD_MAX,
             connect_timeout: Duration::from_secs(2),
             retry_wait_first: Duration::from_millis(20),
             retry_wait_longest: Duration::from_millis(500),

@@ -8,6 +8,7 @@
 //! A peer is called over two connections, so that a heartbeat does not wait behind a chunk of a snapshot. They are made
 //! when they are needed, made anew when they break, and closed when nobody calls for a while.
 
+mod body_budget;
 mod client;
 mod connection;
 mod handler_slot;

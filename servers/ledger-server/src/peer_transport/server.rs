@@ -10,6 +10,7 @@ use service_kit::tls::{CertificateEnd, certificate_carries};
 use service_kit::{Listener, PeerInfo, ServingThreads, serve_grpc};
 use tonic::{Request, Response, Status};
 
+use super::body_budget::BodyBudget;
 use super::handler_slot::HandlerSlot;
 use super::limits::MESSAGE_BYTES_MAX;
 use super::{PeerLimits, Security, wire};
@@ -62,6 +63,7 @@ impl PeerServer {
         let service = PeerServiceServer::new(Answering { handler, checks_names })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let service = BodyBudget::new(service, limits.request_bytes_max);
         let admission = AdmissionLayer::new(&limits.admission);
         serve_grpc(listener.accept(), &limits.listener, admission, service, stop).await;
     }
@@ -77,6 +79,7 @@ struct Answering {
 #[tonic::async_trait]
 impl PeerService for Answering {
     async fn call(&self, request: Request<CallRequest>) -> Result<Response<CallResponse>, Status> {
+        // The extensions keep the request's bytes counted until it is answered.
         let (_, extensions, message) = request.into_parts();
         let answer = match wire::request_from_wire(message) {
             Err(refusal) => Err(refusal),

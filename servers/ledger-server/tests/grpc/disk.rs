@@ -1,5 +1,6 @@
 //! A disk without room.
 
+use ledger_node::WriteState;
 use ledger_proto::v1;
 use ledger_server::access::Role;
 use service_kit::disk::DiskState;
@@ -47,5 +48,23 @@ async fn a_full_disk_refuses_every_write_before_the_log_and_reads_go_on_until_it
     server.gate.follow_disk(DiskState::Warning);
     clients.write(&vault, vec![set("k", "w")]).await.unwrap();
     clients.admin.create_namespace(v1::CreateNamespaceRequest { name: name() }).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_engine_refuses_because_of_a_full_disk_reads_like_what_the_server_refuses() {
+    let server = TestServer::start().await;
+    let mut clients = server.admin().await;
+    clients.create("acme", "main").await;
+    let vault = vault_ref("acme", "main");
+    // As a leader's disk does to a follower's clients: the server's own gate stays open.
+    server.ledger.set_write_state(WriteState::DiskFull);
+    let status = refused(clients.write(&vault, vec![set("k", "v")]).await, FULL.0, FULL.1);
+    assert!(status.message().contains("Add room"), "{status}");
+    let create = v1::CreateNamespaceRequest { name: "other".to_owned() };
+    refused(clients.admin.create_namespace(create.clone()).await, FULL.0, FULL.1);
+    server.ledger.set_write_state(WriteState::Open);
+    clients.write(&vault, vec![set("k", "v")]).await.unwrap();
+    clients.admin.create_namespace(create).await.unwrap();
     server.stop().await;
 }

@@ -84,3 +84,26 @@ async fn more_calls_than_may_wait_for_one_peer_are_refused_as_busy() {
     assert!(others.is_empty(), "{} others, such as {:?}", others.len(), others.first());
     assert!(a.ask(&b).await.is_ok(), "and the connection works on");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_beyond_what_the_node_may_hold_are_refused_as_busy_and_small_requests_pass() {
+    let mut narrow = limits();
+    narrow.request_bytes_max = 1 << 20;
+    let a = plaintext("node-a", limits()).await;
+    let b = plaintext("node-b", narrow).await;
+    let large = || vec![7; 700 << 10];
+    let mut waiting = a.transport.call(&b.address, None, a.request(PeerMethod::Propose, large()), PATIENCE);
+    tokio::select! {
+        _ = &mut waiting => panic!("nobody let it go"),
+        () = b.handler.one_entered() => {}
+    }
+    let second = || a.transport.call(&b.address, None, a.request(PeerMethod::NodeInfo, large()), PATIENCE);
+    let refusal = PeerRefusal::Busy;
+    let outcome = in_time("an answer", second()).await;
+    assert_eq!(outcome, Err(PeerError::Refused { address: b.address.clone(), refusal }));
+    assert!(a.ask(&b).await.is_ok(), "a heartbeat is small");
+    b.handler.release.add_permits(1);
+    assert_eq!(in_time("an answer", waiting).await.unwrap(), large());
+    // Its bytes were free before its answer was sent.
+    assert!(in_time("an answer", second()).await.is_ok(), "there is room again");
+}

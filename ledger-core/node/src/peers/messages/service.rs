@@ -57,6 +57,8 @@ pub(crate) enum ForwardedFailure {
     Unavailable { reason: String },
     /// Nothing was done: the node does not lead.
     NotLeader { leader: Option<u64> },
+    /// Nothing was done: the node's disk is nearly full.
+    DiskFull,
 }
 
 /// Asks the leader for signed checkpoints.
