@@ -157,6 +157,7 @@ mod tests {
 
     #[test]
     fn the_runtime_keeps_every_promise_that_the_engine_relies_on() {
-        Suite::<NodeRuntime>::test_all();
+        // The suite's other half wraps a runtime in seeded random numbers, which this one has already.
+        Suite::test_all_on(&mut NodeRuntime::new(1));
     }
 }

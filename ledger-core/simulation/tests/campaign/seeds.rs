@@ -10,7 +10,7 @@ use ledger_simulation::trace::Telling;
 use super::{run_as_asked, seeds_or};
 
 /// Seeds of a short run.
-const SEEDS: Range<u64> = 1..13;
+const SEEDS: Range<u64> = 1..17;
 /// Of so many runs one may part from its repetition: none has been seen to.
 const DIFFERING_PER_RUNS: usize = 100;
 
