@@ -3,14 +3,15 @@
 //!
 //! The search is that of Wing and Gong (1993) with the memory of Lowe (2017): walk over calls and answers in time
 //! order, let one open call after the other take effect, go back at an answer that does not fit, and never look twice at
-//! the same set of effective calls with the same register. A call that fits and changes nothing takes effect at once:
-//! every explanation in which it comes later is one with it here too, so there is nothing to go back to.
+//! the same set of effective calls with the same register. A call whose answer says that it changed nothing takes effect
+//! where it fits: every explanation in which it comes later is one with it here too, so there is nothing to go back to.
+//! That a call would change nothing *here* is not enough: a put of the value that is there may be needed later.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use crate::history::{Call, Ending, History, Key, Moment};
-use crate::register::Register;
+use crate::register::{Answer, Register};
 
 /// Most steps of the search for one key, unless told otherwise; beyond it the verdict is open. Each step remembers
 /// one configuration.
@@ -198,7 +199,7 @@ impl<'a> Search<'a> {
             _ => {}
         }
         let (word, bit) = (index / 64, 1_u64 << (index % 64));
-        let has_alternative = after != self.register;
+        let has_alternative = !matches!(answer, Answer::Found(_) | Answer::Refused(_));
         self.effective[word] |= bit;
         if has_alternative && !self.seen.insert((self.effective.clone(), after)) {
             self.effective[word] &= !bit;

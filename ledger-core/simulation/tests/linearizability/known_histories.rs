@@ -210,3 +210,16 @@ fn ten_thousand_calls_of_eight_clients_are_checked() {
     calls.push(call(Operation::Get, moment, moment + 1, found(0)));
     assert_bad(&calls);
 }
+
+/// The checker once let a put of the value that was there take effect at once, for good, and refused what needs it later.
+#[test]
+fn a_put_of_the_value_that_is_there_may_take_effect_after_another_write() {
+    let set = Operation::CompareAndSet { expected: 1, new: 2 };
+    assert_good(&[
+        call(Operation::Put(1), 1, 8, NEW),
+        call(Operation::Put(1), 2, 12, REPLACED),
+        call(Operation::Get, 3, 7, FOUND_NOTHING),
+        call(set, 9, 10, REPLACED),
+        call(Operation::Get, 11, 13, found(1)),
+    ]);
+}
