@@ -100,7 +100,7 @@ pub use cluster::{
 };
 pub use counters::Counters;
 pub use directory::{
-    DataDirectory, DirectoryError, FIRST_MEMBERS_MAX, FORMAT as DIRECTORY_FORMAT, Formation, NodeDirectory,
+    DataDirectory, DirectoryError, FIRST_MEMBERS_MAX, FORMAT as DIRECTORY_FORMAT, Formation, NodeDirectory, Provenance,
     Promise, import_key,
 };
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};

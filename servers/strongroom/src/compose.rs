@@ -403,16 +403,18 @@ async fn belong(
         membership::force(&mut directory, &stores)?;
     }
     let is_forced = settings.peers.change == ClusterChange::ForceNew;
+    membership::take_copy_without_cluster(&mut directory)?;
     let Some(peers) = peers else {
         directory.mint_first_key().map_err(start_error)?;
         let stores = stores().await?;
-        check_members(settings, &directory, &stores, false)?;
+        let members = check_members(settings, &directory, &stores, false)?;
+        membership::take_copy_alone(&mut directory, &members)?;
         return Ok((directory, stores));
     };
     let directory = peers.form(directory).await?;
     let opened = stores().await?;
     let members = check_members(settings, &directory, &opened, true)?;
-    if is_forced || members.len() < 2 {
+    if is_forced {
         return Ok((directory, opened));
     }
     match peers.return_to_cluster(&directory, &opened, &members).await? {

@@ -9,8 +9,8 @@ use ledger_node::forming::{
     Bootstrapping, ForceError, Forming, FormingError, FormingSettings, Goal, PeerFront, PeersWord, Returning,
     force_new_cluster,
 };
-use ledger_node::peers::{MemberRecord, PeerTransport};
-use ledger_node::{Bootstrap, ClusterOptions, Formation, Ledger, NodeDirectory, Stores};
+use ledger_node::peers::{ClusterId, MemberRecord, PeerTransport};
+use ledger_node::{Bootstrap, ClusterOptions, Formation, Ledger, NodeDirectory, Provenance, Stores};
 use ledger_server::discovery::Discovery;
 use ledger_server::peer_settings::{BootstrapSetting, PeerSettings, PeerTrust};
 use ledger_server::peer_transport::{self, PeerLimits, PeerSecurity, PeerServer, PeerTransportSettings};
@@ -18,8 +18,8 @@ use service_kit::tls::PeerTlsFiles;
 use service_kit::{Drain, Listener, ServingThreads};
 use tokio::sync::oneshot;
 
-/// How long a member that comes back asks its peers about itself. Without an answer it takes part: after the end of the
-/// whole cluster there is nobody to ask.
+/// How long a member that comes back on its own directory asks its peers about itself. Without an answer it takes part:
+/// after the end of the whole cluster there is nobody to ask. One on a copy never does.
 const RETURN_PATIENCE: Duration = Duration::from_secs(3);
 /// How often the members' addresses are written to the file of `--join`.
 const REMEMBER_INTERVAL: Duration = Duration::from_secs(60);
@@ -48,6 +48,33 @@ pub enum MembershipError {
         /// The address for peers.
         address: SocketAddr,
     },
+    /// A copy of a member's directory, and nobody leads.
+    #[error(
+        "{} no leader of that cluster answered within {} s. Start its other nodes first: then this becomes a new one, which \
+         joins them. {LOST_FOR_GOOD}",
+        copied(*node_id, cluster),
+        after.as_secs_f64()
+    )]
+    Copy {
+        /// Whose directory it was.
+        node_id: u64,
+        /// The cluster.
+        cluster: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// A copy of a member's directory, and no way to its peers.
+    #[error(
+        "{} nothing says where the other nodes are: give --join, and how peers know each other, and this becomes a new node, \
+         which joins them. {LOST_FOR_GOOD}",
+        copied(*node_id, cluster)
+    )]
+    CopyWithoutPeers {
+        /// Whose directory it was.
+        node_id: u64,
+        /// The cluster.
+        cluster: String,
+    },
     /// A part of the way.
     #[error(transparent)]
     Forming(#[from] FormingError),
@@ -57,6 +84,16 @@ pub enum MembershipError {
     /// A part that reports in its own words.
     #[error("{0}")]
     Part(Box<dyn std::error::Error + Send + Sync>),
+}
+
+const LOST_FOR_GOOD: &str = "If they are lost for good, --force-new-cluster goes on alone with what this node has, \
+                             under a new cluster id";
+
+fn copied(node_id: u64, cluster: &str) -> String {
+    format!(
+        "this data directory is a copy of that of node {node_id} of cluster {cluster}, or was restored from one: it may lack \
+         what that node acknowledged, so it must not go on as that node, and"
+    )
 }
 
 fn part(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> MembershipError {
@@ -151,6 +188,12 @@ impl Peers {
         members: &BTreeMap<u64, Option<MemberRecord>>,
     ) -> Result<Return, MembershipError> {
         let Some(cluster) = directory.cluster_id() else { return Ok(Return::AsItIs) };
+        if directory.provenance() == Provenance::Copy {
+            return self.return_as_copy(directory, cluster, members).await;
+        }
+        if members.len() < 2 {
+            return Ok(Return::AsItIs);
+        }
         let last = stores.log.snapshot().map_err(part)?.last;
         let me = self.member(directory);
         let returning = Returning {
@@ -179,6 +222,36 @@ impl Peers {
             }
             _ => Return::AsItIs,
         })
+    }
+
+    /// Under its old id a copy could vote for a leader that lacks what the node acknowledged after it was made, or be one. Where
+    /// somebody leads, a quorum has all that, and the copy is needed for nothing.
+    async fn return_as_copy(
+        &self,
+        directory: &NodeDirectory,
+        cluster: ClusterId,
+        members: &BTreeMap<u64, Option<MemberRecord>>,
+    ) -> Result<Return, MembershipError> {
+        let node_id = directory.node_id();
+        tracing::warn!(
+            node_id,
+            %cluster,
+            "this directory was copied or restored: it must not vote as that node any more, and becomes a new one once a \
+             leader of its cluster answers"
+        );
+        let me = self.member(directory);
+        let asking = Returning { transport: &self.transport, cluster, me: &me, last_index: None };
+        let first = match directory.formation() {
+            Formation::Settled { members } => members.as_slice(),
+            _ => &[],
+        };
+        let known = members.values().flatten().chain(first);
+        let addresses = known.map(|member| member.peer_address.clone()).collect();
+        let after = self.settings.bootstrap_timeout;
+        match asking.await_leader(addresses, self.discovery.as_ref(), after).await {
+            true => Ok(Return::AsAnother),
+            false => Err(MembershipError::Copy { node_id, cluster: cluster.to_string(), after }),
+        }
     }
 
     /// Becomes a new node and joins the cluster.
@@ -232,6 +305,34 @@ pub fn bootstrap_of(directory: &NodeDirectory) -> Bootstrap {
         Formation::Settled { members } => Bootstrap::Members(members.clone()),
         Formation::Joined => Bootstrap::Joined,
         _ => Bootstrap::Single,
+    }
+}
+
+/// A copy of what belongs to no cluster goes on: as the ledger that it holds, or, with nothing in it, as a new node, since
+/// what it was copied from may have joined a cluster under its id.
+pub fn take_copy_without_cluster(directory: &mut NodeDirectory) -> Result<(), MembershipError> {
+    match (directory.provenance(), directory.formation()) {
+        (Provenance::Copy, Formation::Unformed) if directory.holds_ledger() || directory.key().is_some() => {
+            directory.take_as_original().map_err(part)
+        }
+        (Provenance::Copy, Formation::Unformed) => directory.renounce_identity().map_err(part),
+        _ => Ok(()),
+    }
+}
+
+/// A copy of a ledger that ran alone goes on; one that had peers, if only an address for them, may have more now.
+pub fn take_copy_alone(
+    directory: &mut NodeDirectory,
+    members: &BTreeMap<u64, Option<MemberRecord>>,
+) -> Result<(), MembershipError> {
+    let had_peers = members.values().any(Option::is_some);
+    match directory.cluster_id() {
+        _ if directory.provenance() == Provenance::Original => Ok(()),
+        Some(cluster) if had_peers => {
+            let (node_id, cluster) = (directory.node_id(), cluster.to_string());
+            Err(MembershipError::CopyWithoutPeers { node_id, cluster })
+        }
+        _ => directory.take_as_original().map_err(part),
     }
 }
 

@@ -59,7 +59,7 @@ impl NodeHandler {
         match request.method {
             PeerMethod::NodeInfo => {
                 let asked: NodeInfoRequest = decode(&request.body)?;
-                encode(&self.node_info(&asked.asker.identity))
+                encode(&self.node_info(&asked.asker.identity).await)
             }
             PeerMethod::Join => self.join(&request.from, decode(&request.body)?).await,
             PeerMethod::Vote | PeerMethod::PreVote => {
@@ -188,22 +188,27 @@ impl NodeHandler {
         if last_log > members.log_index { Ok(()) } else { Err(removed(&request.from)) }
     }
 
-    fn node_info(&self, asker: &PeerIdentity) -> NodeInfo {
+    /// A member that asks decides by the answer whether it takes part as the node that it was: a quorum confirms to the
+    /// leader that it leads before it says so.
+    async fn node_info(&self, asker: &PeerIdentity) -> NodeInfo {
         let consensus = &self.cluster.consensus;
         let status = consensus.status();
-        let asker = match consensus.members().records.get(&asker.node_id) {
-            Some(Some(record)) if status.is_leader => Some(KnownAsker {
-                identity: record.identity.clone(),
-                matched_index: consensus.progress().get(&asker.node_id).and_then(|known| known.matched),
-            }),
-            _ => None,
+        let record = consensus.members().records.get(&asker.node_id).cloned().flatten();
+        let (leader, asker) = match record {
+            Some(record) if status.is_leader => match consensus.read_index().await {
+                Ok(committed_index) => {
+                    let progress = consensus.progress();
+                    let matched_index = progress.get(&asker.node_id).and_then(|known| known.matched);
+                    let identity = record.identity;
+                    (status.leader, Some(KnownAsker { identity, matched_index, committed_index }))
+                }
+                Err(ConsensusError::NotLeader { leader }) => (leader, None),
+                Err(_) => (None, None),
+            },
+            _ => (status.leader, None),
         };
-        let standing = MemberStanding {
-            cluster: self.cluster_id,
-            leader: status.leader,
-            members: self.records(),
-            asker,
-        };
+        let members = self.records();
+        let standing = MemberStanding { cluster: self.cluster_id, leader, members, asker };
         NodeInfo { node: self.member.clone(), standing: Standing::Member(standing) }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ledger_core::names::LedgerId;
 use ledger_verify::note::SigningKey;
 
-use super::{DirectoryError, Formation, NodeDirectory};
+use super::{DirectoryError, Formation, NodeDirectory, Provenance};
 use crate::peers::{ClusterId, LedgerKey, PeerIdentity};
 
 /// The data directory of one node, locked for this process until it is dropped.
@@ -59,6 +59,11 @@ impl DataDirectory {
     /// How the node came into its cluster.
     pub fn formation(&self) -> &Formation {
         self.node.formation()
+    }
+
+    /// Whether the directory is the one that its node worked on last.
+    pub fn provenance(&self) -> Provenance {
+        self.node.provenance()
     }
 
     /// Identity of the ledger that the log key belongs to.

@@ -9,10 +9,23 @@ use super::{DirectoryError, not_writable};
 
 /// Writes a file: temporary file, `fsync`, rename, `fsync` of the directory.
 pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), DirectoryError> {
+    write_telling(path, |_| Ok(content.to_vec()), mode)
+}
+
+/// As [`write`], of what is known only once the file is there.
+pub(super) fn write_telling(
+    path: &Path,
+    content: impl FnOnce(&File) -> io::Result<Vec<u8>>,
+    mode: u32,
+) -> Result<(), DirectoryError> {
     write_steps(path, content, mode).map_err(|source| not_writable(path, source, "write"))
 }
 
-fn write_steps(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn write_steps(
+    path: &Path,
+    content: impl FnOnce(&File) -> io::Result<Vec<u8>>,
+    mode: u32,
+) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let mut file = match OpenOptions::new().create_new(true).write(true).mode(mode).open(&temporary) {
@@ -23,7 +36,8 @@ fn write_steps(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         }
         other => other?,
     };
-    file.write_all(content)?;
+    let content = content(&file)?;
+    file.write_all(&content)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     match path.parent() {

@@ -7,6 +7,7 @@ mod errors;
 mod log_key;
 mod node_directory;
 mod node_id;
+mod origin;
 mod restore_target;
 mod retired_keys;
 mod upgrade;
@@ -30,6 +31,7 @@ pub use data_directory::DataDirectory;
 pub use errors::DirectoryError;
 pub(crate) use log_key::name_of as key_name;
 pub use node_directory::NodeDirectory;
+pub use origin::Provenance;
 pub use restore_target::RestoreTarget;
 
 const FORMAT_FILE: &str = "format";
@@ -38,6 +40,8 @@ const PID_FILE: &str = "ledger.pid";
 const NODE_ID_FILE: &str = "node_id";
 const LOG_KEY_FILE: &str = "log.key";
 const CLUSTER_FILE: &str = "cluster";
+/// Says which file it is: a copy of it is another one.
+const ORIGIN_FILE: &str = "origin";
 /// Stands in a directory while its node gives up its identity.
 const RENOUNCING_FILE: &str = "renouncing";
 /// Stands in a directory while a snapshot is restored into it.

@@ -10,8 +10,8 @@ use ledger_verify::note::SigningKey;
 use super::cluster_file::ClusterFile;
 use super::{
     CLUSTER_FILE, DataDirectory, DirectoryError, FORMAT, Formation, LEDGER_FILES, LOG_KEY_FILE, NODE_ID_FILE,
-    PID_FILE, Promise, RENOUNCING_FILE, RESTORING_FILE, check_format, create, durable_file, lock, log_key,
-    node_id, not_writable, random_bytes, upgrade, write_format,
+    ORIGIN_FILE, PID_FILE, Promise, Provenance, RENOUNCING_FILE, RESTORING_FILE, check_format, create, durable_file, lock, log_key,
+    node_id, not_writable, origin, random_bytes, upgrade, write_format,
 };
 use crate::peers::{ClusterId, Incarnation, LedgerKey, MemberRecord, NodeName, PeerIdentity};
 
@@ -25,6 +25,7 @@ pub struct NodeDirectory {
     ledger: Option<(LedgerId, SigningKey)>,
     lifetime: Lifetime,
     layout: Layout,
+    provenance: Provenance,
     /// Released by the system when the file is closed.
     _lock: File,
 }
@@ -89,6 +90,22 @@ impl NodeDirectory {
     /// What the node is part of.
     pub fn formation(&self) -> &Formation {
         &self.cluster.formation
+    }
+
+    /// Whether the directory is the one that its node worked on last. A copy stays one, over any number of opens, until
+    /// its node becomes another one, leaves its cluster, or is [taken](Self::take_as_original) for the original.
+    pub fn provenance(&self) -> Provenance {
+        self.provenance
+    }
+
+    /// From now on this is the node's directory. Not for a member of a cluster: it may lack what its peers know that it
+    /// acknowledged.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn take_as_original(&mut self) -> Result<(), DirectoryError> {
+        self.provenance = Provenance::Original;
+        self.renew_origin()
     }
 
     /// Whether there are files of a ledger, of whatever content.
@@ -177,7 +194,9 @@ impl NodeDirectory {
         if self.cluster.cluster.is_none() || self.ledger.is_none() {
             return Err(DirectoryError::Unformed { path: self.path.clone() });
         }
-        self.store(Some(cluster), Formation::Single)
+        self.store(Some(cluster), Formation::Single)?;
+        // Last: until here the copy of a member must not vote.
+        self.take_as_original()
     }
 
     /// Makes this the directory of another, new node, without any part of a ledger: with a log and a vote that went
@@ -190,6 +209,7 @@ impl NodeDirectory {
         durable_file::write(&self.path.join(RENOUNCING_FILE), b"this node becomes another one\n", 0o600)?;
         (self.node_id, self.cluster) = renounce(&self.path, &self.cluster.name)?;
         self.ledger = None;
+        self.provenance = Provenance::Original;
         Ok(())
     }
 
@@ -253,6 +273,7 @@ impl NodeDirectory {
                 write_format(&self.path)?;
                 upgrade::forget(&self.path)?;
                 self.layout = Layout::Present;
+                self.renew_origin()?;
             }
         }
         Ok(())
@@ -263,6 +284,14 @@ impl NodeDirectory {
         match self.layout {
             Layout::Present => self.cluster.write(&self.path.join(CLUSTER_FILE)),
             Layout::Older(_) | Layout::OlderAndCopied => Ok(()),
+        }
+    }
+
+    /// The marker of a copy stays as it is, and so does a directory of an older layout.
+    fn renew_origin(&self) -> Result<(), DirectoryError> {
+        match (self.provenance, self.layout) {
+            (Provenance::Original, Layout::Present) => origin::renew(&self.path.join(ORIGIN_FILE)),
+            _ => Ok(()),
         }
     }
 
@@ -341,14 +370,17 @@ impl NodeDirectory {
             Some(found) if found < FORMAT => Layout::Older(found),
             _ => Layout::Present,
         };
+        let provenance = origin::check(&path.join(ORIGIN_FILE))?;
         let cluster = named(&path, node_id, stored, name)?;
-        let mut directory = Self { path, node_id, cluster, ledger, lifetime, layout, _lock: lock };
+        let mut directory =
+            Self { path, node_id, cluster, ledger, lifetime, layout, provenance, _lock: lock };
         directory.write_what_is_new(is_new)?;
         Ok(directory)
     }
 
     fn write_what_is_new(&mut self, is_new: bool) -> Result<(), DirectoryError> {
         self.write_cluster()?;
+        self.renew_origin()?;
         if is_new {
             // Last: a directory without a format file is finished by the next open.
             write_format(&self.path)?;
@@ -414,6 +446,7 @@ fn renounce(path: &Path, name: &NodeName) -> Result<(u64, ClusterFile), Director
     let (name, formation) = (name.clone(), Formation::Unformed);
     let cluster = ClusterFile { cluster: None, name, incarnation, formation };
     cluster.write(&path.join(CLUSTER_FILE))?;
+    origin::renew(&path.join(ORIGIN_FILE))?;
     let marker = path.join(RENOUNCING_FILE);
     std::fs::remove_file(&marker).map_err(|source| not_writable(&marker, source, "remove"))?;
     let synced = File::open(path).and_then(|directory| directory.sync_all());

@@ -1,12 +1,16 @@
-//! A directory that went back in time: its log lacks what its peers know it to have acknowledged.
+//! A directory that may have gone back in time: its log lacks what its peers know it to have acknowledged.
+//!
+//! The marker of a directory tells most copies (see `directory::origin`); the peers' word tells an original that lost the
+//! end of its log, and copies that the marker does not tell, such as those of a whole disk.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use super::driver::PeerDiscovery;
 use crate::peers::messages::{self, JoinRequest};
 use crate::peers::{
     ClusterId, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerError, PeerMethod, PeerRefusal,
@@ -24,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeersWord {
-    /// A leader answered, and nothing speaks against the node.
+    /// A leader answered: the node has all that it acknowledged.
     Good,
     /// The leader knows more of this node's log than the node itself: its directory is an older copy. It must not vote.
     Older {
@@ -33,7 +37,7 @@ pub enum PeersWord {
     },
     /// The leader answered that the node is no member.
     NotMember,
-    /// No leader answered: nobody knows.
+    /// No leader answered that could tell.
     Unknown,
 }
 
@@ -51,7 +55,7 @@ pub struct Returning<'a> {
 }
 
 impl Returning<'_> {
-    /// Asks at these addresses, and at those that the answers name, until a leader has answered or time is up.
+    /// Asks at these addresses, and at those that the answers name, until a leader has told or time is up.
     pub async fn ask(&self, addresses: BTreeSet<String>, patience: Duration) -> PeersWord {
         let deadline = Instant::now() + patience;
         let mut addresses = addresses;
@@ -60,19 +64,51 @@ impl Returning<'_> {
             return PeersWord::Unknown;
         }
         loop {
-            let standings = join_all(addresses.iter().map(|address| self.standing(address))).await;
-            for standing in standings.into_iter().flatten() {
-                if standing.leader == Some(standing.node_id) {
-                    return self.word(&standing.standing);
-                }
-                let known = standing.standing.members.into_iter().map(|member| member.peer_address);
-                addresses.extend(known.filter(|address| *address != self.me.peer_address));
+            if let Some(word) = self.round(&mut addresses).await.and_then(|leader| self.word(&leader)) {
+                return word;
             }
             if Instant::now() + PAUSE >= deadline {
                 return PeersWord::Unknown;
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Waits until a leader answers: at these addresses, at those that `discovery` finds, and at those that the answers
+    /// name. `false` when time is up.
+    pub async fn await_leader(
+        &self,
+        mut addresses: BTreeSet<String>,
+        discovery: &dyn PeerDiscovery,
+        patience: Duration,
+    ) -> bool {
+        let leader = async {
+            loop {
+                // Those that were found before are asked when nothing is found now.
+                if let Ok(Ok(found)) = timeout(CALL_TIMEOUT, discovery.addresses()).await {
+                    addresses.extend(found);
+                }
+                addresses.remove(&self.me.peer_address);
+                if self.round(&mut addresses).await.is_some() {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        timeout(patience, leader).await.is_ok()
+    }
+
+    /// Asks everybody once; the addresses that they name are asked the next time.
+    async fn round(&self, addresses: &mut BTreeSet<String>) -> Option<MemberStanding> {
+        let standings = join_all(addresses.iter().map(|address| self.standing(address))).await;
+        for answered in standings.into_iter().flatten() {
+            if answered.leader == Some(answered.node_id) {
+                return Some(answered.standing);
+            }
+            let known = answered.standing.members.into_iter().map(|member| member.peer_address);
+            addresses.extend(known.filter(|address| *address != self.me.peer_address));
+        }
+        None
     }
 
     /// Asks the leader to take the node in again, with the directory that it has.
@@ -96,15 +132,15 @@ impl Returning<'_> {
         outcome
     }
 
-    fn word(&self, leader: &MemberStanding) -> PeersWord {
-        match &leader.asker {
-            None => PeersWord::NotMember,
-            Some(known) => match known.matched_index {
-                Some(acknowledged) if Some(acknowledged) > self.last_index => {
-                    PeersWord::Older { acknowledged }
-                }
-                _ => PeersWord::Good,
-            },
+    fn word(&self, leader: &MemberStanding) -> Option<PeersWord> {
+        let Some(known) = &leader.asker else { return Some(PeersWord::NotMember) };
+        match known.matched_index {
+            Some(acknowledged) if Some(acknowledged) > self.last_index => {
+                Some(PeersWord::Older { acknowledged })
+            }
+            // It may have acknowledged what it lacks to a leader before this one.
+            None if self.last_index < Some(known.committed_index) => None,
+            _ => Some(PeersWord::Good),
         }
     }
 

@@ -96,8 +96,11 @@ pub struct MemberStanding {
 pub struct KnownAsker {
     /// The member with the asking node's id.
     pub identity: PeerIdentity,
-    /// Index of the last log entry that this leader knows the asking node to have acknowledged.
+    /// Index of the last log entry that this leader knows the asking node to have acknowledged. `None` when it has not
+    /// heard of it since it leads.
     pub matched_index: Option<u64>,
+    /// Index of the last log entry that was committed when this was asked; a quorum confirmed then that it leads.
+    pub committed_index: u64,
 }
 
 /// `Promise`: will you be a member of this cluster and of no other? The sender coordinates.

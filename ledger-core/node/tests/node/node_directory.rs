@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ledger_node::peers::{ClusterId, LedgerKey, MemberRecord, NodeName};
-use ledger_node::{DataDirectory, DirectoryError, Formation, NodeDirectory, Promise};
+use ledger_node::{DataDirectory, DirectoryError, Formation, NodeDirectory, Promise, Provenance};
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 const OTHER: ClusterId = ClusterId([8; 16]);
@@ -172,4 +172,66 @@ fn a_node_that_renounces_its_identity_is_another_one_without_a_ledger_also_after
     std::fs::write(folder.path().join("renouncing"), "").unwrap();
     assert_is_new(&open(folder.path()));
     assert!(!folder.path().join("renouncing").exists());
+}
+
+/// What `cp -r` does.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_is_told_from_the_original_until_its_node_is_another_one_or_leaves_its_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mut directory = open(&at("original"));
+    directory.adopt(CLUSTER, &foreign_key()).unwrap();
+    let identity = directory.identity();
+    drop(directory);
+    for name in ["renounced", "forced", "taken"] {
+        copy(&at("original"), &at(name));
+        for _ in 0..2 {
+            let copied = open(&at(name));
+            assert_eq!((copied.provenance(), copied.identity()), (Provenance::Copy, identity.clone()));
+        }
+        assert_eq!(DataDirectory::open(at(name)).unwrap().provenance(), Provenance::Copy);
+    }
+    open(&at("renounced")).renounce_identity().unwrap();
+    open(&at("forced")).found_anew(OTHER).unwrap();
+    open(&at("taken")).take_as_original().unwrap();
+    for name in ["original", "renounced", "forced", "taken"] {
+        assert_eq!(open(&at(name)).provenance(), Provenance::Original, "{name}");
+    }
+    assert_ne!(open(&at("renounced")).identity(), identity);
+}
+
+#[test]
+fn a_directory_that_moves_is_the_original_and_so_is_one_without_a_marker() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, there) = (folder.path().join("here"), folder.path().join("there"));
+    drop(open(&here));
+    std::fs::rename(&here, &there).unwrap();
+    assert_eq!(open(&there).provenance(), Provenance::Original);
+    std::fs::remove_file(there.join("origin")).unwrap();
+    assert_eq!(open(&there).provenance(), Provenance::Original);
+    copy(&there, &here);
+    assert_eq!(open(&here).provenance(), Provenance::Copy, "it has a marker again");
+    std::fs::write(there.join("origin"), [0xff]).unwrap();
+    assert_eq!(open(&there).provenance(), Provenance::Copy, "what cannot be read says nothing good");
+}
+
+#[test]
+fn an_old_copy_that_is_put_back_in_place_is_told_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, old) = (folder.path().join("data"), folder.path().join("old"));
+    drop(open(&data));
+    copy(&data, &old);
+    // The node goes on after the copy was made.
+    assert_eq!(open(&data).provenance(), Provenance::Original);
+    // Every file stays the file that it is, with the content of before.
+    copy(&old, &data);
+    assert_eq!(open(&data).provenance(), Provenance::Copy);
 }

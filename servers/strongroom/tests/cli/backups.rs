@@ -33,7 +33,7 @@ fn create(home: &Home, folder: &str) -> Value {
     home.json(&["ledger", "backup", "create", "--to", folder])
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+pub fn copy_tree(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("readable") {
         let entry = entry.expect("an entry");

@@ -12,13 +12,13 @@ use serde_json::Value;
 use crate::harness::{Home, Said, Server, eventually, free_ports};
 
 /// A node to start: its name, and its address for peers.
-struct Node {
-    name: &'static str,
-    peer_address: SocketAddr,
+pub struct Node {
+    pub name: &'static str,
+    pub peer_address: SocketAddr,
 }
 
 impl Node {
-    fn three() -> [Self; 3] {
+    pub fn three() -> [Self; 3] {
         let [a, b, c] = free_ports();
         [("node-1", a), ("node-2", b), ("node-3", c)].map(|(name, port)| Self::at(name, port))
     }
@@ -35,21 +35,21 @@ impl Node {
         home.command(&[Home::serve(&data).as_slice(), &own, more, &["--json"]].concat())
     }
 
-    fn start(&self, home: &Home, more: &[&str]) -> Server {
+    pub fn start(&self, home: &Home, more: &[&str]) -> Server {
         self.try_start(home, more).unwrap_or_else(|said| panic!("{}: {said:?}", self.name))
     }
 
-    fn try_start(&self, home: &Home, more: &[&str]) -> Result<Server, Said> {
+    pub fn try_start(&self, home: &Home, more: &[&str]) -> Result<Server, Said> {
         Server::spawn(&mut self.command(home, more))
     }
 }
 
-fn addresses(nodes: &[Node]) -> String {
+pub fn addresses(nodes: &[Node]) -> String {
     nodes.iter().map(|node| node.peer_address.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// Starts nodes that wait for each other.
-fn start_together<const N: usize>(home: &Home, nodes: &[Node; N], more: &[&str]) -> [Server; N] {
+pub fn start_together<const N: usize>(home: &Home, nodes: &[Node; N], more: &[&str]) -> [Server; N] {
     std::thread::scope(|scope| {
         let starting = nodes.each_ref().map(|node| scope.spawn(|| node.start(home, more)));
         starting.map(|starting| starting.join().expect("it starts"))
@@ -57,14 +57,14 @@ fn start_together<const N: usize>(home: &Home, nodes: &[Node; N], more: &[&str])
 }
 
 /// An operator, who knows some nodes and has the administrator's token.
-struct Operator<'a> {
-    home: &'a Home,
-    urls: String,
-    token_file: String,
+pub struct Operator<'a> {
+    pub home: &'a Home,
+    pub urls: String,
+    pub token_file: String,
 }
 
 impl<'a> Operator<'a> {
-    fn of(home: &'a Home, servers: &[Server]) -> Self {
+    pub fn of(home: &'a Home, servers: &[Server]) -> Self {
         let urls: Vec<_> = servers.iter().map(Server::url).collect();
         let token_file = servers.iter().find_map(|server| server.ready["token_file"].as_str());
         let token_file = token_file.expect("the first leader has the token").to_owned();
@@ -72,7 +72,7 @@ impl<'a> Operator<'a> {
     }
 
     /// The same, who talks to one node only.
-    fn at(&self, server: &Server) -> Self {
+    pub fn at(&self, server: &Server) -> Self {
         Self { home: self.home, urls: server.url().to_owned(), token_file: self.token_file.clone() }
     }
 
@@ -84,11 +84,11 @@ impl<'a> Operator<'a> {
         self.home.json(&self.arguments(arguments))
     }
 
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         self.does(&["cluster", "status"])
     }
 
-    fn makes_vault(&self) {
+    pub fn makes_vault(&self) {
         self.does(&["namespace", "create", "acme"]);
         self.does(&["vault", "create", "acme/prod"]);
     }
@@ -102,18 +102,18 @@ impl<'a> Operator<'a> {
         }
     }
 
-    fn puts(&self, value: &str) {
+    pub fn puts(&self, value: &str) {
         self.does(&["put", "acme/prod", "door", value]);
     }
 
-    fn gets(&self) -> String {
+    pub fn gets(&self) -> String {
         let said = self.home.run(&self.arguments(&["get", "acme/prod", "door", "--verify"]));
         assert_eq!(said.code, 0, "{said:?}");
         said.stdout
     }
 
     /// Waits until exactly these members are there and vote.
-    fn awaits_voters(&self, names: &[&str]) -> Value {
+    pub fn awaits_voters(&self, names: &[&str]) -> Value {
         let expected: BTreeSet<_> = names.iter().copied().collect();
         eventually(&format!("{names:?} vote"), || {
             let status = self.status();
@@ -126,7 +126,7 @@ impl<'a> Operator<'a> {
     }
 }
 
-fn members(status: &Value) -> &[Value] {
+pub fn members(status: &Value) -> &[Value] {
     status["members"].as_array().expect("a list")
 }
 

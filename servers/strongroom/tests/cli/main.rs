@@ -22,6 +22,7 @@ mod import;
 mod keys;
 mod lifecycle;
 mod lists;
+mod old_copies;
 mod proofs;
 mod records;
 mod snapshots;
