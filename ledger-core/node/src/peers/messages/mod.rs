@@ -11,7 +11,7 @@ pub(crate) use consensus::{
     WireLogId, WireRecord, WireVote,
 };
 pub(crate) use service::{
-    CheckpointAnswer, CheckpointRequest, ForwardedFailure, ForwardedWrite, JoinAnswer, JoinRequest,
+    CheckpointAnswer, CheckpointRequest, ForwardedFailure, ForwardedWrite, JoinAnswer, JoinRequest, LeaderBlock,
     MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
     TipsAnswer, TipsRequest, VaultTip,
 };
