@@ -122,11 +122,7 @@ impl Comparison {
 
 /// At most `max` tips, those of vaults behind `after` first: each gets its turn, however often the others change. The tips
 /// come in the order of their vaults.
-fn next_in_turn(
-    tips: impl Iterator<Item = VaultTip>,
-    after: Option<VaultId>,
-    max: usize,
-) -> Vec<VaultTip> {
+fn next_in_turn(tips: impl Iterator<Item = VaultTip>, after: Option<VaultId>, max: usize) -> Vec<VaultTip> {
     let (mut behind, mut before) = (Vec::new(), Vec::new());
     for tip in tips {
         let turn = if Some(tip.vault) > after { &mut behind } else { &mut before };

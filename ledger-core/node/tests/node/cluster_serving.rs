@@ -5,7 +5,8 @@ use std::time::Duration;
 use ledger_core::names::{NamespaceName, VaultId, VaultRef};
 use ledger_node::peers::PeerMethod;
 use ledger_node::{
-    AdminError, Consistency, LeaseReads, ReadFailure, VerifiedSubject, WriteError, WriteState,
+    AdminError, Consistency, LeaseReads, MaintenanceError, ReadFailure, VerifiedSubject, WriteError,
+    WriteState,
 };
 use ledger_verify::proof::{self, Subject};
 
@@ -63,8 +64,17 @@ async fn a_vault_that_differs_from_the_leaders_is_fenced_and_recovers() {
     until("the follower fences the vault", || follower.counters().vaults_diverged == 1).await;
     let refused = follower.get(&vault(), &key("key"), Consistency::Eventual).await.unwrap_err();
     assert!(matches!(refused, ReadFailure::VaultDiverged { .. }), "{refused}");
+    // Its own blocks are not the leader's, as far as it can tell: they are no base for a recovery.
+    let refused = follower.recover_vault(&vault()).await.unwrap_err();
+    assert!(matches!(refused, MaintenanceError::BlocksDiffer { .. }), "{refused}");
+    assert!(refused.to_string().contains("empty directory"), "{refused}");
+    cluster.network.isolate(node.address());
+    let refused = follower.recover_vault(&vault()).await.unwrap_err();
+    assert!(matches!(refused, MaintenanceError::NotCompared { .. }), "{refused}");
+    assert_eq!(follower.node_info().fenced_vault_count, 1);
     // The others do not notice.
     cluster.network.heal();
+    cluster.leader().await;
     cluster.write(leader, put("key", "third")).await;
     follower.recover_vault(&vault()).await.unwrap();
     cluster.converge().await;
