@@ -67,6 +67,8 @@ mod clock;
 mod cluster;
 mod counters;
 mod directory;
+#[doc(hidden)]
+pub mod entry_points;
 mod errors;
 mod failure;
 mod flusher;
