@@ -8,6 +8,7 @@
 //! tests, for a given time with `cargo run -p strongroom-fuzz`, and under libFuzzer (`fuzz/libfuzzer`), which needs a
 //! nightly toolchain.
 
+mod cluster;
 mod commands;
 mod configuration;
 mod core_rows;
@@ -38,7 +39,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 18] = [
     Target { name: "header", run: verified::header, seeds: "ledger-core/verify/fuzz/seeds/header" },
     Target {
         name: "transaction",
@@ -62,6 +63,8 @@ pub const TARGETS: [Target; 16] = [
     Target { name: "redb_rows", run: redb_rows::redb_rows, seeds: "fuzz/seeds/redb_rows" },
     Target { name: "transaction_file", run: files::transaction_file, seeds: "fuzz/seeds/transaction_file" },
     Target { name: "import_lines", run: files::import_lines, seeds: "fuzz/seeds/import_lines" },
+    Target { name: "peer_messages", run: cluster::peer_messages, seeds: "fuzz/seeds/peer_messages" },
+    Target { name: "cluster_files", run: cluster::cluster_files, seeds: "fuzz/seeds/cluster_files" },
     Target { name: "configuration", run: configuration::configuration, seeds: "fuzz/seeds/configuration" },
 ];
 

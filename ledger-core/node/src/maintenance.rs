@@ -4,6 +4,7 @@
 use std::sync::{Arc, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use ledger_core::command::VaultInfo;
 use ledger_core::ledger_state::{
     IntegrityCheck, IntegrityDepth, IntegrityReport, LedgerState, Progress, Recovered, RecoveryRefusal,
     VaultRecovery,
@@ -14,10 +15,12 @@ use ledger_verify::Hash;
 use tokio::sync::oneshot;
 
 use crate::applied_state::{AppliedLedger, HalfApplied};
+use crate::cluster::{CompareError, leader_blocks};
 use crate::errors::ReadFailure;
 use crate::failure::{FailureCell, PanicReport};
 use crate::flusher::Flusher;
 use crate::ledger::Ledger;
+use crate::peers::messages::{LeaderBlock, VaultTip};
 
 /// A caller that meets another's job may ask again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -45,6 +48,28 @@ pub enum MaintenanceError {
         vault: VaultRef,
         /// Why.
         refusal: RecoveryRefusal,
+    },
+    /// The vault has other blocks on this node than on the leader; it stays fenced.
+    #[error(
+        "vault {vault} was not recovered: this node's own block {height} differs from the cluster's, so its blocks cannot \
+         be trusted. Remove the node from the cluster and let it join with an empty directory"
+    )]
+    BlocksDiffer {
+        /// The vault.
+        vault: VaultRef,
+        /// Height of its newest block here.
+        height: u64,
+    },
+    /// The leader's block could not be compared with this node's; the vault stays fenced.
+    #[error(
+        "vault {vault} was not recovered: the leader's block could not be compared with this node's ({reason}). Try again, \
+         or recover it on the leader first"
+    )]
+    NotCompared {
+        /// The vault.
+        vault: VaultRef,
+        /// Why.
+        reason: String,
     },
     /// The state cannot be read.
     #[error(transparent)]
@@ -90,10 +115,43 @@ impl Ledger {
     /// the newest header. Other vaults go on meanwhile.
     ///
     /// # Errors
-    /// When there is no such vault, it is not fenced, or its blocks cannot be used: it stays fenced then.
+    /// When there is no such vault, it is not fenced, its blocks cannot be used, or they are not those of the leader: it
+    /// stays fenced then.
     pub async fn recover_vault(&self, vault: &VaultRef) -> Result<Recovered, MaintenanceError> {
         let job = self.job(vault)?;
+        self.compare_fenced(vault).await?;
         self.run_job(job.recover()).await
+    }
+
+    /// Recovery trusts this node's blocks. A member that follows asks the leader whether they are the cluster's: a fenced
+    /// vault gets no block, so the answer holds until the fence is lifted.
+    async fn compare_fenced(&self, vault: &VaultRef) -> Result<(), MaintenanceError> {
+        let cluster = &self.shared.handles.cluster;
+        let Some(info) = self.vault(vault).filter(|info| info.fence.is_some()) else { return Ok(()) };
+        if cluster.cluster_id.is_none() || cluster.consensus.status().is_leader {
+            return Ok(());
+        }
+        let VaultInfo { id, height, block_hash, state_root, .. } = info;
+        let tip = VaultTip { vault: id, height, block_hash, state_root };
+        let not_compared = |reason| MaintenanceError::NotCompared { vault: vault.clone(), reason };
+        let blocks = leader_blocks(&cluster.leader_calls, vec![tip]).await;
+        let blocks = blocks.map_err(|error: CompareError| not_compared(error.to_string()))?;
+        match blocks.first() {
+            Some(LeaderBlock::SameHeight { block_hash: block, state_root: root })
+                if (*block, *root) == (block_hash, state_root) =>
+            {
+                Ok(())
+            }
+            Some(LeaderBlock::SameHeight { .. }) => {
+                Err(MaintenanceError::BlocksDiffer { vault: vault.clone(), height })
+            }
+            Some(LeaderBlock::Below { height: leader, .. }) => {
+                Err(not_compared(format!("this node has block {height}, the leader only {leader}")))
+            }
+            Some(LeaderBlock::Silent) | None => {
+                Err(not_compared("the vault is fenced there too, or gone".to_owned()))
+            }
+        }
     }
 
     fn job(&self, vault: &VaultRef) -> Result<Job, MaintenanceError> {

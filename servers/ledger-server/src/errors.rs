@@ -171,6 +171,11 @@ pub(crate) fn maintenance_failed(failure: MaintenanceError) -> Status {
                 }
             }
         }
+        MaintenanceError::BlocksDiffer { vault, .. } => {
+            let metadata = Metadata::none().with("vault", vault);
+            status(Code::FailedPrecondition, Reason::VaultNotRecoverable, failure.to_string(), metadata)
+        }
+        MaintenanceError::NotCompared { .. } => unavailable(&failure),
         MaintenanceError::Stopped => stopping(&failure),
         MaintenanceError::Read(_) => match failure {
             MaintenanceError::Read(failure) => read_failed(failure),

@@ -14,7 +14,7 @@ mod watchdog;
 
 pub(crate) use checkpoints::LeaderCheckpoints;
 pub(crate) use clocks::{CLOCK_AHEAD_MAX_MS, PeerClocks};
-pub(crate) use comparison::Comparison;
+pub(crate) use comparison::{CompareError, Comparison, leader_blocks};
 pub(crate) use duties::{Duties, FoundError, check_identity, check_mark, found};
 pub(crate) use forwarding::{forward_command, forward_writes};
 pub(crate) use handler::{AloneHandler, NodeHandler};

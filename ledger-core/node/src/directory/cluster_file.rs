@@ -131,6 +131,12 @@ impl ClusterFile {
     }
 }
 
+/// Whether a text comes back as it was after it is read and written; `None` = it is no such file.
+pub(crate) fn cluster_file_kept(text: &str) -> Option<bool> {
+    let file = ClusterFile::parse(text).ok()?;
+    Some(ClusterFile::parse(&file.to_text()).is_ok_and(|again| again == file))
+}
+
 fn formation(formed: &str, members: Vec<MemberRecord>) -> Result<Formation, String> {
     let promised = formed.strip_prefix("promised ");
     let is_for_members = promised.is_some() || formed == "settled";

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use ledger_core::names::{NamespaceName, VaultRef};
+use ledger_core::names::{NamespaceName, VaultId, VaultRef};
 use ledger_node::peers::PeerMethod;
 use ledger_node::{
-    AdminError, Consistency, LeaseReads, ReadFailure, VerifiedSubject, WriteError, WriteState,
+    AdminError, Consistency, LeaseReads, MaintenanceError, ReadFailure, VerifiedSubject, WriteError,
+    WriteState,
 };
 use ledger_verify::proof::{self, Subject};
 
@@ -63,13 +64,51 @@ async fn a_vault_that_differs_from_the_leaders_is_fenced_and_recovers() {
     until("the follower fences the vault", || follower.counters().vaults_diverged == 1).await;
     let refused = follower.get(&vault(), &key("key"), Consistency::Eventual).await.unwrap_err();
     assert!(matches!(refused, ReadFailure::VaultDiverged { .. }), "{refused}");
+    // Its own blocks are not the leader's, as far as it can tell: they are no base for a recovery.
+    let refused = follower.recover_vault(&vault()).await.unwrap_err();
+    assert!(matches!(refused, MaintenanceError::BlocksDiffer { .. }), "{refused}");
+    assert!(refused.to_string().contains("empty directory"), "{refused}");
+    cluster.network.isolate(node.address());
+    let refused = follower.recover_vault(&vault()).await.unwrap_err();
+    assert!(matches!(refused, MaintenanceError::NotCompared { .. }), "{refused}");
+    assert_eq!(follower.node_info().fenced_vault_count, 1);
     // The others do not notice.
     cluster.network.heal();
+    cluster.leader().await;
     cluster.write(leader, put("key", "third")).await;
     follower.recover_vault(&vault()).await.unwrap();
     cluster.converge().await;
     let read = follower.get(&vault(), &key("key"), Consistency::Linearizable).await.unwrap();
     assert_eq!(read.value.unwrap().value.as_ref(), b"third");
+}
+
+/// A node whose history went another way may be higher than the leader: then the leader has no block at its height.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_is_ahead_of_the_leaders_and_differs_below_is_fenced() {
+    type Tip = (VaultId, u64, [u8; 32], [u8; 32]);
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    cluster.converge().await;
+    let node = &cluster.nodes[(leader + 1) % 3];
+    let follower = node.ledger();
+    // To the leader every tip looks as if it were ahead.
+    cluster.network.intercept(|request| {
+        if request.method == PeerMethod::Tips {
+            let mut tips: Vec<Tip> = postcard::from_bytes(&request.body[1..]).unwrap();
+            tips.iter_mut().for_each(|tip| tip.1 += 1_000);
+            request.body = postcard::to_extend(&tips, vec![1]).unwrap().into();
+        }
+        Fate::Delivered
+    });
+    let compared = follower.counters().tips_compared;
+    cluster.write(leader, put("key", "value")).await;
+    until("the replicas are compared", || follower.counters().tips_compared > compared + 1).await;
+    assert_eq!(follower.counters().vaults_diverged, 0, "below, both have the same blocks");
+    cluster.network.forge_answers(PeerMethod::Tips, node.address());
+    until("the follower fences the vault", || follower.counters().vaults_diverged == 1).await;
+    let refused = follower.get(&vault(), &key("key"), Consistency::Eventual).await.unwrap_err();
+    assert!(matches!(refused, ReadFailure::VaultDiverged { .. }), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

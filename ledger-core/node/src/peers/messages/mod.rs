@@ -12,8 +12,8 @@ pub(crate) use consensus::{
 };
 pub(crate) use service::{
     CheckpointAnswer, CheckpointRequest, ForwardedFailure, ForwardedWrite, JoinAnswer, JoinRequest,
-    MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
-    TipsAnswer, TipsRequest, VaultTip,
+    LeaderBlock, MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer,
+    ReadIndexRequest, TipsAnswer, TipsRequest, VaultTip,
 };
 pub(crate) use snapshot::{
     SnapshotChunk, SnapshotChunkAnswer, SnapshotInstall, SnapshotInstallAnswer, SnapshotOffer,

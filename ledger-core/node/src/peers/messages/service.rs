@@ -91,11 +91,21 @@ pub(crate) struct TipsRequest {
     pub tips: Vec<VaultTip>,
 }
 
-/// What the leader has at the same heights.
+/// What the leader has of the same vaults, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TipsAnswer {
-    /// For each tip, in order: the leader's block hash and state root at that height; `None` = it is not there (yet).
-    pub leader: Vec<Option<(Hash, Hash)>>,
+    pub leader: Vec<LeaderBlock>,
+}
+
+/// The leader's block to compare a tip with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum LeaderBlock {
+    /// The vault is fenced or gone there: it says nothing about the other's.
+    Silent,
+    /// The block at the tip's height.
+    SameHeight { block_hash: Hash, state_root: Hash },
+    /// The leader's newest block, below the tip's height.
+    Below { height: u64, block_hash: Hash },
 }
 
 /// A change of the membership.
