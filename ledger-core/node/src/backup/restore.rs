@@ -39,6 +39,8 @@ pub struct RestoredBackup {
     pub blocks: u64,
     /// The vaults that there are.
     pub vaults: Vec<RestoredVault>,
+    /// A signed checkpoint of the newest file that was read, when there is one: which key signed then.
+    pub newest_note: Option<String>,
 }
 
 /// A vault that was restored.
@@ -98,16 +100,19 @@ pub fn restore_backup(
         end = heights(&header_of(folder, last)?.vaults);
     }
     let blocks = replayed.blocks;
-    if let Some(newest) = newest {
-        finish(target, stores, &mut state, &newest, plan.until)?;
+    if let Some(newest) = &newest {
+        finish(target, stores, &mut state, newest, plan.until)?;
     }
     let applied = state.last_applied().unwrap_or(verified.header.applied);
+    let entries = newest.as_ref().map_or(&verified.header.vaults, |newest| &newest.vaults);
+    let newest_note = entries.iter().find_map(|entry| entry.checkpoint.clone());
     Ok(RestoredBackup {
         ledger_id: verified.header.ledger_id,
         applied,
         log_time_ms: state.log_time_ms(),
         blocks,
         vaults: vaults(&state, &end),
+        newest_note,
     })
 }
 

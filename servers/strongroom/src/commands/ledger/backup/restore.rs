@@ -9,6 +9,7 @@ use ledger_node::backup::{
     BackupFolder, RestorePlan, RestorePoint, RestoredBackup, RestoredVault, restore_backup, verify_chain,
 };
 use ledger_node::{RestoreTarget, Stores};
+use ledger_verify::note::SignedCheckpoint;
 use serde_json::{Value, json};
 use storage_adapters::embedded::EmbeddedStores;
 use storage_adapters::redb::RedbOptions;
@@ -113,6 +114,14 @@ impl Restore {
         bar.finish();
         let restored = restored.map_err(refused)?;
         let node_id = target.node_id();
+        if let (Some(key), Some(note)) = (&key, &restored.newest_note)
+            && SignedCheckpoint::open(note, &[key.verifier_key()]).is_err()
+        {
+            output.note(
+                "WARNING: --key is not the key that signed the newest checkpoint in the backup. Was it rotated? Clients that know \
+                 the newer key refuse what this one signs: restore with the newer private key",
+            );
+        }
         target.finish(restored.ledger_id, key.as_ref()).map_err(|error| Failure::error(error.to_string()))?;
         let data = self.data.display().to_string();
         let document = json!({
