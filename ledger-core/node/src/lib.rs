@@ -102,8 +102,8 @@ pub use cluster::{
 };
 pub use counters::Counters;
 pub use directory::{
-    DataDirectory, DirectoryError, FIRST_MEMBERS_MAX, FORMAT as DIRECTORY_FORMAT, Formation, NodeDirectory, Provenance,
-    Promise, import_key,
+    DataDirectory, DirectoryError, FIRST_MEMBERS_MAX, FORMAT as DIRECTORY_FORMAT, Formation, NodeDirectory,
+    Promise, Provenance, import_key,
 };
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};

@@ -83,8 +83,11 @@ impl Ledger {
     /// Waits until this node has applied what was acknowledged anywhere by now. Without a leader there is nobody to ask: what
     /// this node has is worth keeping all the same.
     pub(crate) async fn hear_of_the_newest(&self) {
-        if !matches!(tokio::time::timeout(CATCH_UP_MAX, self.shared.handles.barrier.pass()).await, Ok(Ok(()))) {
-            tracing::warn!("the newest writes may be missing here: the leader does not say how far the ledger is");
+        if !matches!(tokio::time::timeout(CATCH_UP_MAX, self.shared.handles.barrier.pass()).await, Ok(Ok(())))
+        {
+            tracing::warn!(
+                "the newest writes may be missing here: the leader does not say how far the ledger is"
+            );
         }
     }
 

@@ -129,7 +129,11 @@ pub fn force_new_cluster(
     Ok(ForcedCluster { old, new, kept, undecided })
 }
 
-fn undecided_tail(stores: &Stores, known: Option<LogId>, last: Option<LogId>) -> Result<UndecidedTail, StoreError> {
+fn undecided_tail(
+    stores: &Stores,
+    known: Option<LogId>,
+    last: Option<LogId>,
+) -> Result<UndecidedTail, StoreError> {
     let mut tail = UndecidedTail::default();
     let mut next = known.map_or(0, |known| known.index.saturating_add(1));
     while let Some(last) = last.filter(|last| next <= last.index) {

@@ -14,15 +14,17 @@ use crate::every_setting::{free_port, refused, settings, started};
 use crate::harness::{Home, Server, eventually};
 
 /// One node of a test's cluster, with a directory of its own.
-fn node(home: &Home, name: &str, peers: SocketAddr, flags: &[&str]) -> Command {
+pub fn node(home: &Home, name: &str, peers: SocketAddr, flags: &[&str]) -> Command {
     let (data, peers) = (home.path(name).display().to_string(), peers.to_string());
-    let fixed = ["ledger", "serve", "--json", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
+    let fixed = ["ledger", "serve", "--json", "--metrics", "127.0.0.1:0"];
     let own = ["--data", &data, "--name", name, "--peer-listen", &peers, "--poll", "50ms"];
-    home.command(&[fixed.as_slice(), &own, flags].concat())
+    let listen = ["--listen", "127.0.0.1:0"];
+    let listen = if flags.contains(&"--listen") { &[][..] } else { listen.as_slice() };
+    home.command(&[fixed.as_slice(), listen, &own, flags].concat())
 }
 
 /// Starts nodes that wait for each other.
-fn together(commands: Vec<Command>) -> Vec<Server> {
+pub fn together(commands: Vec<Command>) -> Vec<Server> {
     let start = |mut command: Command| {
         std::thread::spawn(move || Server::spawn(&mut command).unwrap_or_else(|said| panic!("{said:?}")))
     };
@@ -31,13 +33,13 @@ fn together(commands: Vec<Command>) -> Vec<Server> {
 }
 
 /// Two founders at these addresses.
-fn two(home: &Home, ports: [SocketAddr; 2], flags: &[&str]) -> Vec<Server> {
+pub fn two(home: &Home, ports: [SocketAddr; 2], flags: &[&str]) -> Vec<Server> {
     let flags = [&["--bootstrap", "2"], flags].concat();
     together(vec![node(home, "node-1", ports[0], &flags), node(home, "node-2", ports[1], &flags)])
 }
 
 /// The administrator's token of a cluster, which its first leader wrote.
-fn token(home: &Home) -> String {
+pub fn token(home: &Home) -> String {
     eventually("a token is minted", || {
         let file = |name: &str| home.path(name).join("admin.token");
         (1..=4).map(|n| file(&format!("node-{n}"))).find(|file| file.exists())
@@ -46,12 +48,12 @@ fn token(home: &Home) -> String {
     .to_string()
 }
 
-fn at(home: &Home, server: &Server, command: &[&str]) -> Value {
+pub fn at(home: &Home, server: &Server, command: &[&str]) -> Value {
     let token = token(home);
     home.json(&[command, &["--url", server.url(), "--token-file", &token]].concat())
 }
 
-fn status(home: &Home, server: &Server) -> Value {
+pub fn status(home: &Home, server: &Server) -> Value {
     at(home, server, &["ledger", "cluster", "status"])
 }
 
@@ -60,7 +62,7 @@ fn ids(servers: &[Server]) -> Vec<u64> {
 }
 
 /// Whether all of them are in one cluster with so many members.
-fn are_one(home: &Home, servers: &[Server]) -> bool {
+pub fn are_one(home: &Home, servers: &[Server]) -> bool {
     let seen: Vec<Value> = servers.iter().map(|server| status(home, server)).collect();
     let members = |status: &Value| status["members"].as_array().map(Vec::len);
     seen.iter().all(|one| one["cluster_id"] == seen[0]["cluster_id"] && members(one) == Some(servers.len()))

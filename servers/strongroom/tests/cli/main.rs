@@ -8,6 +8,7 @@ mod bad_input;
 mod bench;
 mod certificates;
 mod cluster;
+mod cluster_care;
 mod cluster_settings;
 mod configuration;
 mod crashes;
