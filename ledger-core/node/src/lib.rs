@@ -80,9 +80,9 @@ mod log_writer;
 mod maintenance;
 mod node_thread;
 mod options;
+mod ordered_watch;
 pub mod peers;
 mod raft;
-mod ordered_watch;
 mod randomness;
 mod read_barrier;
 mod reads;
@@ -99,8 +99,8 @@ pub use cluster::{
 };
 pub use counters::Counters;
 pub use directory::{
-    DataDirectory, DirectoryError, FIRST_MEMBERS_MAX, FORMAT as DIRECTORY_FORMAT, Formation, NodeDirectory, Provenance,
-    Promise, import_key,
+    DataDirectory, DirectoryError, FIRST_MEMBERS_MAX, FORMAT as DIRECTORY_FORMAT, Formation, NodeDirectory,
+    Promise, Provenance, import_key,
 };
 pub use errors::{AdminError, OpenError, ReadFailure, ShutdownError, WriteError};
 pub use failure::{FailedPart, NodeFailure};

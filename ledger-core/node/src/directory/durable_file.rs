@@ -21,11 +21,7 @@ pub(super) fn write_telling(
     write_steps(path, content, mode).map_err(|source| not_writable(path, source, "write"))
 }
 
-fn write_steps(
-    path: &Path,
-    content: impl FnOnce(&File) -> io::Result<Vec<u8>>,
-    mode: u32,
-) -> io::Result<()> {
+fn write_steps(path: &Path, content: impl FnOnce(&File) -> io::Result<Vec<u8>>, mode: u32) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let mut file = match OpenOptions::new().create_new(true).write(true).mode(mode).open(&temporary) {

@@ -10,8 +10,8 @@ use ledger_verify::note::SigningKey;
 use super::cluster_file::ClusterFile;
 use super::{
     CLUSTER_FILE, DataDirectory, DirectoryError, FORMAT, Formation, LEDGER_FILES, LOG_KEY_FILE, NODE_ID_FILE,
-    ORIGIN_FILE, PID_FILE, Promise, Provenance, RENOUNCING_FILE, RESTORING_FILE, check_format, create, durable_file, lock, log_key,
-    node_id, not_writable, origin, random_bytes, upgrade, write_format,
+    ORIGIN_FILE, PID_FILE, Promise, Provenance, RENOUNCING_FILE, RESTORING_FILE, check_format, create,
+    durable_file, lock, log_key, node_id, not_writable, origin, random_bytes, upgrade, write_format,
 };
 use crate::peers::{ClusterId, Incarnation, LedgerKey, MemberRecord, NodeName, PeerIdentity};
 

@@ -101,7 +101,8 @@ impl Origin {
 mod tests {
     use super::*;
 
-    const ORIGIN: Origin = Origin { device: 65_024, inode: 246_951, born_ns: Some(1_795_298_708_000_000_001) };
+    const ORIGIN: Origin =
+        Origin { device: 65_024, inode: 246_951, born_ns: Some(1_795_298_708_000_000_001) };
 
     #[test]
     fn the_layout_is_frozen_and_what_does_not_fit_it_is_no_origin() {
