@@ -108,6 +108,9 @@ fn the_old_copy_of_a_node_that_was_alone_does_not_lead_beside_the_cluster_that_g
     for more in [&["--bootstrap-timeout", "1s"][..], &["--bootstrap-timeout", "1s", "--bootstrap", "1"]] {
         assert_refused(&home, &nodes[0], nodes[0].try_start(&home, more));
     }
+    let data = home.path("node-1").display().to_string();
+    let without_peers = [Home::serve(&data).as_slice(), &["--json"]].concat();
+    assert_refused(&home, &nodes[0], Server::spawn(&mut home.command(&without_peers)));
     let first = nodes[0].start(&home, &["--join", &nodes[1].peer_address.to_string()]);
     assert_ne!(node_id(&home, &nodes[0]), old_id);
     assert!(has_member(&two, node_id(&home, &nodes[0])));
