@@ -421,7 +421,7 @@ async fn belong(
         Return::AsItIs => Ok((directory, opened)),
         Return::AsAnother => {
             drop(opened);
-            let directory = peers.become_another(directory).await?;
+            let directory = peers.become_another(directory, &members).await?;
             Ok((directory, stores().await?))
         }
     }

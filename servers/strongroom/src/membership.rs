@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger_node::forming::{
-    Bootstrapping, ForceError, Forming, FormingError, FormingSettings, Goal, PeerFront, PeersWord, Returning,
-    force_new_cluster,
+    Bootstrapping, ForceError, Forming, FormingError, FormingSettings, Goal, PeerDiscovery, PeerFront,
+    PeersWord, Returning, force_new_cluster,
 };
-use ledger_node::peers::{ClusterId, MemberRecord, PeerTransport};
+use ledger_node::peers::{ClusterId, MemberRecord, PeerFuture, PeerTransport};
 use ledger_node::{Bootstrap, ClusterOptions, Formation, Ledger, NodeDirectory, Provenance, Stores};
 use ledger_server::discovery::Discovery;
 use ledger_server::peer_settings::{BootstrapSetting, PeerSettings, PeerTrust};
@@ -154,13 +154,14 @@ impl Peers {
     /// Runs until the node belongs to a cluster.
     pub async fn form(&self, directory: NodeDirectory) -> Result<NodeDirectory, MembershipError> {
         let bootstrapping = bootstrapping(&directory, self.settings.bootstrap)?;
-        self.form_as(directory, bootstrapping).await
+        self.form_as(directory, bootstrapping, Arc::clone(&self.discovery) as _).await
     }
 
     async fn form_as(
         &self,
         directory: NodeDirectory,
         bootstrapping: Bootstrapping,
+        discovery: Arc<dyn PeerDiscovery>,
     ) -> Result<NodeDirectory, MembershipError> {
         let settings = FormingSettings {
             bootstrapping,
@@ -172,7 +173,7 @@ impl Peers {
         let forming = Forming {
             directory,
             transport: Arc::clone(&self.transport),
-            discovery: Arc::clone(&self.discovery) as _,
+            discovery,
             front: self.front.clone(),
             settings,
         };
@@ -241,12 +242,7 @@ impl Peers {
         );
         let me = self.member(directory);
         let asking = Returning { transport: &self.transport, cluster, me: &me, last_index: None };
-        let first = match directory.formation() {
-            Formation::Settled { members } => members.as_slice(),
-            _ => &[],
-        };
-        let known = members.values().flatten().chain(first);
-        let addresses = known.map(|member| member.peer_address.clone()).collect();
+        let addresses = known_addresses(directory, members);
         let after = self.settings.bootstrap_timeout;
         match asking.await_leader(addresses, self.discovery.as_ref(), after).await {
             true => Ok(Return::AsAnother),
@@ -254,13 +250,16 @@ impl Peers {
         }
     }
 
-    /// Becomes a new node and joins the cluster.
+    /// Becomes a new node and joins the cluster, whose members are these as far as the old node knew.
     pub async fn become_another(
         &self,
         mut directory: NodeDirectory,
+        members: &BTreeMap<u64, Option<MemberRecord>>,
     ) -> Result<NodeDirectory, MembershipError> {
+        let known = known_addresses(&directory, members).into_iter().collect();
+        let discovery = Arc::new(KnownAndFound { known, found: Arc::clone(&self.discovery) });
         directory.renounce_identity().map_err(part)?;
-        self.form_as(directory, Bootstrapping::With(Goal::Join)).await
+        self.form_as(directory, Bootstrapping::With(Goal::Join), discovery).await
     }
 
     /// What the engine is told about this node among others.
@@ -287,6 +286,36 @@ impl Peers {
             client_url: self.client_url.clone(),
         }
     }
+}
+
+/// Addresses that a directory knew, and those that are found.
+#[derive(Debug)]
+struct KnownAndFound {
+    known: Vec<String>,
+    found: Arc<Discovery>,
+}
+
+impl PeerDiscovery for KnownAndFound {
+    fn addresses(&self) -> PeerFuture<'_, Result<Vec<String>, String>> {
+        Box::pin(async {
+            let mut addresses = self.found.addresses().await?;
+            addresses.extend(
+                self.known.iter().filter(|known| !addresses.contains(known)).cloned().collect::<Vec<_>>(),
+            );
+            Ok(addresses)
+        })
+    }
+}
+
+fn known_addresses(
+    directory: &NodeDirectory,
+    members: &BTreeMap<u64, Option<MemberRecord>>,
+) -> BTreeSet<String> {
+    let first = match directory.formation() {
+        Formation::Settled { members } => members.as_slice(),
+        _ => &[],
+    };
+    members.values().flatten().chain(first).map(|member| member.peer_address.clone()).collect()
 }
 
 /// As what a member comes back.

@@ -117,7 +117,7 @@ mod tests {
             "",
             &text.replace("origin 1", "origin 2"),
             &text.replace("inode", "node"),
-            &text[..60],
+            &text[..40],
             &format!("{text}-\n"),
         ] {
             assert_eq!(Origin::parse(bad), None, "{bad:?}");

@@ -64,7 +64,9 @@ impl Returning<'_> {
             return PeersWord::Unknown;
         }
         loop {
-            if let Some(word) = self.round(&mut addresses).await.and_then(|leader| self.word(&leader)) {
+            if let Some(word) =
+                self.round(&mut addresses).await.and_then(|leader| word(self.last_index, &leader))
+            {
                 return word;
             }
             if Instant::now() + PAUSE >= deadline {
@@ -132,18 +134,6 @@ impl Returning<'_> {
         outcome
     }
 
-    fn word(&self, leader: &MemberStanding) -> Option<PeersWord> {
-        let Some(known) = &leader.asker else { return Some(PeersWord::NotMember) };
-        match known.matched_index {
-            Some(acknowledged) if Some(acknowledged) > self.last_index => {
-                Some(PeersWord::Older { acknowledged })
-            }
-            // It may have acknowledged what it lacks to a leader before this one.
-            None if self.last_index < Some(known.committed_index) => None,
-            _ => Some(PeersWord::Good),
-        }
-    }
-
     async fn standing(&self, address: &str) -> Option<Answered> {
         let body = messages::encode(&NodeInfoRequest { asker: self.me.clone() }).ok()?;
         let from = self.me.identity.clone();
@@ -161,8 +151,46 @@ impl Returning<'_> {
     }
 }
 
+/// What a leader's answer says of a node whose log ends there; `None` when that leader cannot tell.
+fn word(last_index: Option<u64>, leader: &MemberStanding) -> Option<PeersWord> {
+    let Some(known) = &leader.asker else { return Some(PeersWord::NotMember) };
+    match known.matched_index {
+        Some(acknowledged) if Some(acknowledged) > last_index => Some(PeersWord::Older { acknowledged }),
+        // It may have acknowledged what it lacks to a leader before this one.
+        None if last_index < Some(known.committed_index) => None,
+        _ => Some(PeersWord::Good),
+    }
+}
+
 struct Answered {
     node_id: u64,
     leader: Option<u64>,
     standing: MemberStanding,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::{Incarnation, KnownAsker, NodeName, PeerIdentity};
+
+    fn leader(matched_index: Option<u64>) -> MemberStanding {
+        let name = NodeName::new("node-1").unwrap();
+        let identity = PeerIdentity { node_id: 1, name, incarnation: Incarnation([1; 16]) };
+        let asker = Some(KnownAsker { identity, matched_index, committed_index: 7 });
+        MemberStanding { cluster: ClusterId([7; 16]), leader: Some(2), members: Vec::new(), asker }
+    }
+
+    #[test]
+    fn a_leader_that_has_not_heard_of_a_node_vouches_only_for_one_that_lacks_nothing() {
+        let heard = leader(Some(5));
+        assert_eq!(word(Some(4), &heard), Some(PeersWord::Older { acknowledged: 5 }));
+        assert_eq!(word(None, &heard), Some(PeersWord::Older { acknowledged: 5 }));
+        assert_eq!(word(Some(5), &heard), Some(PeersWord::Good));
+        let unheard = leader(None);
+        assert_eq!(word(Some(6), &unheard), None);
+        assert_eq!(word(None, &unheard), None);
+        assert_eq!(word(Some(7), &unheard), Some(PeersWord::Good));
+        let removed = MemberStanding { asker: None, ..unheard };
+        assert_eq!(word(Some(7), &removed), Some(PeersWord::NotMember));
+    }
 }

@@ -16,8 +16,9 @@ fn put_back(home: &Home, node: &Node) {
     std::fs::rename(copy, data).expect("in its place");
 }
 
-fn node_id(home: &Home, node: &Node) -> String {
-    std::fs::read_to_string(home.path(node.name).join("node_id")).expect("an id").trim_end().to_owned()
+fn node_id(home: &Home, node: &Node) -> u64 {
+    let text = std::fs::read_to_string(home.path(node.name).join("node_id")).expect("an id");
+    text.trim_end().parse().expect("a number")
 }
 
 /// The administrator's token, where no lost directory takes it along.
@@ -34,13 +35,13 @@ fn operator<'a>(home: &'a Home, servers: &[&Server], token_file: &str) -> Operat
 fn assert_refused(home: &Home, node: &Node, started: Result<Server, Said>) {
     let said = started.err().unwrap_or_else(|| panic!("{} took part", node.name));
     assert_eq!(said.code, 1, "{said:?}");
-    for part in ["is a copy of that of node", &node_id(home, node), "--force-new-cluster"] {
+    for part in ["is a copy of that of node", &node_id(home, node).to_string(), "--force-new-cluster"] {
         assert!(said.stdout.contains(part), "{part}: {said:?}");
     }
 }
 
-fn has_member(operator: &Operator<'_>, id: &str) -> bool {
-    members(&operator.status()).iter().any(|member| member["id"].to_string() == id)
+fn has_member(operator: &Operator<'_>, id: u64) -> bool {
+    members(&operator.status()).iter().any(|member| member["id"] == id)
 }
 
 #[test]
@@ -107,9 +108,12 @@ fn the_old_copy_of_a_node_that_was_alone_does_not_lead_beside_the_cluster_that_g
     for more in [&["--bootstrap-timeout", "1s"][..], &["--bootstrap-timeout", "1s", "--bootstrap", "1"]] {
         assert_refused(&home, &nodes[0], nodes[0].try_start(&home, more));
     }
+    let data = home.path("node-1").display().to_string();
+    let without_peers = [Home::serve(&data).as_slice(), &["--json"]].concat();
+    assert_refused(&home, &nodes[0], Server::spawn(&mut home.command(&without_peers)));
     let first = nodes[0].start(&home, &["--join", &nodes[1].peer_address.to_string()]);
     assert_ne!(node_id(&home, &nodes[0]), old_id);
-    assert!(has_member(&two, &node_id(&home, &nodes[0])));
+    assert!(has_member(&two, node_id(&home, &nodes[0])));
     assert_eq!(operator(&home, &[&first], &token).gets(), "new");
 }
 
@@ -135,12 +139,12 @@ fn a_copied_member_joins_as_a_new_node_where_somebody_leads_and_stays_that_node(
     let third = nodes[2].start(&home, &[]);
     let new_id = node_id(&home, &nodes[2]);
     assert_ne!(new_id, old_id);
-    assert_eq!(third.ready["nodes"][0]["id"].to_string(), new_id);
-    assert!(has_member(&two, &new_id));
+    assert_eq!(third.ready["nodes"][0]["id"], new_id);
+    assert!(has_member(&two, new_id));
     assert_eq!(operator(&home, &[&third], &token).gets(), "open");
     third.stop();
     let third = nodes[2].start(&home, &flags);
-    assert_eq!(third.ready["nodes"][0]["id"].to_string(), new_id, "this directory is its own");
+    assert_eq!(third.ready["nodes"][0]["id"], new_id, "this directory is its own");
 }
 
 #[test]
