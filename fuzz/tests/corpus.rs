@@ -48,3 +48,14 @@ fn made_seeds_are_accepted_as_they_are() {
         assert!(accepted >= 3, "{target} accepts {accepted} of what is made for it");
     }
 }
+
+/// These seeds are sound ones of every kind: a layout that changes needs new ones.
+#[test]
+fn every_seed_of_what_nodes_of_a_cluster_exchange_is_accepted() {
+    for name in ["peer_messages", "cluster_files"] {
+        let target = strongroom_fuzz::Target::named(name);
+        for seed in target.seeds() {
+            assert!((target.run)(&seed), "{name}: {seed:02x?}");
+        }
+    }
+}
