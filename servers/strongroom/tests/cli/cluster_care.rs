@@ -84,11 +84,10 @@ fn a_cluster_that_is_rolled_node_by_node_loses_no_acknowledged_write() {
         }
         acknowledged
     });
-    for n in 0..3 {
+    for (n, server) in servers.iter_mut().enumerate() {
         // It ends in order, and hands over first when it leads.
-        servers[n].take().expect("it runs").stop();
-        servers[n] = together(vec![start(n)]).pop();
-        let rolled = servers[n].as_ref().expect("it runs");
+        server.take().expect("it runs").stop();
+        let rolled = server.insert(together(vec![start(n)]).remove(0));
         at(&home, rolled, &["ledger", "put", "acme/prod", "rolled", &n.to_string()]);
     }
     ends.store(true, Ordering::SeqCst);
