@@ -263,7 +263,10 @@ impl StateStore for RedbStateStore {
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         guarded("read a row", || {
-            let Some(framed) = self.content().reader(table)?.get(key)? else { return Ok(None) };
+            let content = self.content();
+            // A value does not keep its read transaction alive, the table does: it has to go last.
+            let rows = content.reader(table)?;
+            let Some(framed) = rows.get(key)? else { return Ok(None) };
             Ok(Some(Bytes::copy_from_slice(row::open(table.into(), key, framed.value())?)))
         })
     }
