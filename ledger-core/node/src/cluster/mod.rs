@@ -206,7 +206,7 @@ impl Cluster {
     }
 
     /// Takes a node in: it receives everything, and once it has caught up it votes, when there is a vote to give.
-    /// Returns when that is decided, or after [`ADD_WAIT`](membership::ADD_WAIT): it goes on by itself then. A member
+    /// Returns when that is decided, or after thirty seconds: it goes on by itself then. A member
     /// that is there already, with the same name and incarnation, gets its new addresses.
     ///
     /// # Errors
