@@ -67,7 +67,7 @@ fn flip(test: &str, part: Damaged, stride: usize) {
         progress: &progress,
         chain: Some(&chain),
         retries,
-        rows: Rows::LeftToTheNode,
+        rows: Rows::MayBeMissing,
     };
     recover(&home, whole.clone(), &expected, &mut Tally::default()).expect("the files are sound");
     let tally = damage(test, stride, &part.bytes(&whole), |damaged| {

@@ -163,6 +163,15 @@ impl StateContent {
         self.applied == found.applied && settled.eq(self.rows.iter())
     }
 
+    /// Whether all that a store holds was written as it is: rows may be missing, none may be another.
+    pub fn holds_nothing_else(&self, found: &Self, ahead: &BTreeMap<(Table, Vec<u8>), Bytes>) -> bool {
+        let was_written = |(key, value): (&(Table, Vec<u8>), &Bytes)| {
+            self.rows.get(key) == Some(value)
+                || (key.0.is_append_only() && !self.rows.contains_key(key) && ahead.get(key) == Some(value))
+        };
+        self.applied == found.applied && found.rows.iter().all(was_written)
+    }
+
     /// What a store has that should have this.
     pub fn difference(&self, found: &Self) -> String {
         let rows = |one: &Self, other: &Self| -> Vec<_> {
