@@ -318,7 +318,8 @@ settings! {
         let servers = two(&home, ports, &["--peer-insecure", "--join", &join]);
         let before = status(&home, &servers[0])["cluster_id"].clone();
         at(&home, &servers[0], &["ledger", "namespace", "create", "kept"]);
-        servers.into_iter().for_each(|server| drop(server.stop()));
+        // Killed: the survivor may not know yet that what it has was acknowledged. With two voters it has all of it.
+        drop(servers);
         let alone = |flags: &[&str]| Server::spawn(&mut node(&home, "node-1", ports[0], flags));
         let server = alone(&["--peer-insecure", "--force-new-cluster"]).expect("ready");
         let after = status(&home, &server);
