@@ -142,5 +142,6 @@ async fn stopping_ends_the_server_in_spite_of_idle_clients() {
     running.get("/livez").await;
     running.stop.send(()).expect("the server listens");
     in_time("the end", running.served).await.expect("no panic");
-    assert!(TcpStream::connect(running.address).await.is_err());
+    // Its port may be another's already; the connection says that the server is gone.
+    read_until_closed(&mut idle).await;
 }

@@ -91,7 +91,7 @@ fn a_failed_start_says_why_and_exits_1() {
     let home = Home::new();
     let file = home.write("a-file", "");
     for (arguments, reason) in [
-        (vec!["ledger", "serve", "--data", &file], "not a directory"),
+        (Home::serve(&file), "not a directory"),
         (vec!["ledger", "serve", "--bootstrap", "3"], "--peer-insecure"),
         (vec!["ledger", "serve", "--tls-cert", "missing.pem", "--tls-key", "missing.key"], "missing.pem"),
         (vec!["ledger", "serve", "--tls-cert", "missing.pem"], "--tls-key"),
