@@ -18,7 +18,7 @@ use crate::blocking_work::BlockingWork;
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
 use crate::cluster::{
     ClusterOptions, ClusterParts, Comparison, Duties, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks,
-    Steward, StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
+    Removal, RemovalWatch, Steward, StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
 };
 use crate::counters::CounterCells;
 use crate::directory::{DataDirectory, random_bytes};
@@ -30,7 +30,7 @@ use crate::ledger::Stores;
 use crate::log_writer::{LogWriter, LogWriterParts};
 use crate::options::{Bootstrap, Options};
 use crate::ordered_watch;
-use crate::peers::{ClusterId, MemberRecord, PeerCalls};
+use crate::peers::{ClusterId, MemberRecord, PeerCalls, PeerTransport};
 use crate::raft::{self, Consensus, ConsensusError, ConsensusParts, LogRetention, RetentionBounds};
 use crate::randomness::Randomness;
 use crate::read_barrier::{Electorate, ReadBarrier};
@@ -63,6 +63,7 @@ struct MemberTasks {
     ledger_id: LedgerId,
     cluster_id: ClusterId,
     record: MemberRecord,
+    transport: Arc<dyn PeerTransport>,
     leader: ordered_watch::Sender<Option<u64>>,
     leader_shown: watch::Sender<Option<u64>>,
     ready: ordered_watch::Sender<bool>,
@@ -307,6 +308,7 @@ fn membership(
         ledger_id: parts.directory.ledger_id(),
         cluster_id: options.cluster_id,
         record: options.member.clone(),
+        transport: Arc::clone(&options.transport),
         leader,
         leader_shown,
         ready,
@@ -320,6 +322,7 @@ fn membership(
         leader: leader_known,
         leader_shown: leader_seen,
         ready: is_ready,
+        removal: Removal::default(),
     };
     (cluster, member)
 }
@@ -486,6 +489,15 @@ fn spawn_member_tasks(
     member: MemberTasks,
     forever: &mut JoinSet<()>,
 ) {
+    let removal = RemovalWatch {
+        removal: handles.cluster.removal.clone(),
+        consensus: handles.consensus.clone(),
+        transport: member.transport,
+        cluster_id: member.cluster_id,
+        member: member.record.clone(),
+        ready: handles.cluster.ready.clone(),
+    };
+    forever.spawn(removal.run());
     let duties = Duties {
         consensus: handles.consensus.clone(),
         leader: handles.cluster.leader_calls.clone(),

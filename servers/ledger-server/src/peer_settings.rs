@@ -52,7 +52,8 @@ pub static PEER_SETTINGS: &[Setting] = &[
     Setting::new("peer_ca", Kind::Path, "PEM file with the authorities of the cluster's certificates: whoever has one can be a member."),
     Setting::new("peer_insecure", Kind::Switch, "Speak with peers in plaintext, on loopback only: every user of this machine can be a member, and read the ledger's key.").or("false"),
     Setting::new("force_new_cluster", Kind::Switch, "Once, after the other nodes are lost for good: leave the old cluster with what this node has, for a new one of its own. Entries that are not known to be committed are kept, and named.").or("false"),
-    Setting::new("silent_after", SECONDS, "A voter that is silent for so long is removed, when a learner that has caught up takes its place and three voters remain; 0: never.").or("30s"),
+    Setting::new("rejoin", Kind::Switch, "For a node that an operator took out of its cluster: ask to be taken in again, with the directory it has. Without it such a node stays out.").or("false"),
+    Setting::new("silent_after", SECONDS, "A voter that is silent for so long loses its vote, when a learner that has caught up takes its place and three voters remain; it stays a learner, and catches up when it is back. 0: never.").or("30s"),
     Setting::new("voters_max", Kind::Count { min: 1, max: 7 }, "Most voters of the cluster; further members receive everything and do not vote.").or("5"),
 ];
 
@@ -72,6 +73,15 @@ pub enum ClusterChange {
     Stay,
     /// It leaves for a cluster of its own.
     ForceNew,
+}
+
+/// What a node does that was taken out of its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterRemoval {
+    /// It stays out, and says so.
+    StayOut,
+    /// It asks to be taken in again.
+    Rejoin,
 }
 
 /// How peers know each other.
@@ -106,6 +116,8 @@ pub struct PeerSettings {
     pub discovery: DiscoverySettings,
     /// Whether it leaves its cluster.
     pub change: ClusterChange,
+    /// Whether it comes back after it was taken out.
+    pub after_removal: AfterRemoval,
     /// When a silent voter is removed; `None` = never.
     pub silent_after: Option<Duration>,
     /// Most voters.
@@ -155,6 +167,10 @@ impl PeerSettings {
             change: match resolved.switch("force_new_cluster")? {
                 true => ClusterChange::ForceNew,
                 false => ClusterChange::Stay,
+            },
+            after_removal: match resolved.switch("rejoin")? {
+                true => AfterRemoval::Rejoin,
+                false => AfterRemoval::StayOut,
             },
             silent_after,
             voters_max: usize::try_from(resolved.count("voters_max")?).unwrap_or(usize::MAX),

@@ -39,6 +39,10 @@ use crate::membership::{self, MembershipError, Peers, Return};
 const DISK_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked at whether the node is ready.
 const READINESS_INTERVAL: Duration = Duration::from_millis(200);
+/// What a node reports that is not ready because of its cluster.
+const CLUSTER: &str = "cluster";
+const REMOVED: &str = "this node was taken out of its cluster and stays out: stop it, or take it in again with `ledger cluster \
+                       join`, or by starting it with --rejoin";
 /// Kept back from the drain for the last spans.
 const TRACES_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -269,7 +273,11 @@ impl Running {
         } = self;
         let serving = server.serve(listener, readiness.clone(), drain.stop_accepting());
         let follow = async {
-            ledger.wait_ready().await;
+            tokio::select! {
+                never = follow_readiness(&ledger, &readiness) => match never {},
+                () = ledger.wait_ready() => {}
+            }
+            readiness.clear_obstacle(CLUSTER);
             readiness.advance(Phase::Ready);
             announce(&ready, ephemeral)?;
             Ok(follow_readiness(&ledger, &readiness).await)
@@ -313,13 +321,15 @@ impl<E> From<ServeError> for Ended<E> {
 
 /// A member without a leader wants no requests.
 async fn follow_readiness(ledger: &Ledger, readiness: &Readiness) -> std::convert::Infallible {
-    const OBSTACLE: &str = "cluster";
     let mut interval = tokio::time::interval(READINESS_INTERVAL);
     loop {
         interval.tick().await;
-        match ledger.ready() {
-            true => readiness.clear_obstacle(OBSTACLE),
-            false => readiness.report_obstacle(OBSTACLE, "no leader is known, or this node is behind it"),
+        if ledger.ready() {
+            readiness.clear_obstacle(CLUSTER);
+        } else if ledger.cluster().status().is_removed {
+            readiness.report_obstacle(CLUSTER, REMOVED);
+        } else {
+            readiness.report_obstacle(CLUSTER, "no leader is known, or this node is behind it");
         }
     }
 }

@@ -12,7 +12,7 @@ use ledger_node::forming::{
 use ledger_node::peers::{ClusterId, MemberRecord, PeerFuture, PeerTransport};
 use ledger_node::{Bootstrap, ClusterOptions, Formation, Ledger, NodeDirectory, Provenance, Stores};
 use ledger_server::discovery::Discovery;
-use ledger_server::peer_settings::{BootstrapSetting, PeerSettings, PeerTrust};
+use ledger_server::peer_settings::{AfterRemoval, BootstrapSetting, PeerSettings, PeerTrust};
 use ledger_server::peer_transport::{self, PeerLimits, PeerSecurity, PeerServer, PeerTransportSettings};
 use service_kit::tls::PeerTlsFiles;
 use service_kit::{Drain, Listener, ServingThreads};
@@ -181,7 +181,7 @@ impl Peers {
     }
 
     /// Asks the leader about this node before it takes part: a node whose directory went back in time becomes another
-    /// one, which joins; one that was removed joins again.
+    /// one, which joins; one that was taken out stays out unless the operator says otherwise.
     pub async fn return_to_cluster(
         &self,
         directory: &NodeDirectory,
@@ -205,7 +205,11 @@ impl Peers {
         };
         let addresses: BTreeSet<_> =
             members.values().flatten().map(|member| member.peer_address.clone()).collect();
-        Ok(match returning.ask(addresses.clone(), RETURN_PATIENCE).await {
+        let patience = match self.settings.after_removal {
+            AfterRemoval::StayOut => RETURN_PATIENCE,
+            AfterRemoval::Rejoin => self.settings.bootstrap_timeout,
+        };
+        Ok(match returning.ask(addresses.clone(), patience).await {
             PeersWord::Older { acknowledged } => {
                 tracing::warn!(
                     node_id = directory.node_id(),
@@ -216,11 +220,12 @@ impl Peers {
                 );
                 Return::AsAnother
             }
-            PeersWord::NotMember => {
-                tracing::warn!("this node was removed from its cluster: it joins again");
+            PeersWord::NotMember if self.settings.after_removal == AfterRemoval::Rejoin => {
+                tracing::warn!("this node was taken out of its cluster: it joins again, as --rejoin says");
                 returning.join_again(addresses).await.map_err(part)?;
                 Return::AsItIs
             }
+            // It finds that out again while it runs, and says so.
             _ => Return::AsItIs,
         })
     }

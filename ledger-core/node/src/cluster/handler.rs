@@ -193,19 +193,20 @@ impl NodeHandler {
     async fn node_info(&self, asker: &PeerIdentity) -> NodeInfo {
         let consensus = &self.cluster.consensus;
         let status = consensus.status();
-        let record = consensus.members().records.get(&asker.node_id).cloned().flatten();
-        let (leader, asker) = match record {
-            Some(record) if status.is_leader => match consensus.read_index().await {
-                Ok(committed_index) => {
-                    let progress = consensus.progress();
-                    let matched_index = progress.get(&asker.node_id).and_then(|known| known.matched);
-                    let identity = record.identity;
-                    (status.leader, Some(KnownAsker { identity, matched_index, committed_index }))
-                }
-                Err(ConsensusError::NotLeader { leader }) => (leader, None),
-                Err(_) => (None, None),
-            },
-            _ => (status.leader, None),
+        let confirmed = if status.is_leader { Some(consensus.read_index().await) } else { None };
+        let known = consensus.members();
+        let (leader, asker) = match (confirmed, known.records.get(&asker.node_id).cloned().flatten()) {
+            (Some(Ok(committed_index)), Some(record)) => {
+                let progress = consensus.progress();
+                let matched_index = progress.get(&asker.node_id).and_then(|known| known.matched);
+                let identity = record.identity;
+                (status.leader, Some(KnownAsker { identity, matched_index, committed_index }))
+            }
+            // That a node is no member any more is told once it is settled.
+            (Some(Ok(_)), None) if !known.is_committed => (None, None),
+            (Some(Ok(_)) | None, _) => (status.leader, None),
+            (Some(Err(ConsensusError::NotLeader { leader })), _) => (leader, None),
+            (Some(Err(_)), _) => (None, None),
         };
         let members = self.records();
         let standing = MemberStanding { cluster: self.cluster_id, leader, members, asker };

@@ -8,6 +8,7 @@ mod forwarding;
 mod handler;
 mod leader_calls;
 mod membership;
+mod removal;
 mod status;
 mod steward;
 mod watchdog;
@@ -19,6 +20,7 @@ pub(crate) use duties::{Duties, FoundError, check_identity, check_mark, found};
 pub(crate) use forwarding::{forward_command, forward_writes};
 pub(crate) use handler::{AloneHandler, NodeHandler};
 pub(crate) use leader_calls::LeaderCalls;
+pub(crate) use removal::{Removal, RemovalWatch};
 pub(crate) use steward::{Steward, StewardParts};
 pub(crate) use watchdog::run as watch_the_disk;
 
@@ -60,8 +62,8 @@ pub struct ClusterOptions {
     pub member: MemberRecord,
     /// Most voters; members beyond are learners, and are promoted when a voter goes. Default 5, at most 7.
     pub voters_max: usize,
-    /// A voter that has been silent for so long is removed by the leader when a learner that has caught up can take
-    /// its place and three voters remain. `None` = never. Default 30 s.
+    /// A voter that has been silent for so long loses its vote when a learner that has caught up can take its place and
+    /// three voters remain. It stays a learner: when it is back it catches up by itself. `None` = never. Default 30 s.
     pub silent_after: Option<Duration>,
     /// Linearizable reads by lease, without asking a quorum each time. Default: off.
     pub lease_reads: Option<LeaseReads>,
@@ -146,6 +148,7 @@ pub(crate) struct ClusterParts {
     /// The same, for whoever uses the node.
     pub leader_shown: watch::Receiver<Option<u64>>,
     pub ready: ordered_watch::Receiver<bool>,
+    pub removal: Removal,
 }
 
 /// Nobody was found at a peer address.
@@ -215,7 +218,7 @@ impl Cluster {
         membership::add(&self.0, member).await
     }
 
-    /// Takes a node out, this one too. It cannot come back under the same directory unless it is added again.
+    /// Takes a node out, this one too. It does not come back under the same directory unless it is added again.
     ///
     /// # Errors
     /// See [`MembershipError`]: the last voter stays, and so does one without which no quorum would answer.

@@ -29,7 +29,7 @@ fn another_value(key: &str) -> (&'static str, Layer<'static>) {
         "peer_tls_cert" => ("cert.pem", &[("peer-tls-key", "key.pem"), ("peer-ca", "ca.pem")]),
         "peer_tls_key" => ("key.pem", &[("peer-tls-cert", "cert.pem"), ("peer-ca", "ca.pem")]),
         "peer_ca" => ("ca.pem", &[("peer-tls-cert", "cert.pem"), ("peer-tls-key", "key.pem")]),
-        "peer_insecure" | "force_new_cluster" => ("true", &[]),
+        "peer_insecure" | "force_new_cluster" | "rejoin" => ("true", &[]),
         "metrics" => ("127.0.0.1:1", &[]),
         "insecure_metrics" => ("true", &[("metrics", "0.0.0.0:9090")]),
         "batch_size" | "concurrent" | "queue_transactions" | "streams" | "snapshot_keep" => ("77", &[]),
