@@ -355,6 +355,15 @@ fn unavailable(error: &dyn std::error::Error) -> Status {
     status(Code::Unavailable, Reason::Unavailable, error.to_string(), Metadata::none())
 }
 
+/// The node has no ledger open; `waits_for` may be empty.
+pub(crate) fn not_serving_yet(waits_for: &str) -> Status {
+    let message = match waits_for {
+        "" => "this node does not serve yet: it opens its ledger".to_owned(),
+        reason => format!("this node does not serve yet: {reason}"),
+    };
+    status(Code::Unavailable, Reason::NotServingYet, message, Metadata::none())
+}
+
 /// The node is going down.
 fn stopping(error: &dyn std::error::Error) -> Status {
     status(Code::Unavailable, Reason::Stopping, error.to_string(), Metadata::none())

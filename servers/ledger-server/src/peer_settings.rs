@@ -26,7 +26,7 @@ pub static PEER_SETTINGS: &[Setting] = &[
     )
     .or("1")
     .also(&[Alias::new("INFERADB__LEDGER__BOOTSTRAP_EXPECT")]),
-    Setting::new("bootstrap_timeout", SECONDS, "How long nodes wait for each other to form a cluster; then they say what is missing and end.")
+    Setting::new("bootstrap_timeout", SECONDS, "How long nodes wait for each other to form a cluster; then they say what is missing and end. A node that joins one (--bootstrap 0) waits for ever, and says every minute what for.")
         .or("60s")
         .also(&[Alias::counted_in("INFERADB__LEDGER__BOOTSTRAP_TIMEOUT_SECS", TimeUnit::Seconds)]),
     Setting::new("poll", SECONDS, "How often a node without a cluster looks for others; at least 10ms.")

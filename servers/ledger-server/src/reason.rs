@@ -114,6 +114,8 @@ pub enum Reason {
     MembershipChangeInProgress,
     /// The node cannot answer at the moment.
     Unavailable,
+    /// The node is not in its cluster yet, or opens its ledger.
+    NotServingYet,
     /// The node is stopping or has stopped.
     Stopping,
     /// A defect or a failed disk: the server's log says more.
@@ -179,6 +181,7 @@ impl Reason {
             Self::NoSuccessor => "NO_SUCCESSOR",
             Self::MembershipChangeInProgress => "MEMBERSHIP_CHANGE_IN_PROGRESS",
             Self::Unavailable => "UNAVAILABLE",
+            Self::NotServingYet => "NOT_SERVING_YET",
             Self::Stopping => "STOPPING",
             Self::Internal => "INTERNAL",
         }

@@ -15,6 +15,7 @@ use ledger_server::access::Authentication;
 use ledger_server::peer_settings::ClusterChange;
 use ledger_server::settings::LedgerSettings;
 use ledger_server::tokens::TokenRegistry;
+use ledger_server::waiting_node::WaitingNode;
 use ledger_server::write_gate::WriteGate;
 use ledger_server::{LedgerServer, ServerSettings};
 use service_kit::disk::{DiskGuard, DiskState};
@@ -33,14 +34,12 @@ use storage_adapters::redb::{OlderFormat, RedbOptions};
 use tokio::sync::oneshot;
 
 use crate::clock;
-use crate::membership::{self, MembershipError, Peers, Return};
+use crate::membership::{self, CLUSTER, MembershipError, Peers, Return};
 
 /// How often the file system of the data directory is measured.
 const DISK_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked at whether the node is ready.
 const READINESS_INTERVAL: Duration = Duration::from_millis(200);
-/// What a node reports that is not ready because of its cluster.
-const CLUSTER: &str = "cluster";
 const REMOVED: &str = "this node was taken out of its cluster and stays out: stop it, or take it in again with `ledger cluster \
                        join`, or by starting it with --rejoin";
 /// Kept back from the drain for the last spans.
@@ -154,11 +153,13 @@ pub async fn start(
     let probes = Probes { readiness: readiness.clone(), metrics: metrics.clone() };
     let (stop_probes, probes) = start_probes(probes, metrics_listener, settings.limits.clone());
 
-    let opening = open(&settings, &listener, &threads, &drain);
+    let waiting = WaitingNode::answer(&listener, &settings.limits, readiness.clone()).map_err(start_error)?;
+    let opening = open(&settings, &listener, &threads, (&drain, &readiness));
     let opened = tokio::select! {
         opened = opening => opened?,
         () = drain.requested() => return Err(ServeError::Stopped),
     };
+    drop(waiting);
     metrics.watch_directory(opened.path.clone());
     let ledger = opened.ledger.clone();
     let shutdown = ledger.clone();
@@ -371,7 +372,7 @@ async fn open(
     settings: &LedgerSettings,
     listener: &Listener,
     threads: &ServingThreads,
-    drain: &Drain,
+    (drain, readiness): (&Drain, &Readiness),
 ) -> Result<Opened, ServeError> {
     let (data, name) = (settings.data.clone(), settings.peers.name.clone());
     let directory = blocking(move || {
@@ -384,7 +385,7 @@ async fn open(
     .await?;
     // What runs elsewhere, such as clients that are told the path, has another working directory.
     let path = std::path::absolute(directory.path()).map_err(start_error)?;
-    let peers = Peers::listen(&settings.peers, &directory, listener, threads, drain).await?;
+    let peers = Peers::listen(&settings.peers, &directory, listener, threads, (drain, readiness)).await?;
     let (directory, stores) = belong(settings, &path, directory, peers.as_ref()).await?;
     let mut options = settings.engine.clone();
     options.bootstrap = membership::bootstrap_of(&directory);
@@ -395,7 +396,11 @@ async fn open(
         peers.serve(&ledger);
     }
     let tokens = Arc::new(TokenRegistry::new(ledger.clone(), &path));
-    tokens.ensure_first(clock::now_ms()).await.map_err(start_error)?;
+    // A new member has them once it has caught up so far.
+    tokio::select! {
+        ensured = tokens.ensure_first(clock::now_ms()) => ensured.map_err(start_error)?,
+        never = follow_readiness(&ledger, readiness) => match never {},
+    }
     let peer_address = peers.map(|peers| peers.address);
     Ok(Opened { path, tokens, ledger, peer_address })
 }

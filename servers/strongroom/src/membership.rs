@@ -1,6 +1,7 @@
 //! A node among others: its listener for peers, its way into a cluster, and what the engine is told about both.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use ledger_server::discovery::Discovery;
 use ledger_server::peer_settings::{AfterRemoval, BootstrapSetting, PeerSettings, PeerTrust};
 use ledger_server::peer_transport::{self, PeerLimits, PeerSecurity, PeerServer, PeerTransportSettings};
 use service_kit::tls::PeerTlsFiles;
-use service_kit::{Drain, Listener, ServingThreads};
+use service_kit::{Drain, Listener, Readiness, ServingThreads};
 use tokio::sync::oneshot;
 
 /// How long a member that comes back on its own directory asks its peers about itself. Without an answer it takes part:
@@ -23,6 +24,11 @@ use tokio::sync::oneshot;
 const RETURN_PATIENCE: Duration = Duration::from_secs(3);
 /// How often the members' addresses are written to the file of `--join`.
 const REMEMBER_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often it is looked at what a node without a cluster waits for.
+const WAITING_INTERVAL: Duration = Duration::from_millis(200);
+/// The obstacle of a node that is not ready because of its cluster.
+pub const CLUSTER: &str = "cluster";
 
 /// A node cannot be what it was started as.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +112,7 @@ pub struct Peers {
     front: PeerFront,
     discovery: Arc<Discovery>,
     settings: PeerSettings,
+    readiness: Readiness,
     /// Where it listens.
     pub address: SocketAddr,
     peer_address: String,
@@ -119,7 +126,7 @@ impl Peers {
         directory: &NodeDirectory,
         clients: &Listener,
         threads: &ServingThreads,
-        drain: &Drain,
+        (drain, readiness): (&Drain, &Readiness),
     ) -> Result<Option<Self>, MembershipError> {
         let is_member = matches!(directory.formation(), Formation::Settled { .. } | Formation::Joined);
         if !settings.are_wanted && !is_member {
@@ -147,8 +154,8 @@ impl Peers {
         server.handler_slot().set(Arc::new(front.clone()));
         serve(server.spread_over(threads), drain);
         let discovery = Arc::new(Discovery::new(settings.discovery.clone()).map_err(part)?);
-        let settings = settings.clone();
-        Ok(Some(Self { transport, front, discovery, settings, address, peer_address, client_url }))
+        let (settings, readiness) = (settings.clone(), readiness.clone());
+        Ok(Some(Self { transport, front, discovery, settings, readiness, address, peer_address, client_url }))
     }
 
     /// Runs until the node belongs to a cluster.
@@ -177,7 +184,22 @@ impl Peers {
             front: self.front.clone(),
             settings,
         };
-        Ok(forming.run().await?)
+        tokio::select! {
+            formed = forming.run() => Ok(formed?),
+            never = self.report_waiting() => match never {},
+        }
+    }
+
+    /// Keeps the probe in step with what the node waits for that has no cluster.
+    async fn report_waiting(&self) -> Infallible {
+        let mut interval = tokio::time::interval(WAITING_INTERVAL);
+        loop {
+            interval.tick().await;
+            if let Some(waiting) = self.front.waiting() {
+                self.readiness
+                    .report_obstacle(CLUSTER, format!("this node belongs to no cluster yet: {waiting}"));
+            }
+        }
     }
 
     /// Asks the leader about this node before it takes part: a node whose directory went back in time becomes another
@@ -244,6 +266,10 @@ impl Peers {
             %cluster,
             "this directory was copied or restored: it must not vote as that node any more, and becomes a new one once a \
              leader of its cluster answers"
+        );
+        self.readiness.report_obstacle(
+            CLUSTER,
+            "this directory was copied or restored: this node becomes a new one once a leader of its cluster answers",
         );
         let me = self.member(directory);
         let asking = Returning { transport: &self.transport, cluster, me: &me, last_index: None };

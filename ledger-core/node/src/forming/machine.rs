@@ -235,7 +235,8 @@ impl Machine {
                 outlook.answered(info);
                 seen.iter().for_each(|node| self.note_address(node));
             }
-            _ if listed => outlook.is_silent(address),
+            Err(failure) if listed => outlook.is_silent(address, failure.to_string()),
+            Ok(_) if listed => outlook.is_silent(address, "it answers something else".to_owned()),
             // It asked once and is gone: nobody told this node to wait for it.
             _ => self.heard.retain(|_, heard| *heard != address),
         }
@@ -279,7 +280,7 @@ impl Machine {
             self.ask_to_join(outlook, cluster, effects);
         } else {
             match self.goal {
-                Goal::Join => self.waiting = Waiting::NoCluster,
+                Goal::Join => self.waiting = Waiting::NoCluster { silent: outlook.silent() },
                 Goal::Form { nodes } => self.begin(outlook, nodes, mint, effects),
             }
         }

@@ -300,6 +300,9 @@ settings! {
         for refused in two_with_tls(&home, ["theirs"; 3]) {
             let said = refused.err().expect("no cluster");
             assert!(said.stdout.contains("\"ready\":false"), "{said:?}");
+            // The message itself says why that peer does not count, not only the log.
+            let names_the_mistake = ["UnknownIssuer", "refuses this node's certificate"].iter().any(|why| said.stdout.contains(why));
+            assert!(names_the_mistake, "{said:?}");
         }
     }
 
