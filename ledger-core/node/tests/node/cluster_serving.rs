@@ -133,6 +133,44 @@ async fn a_leader_whose_clock_is_far_ahead_of_a_quorum_does_not_set_the_ledgers_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leaders_clock_that_jumps_sets_no_time_of_the_ledger_not_even_before_the_next_heartbeat() {
+    for count in [2, 3] {
+        let cluster = TestCluster::of_voters(count).await;
+        let leader = cluster.leader().await;
+        cluster.create_vault(leader).await;
+        let node = &cluster.nodes[leader];
+        cluster.write(leader, put("key", "before")).await;
+        let before_ms = node.ledger().log_time_ms();
+        // As soon as that: no answer of a follower has told of the difference.
+        node.home.clock.advance_ms(60_000);
+        let refused = node.ledger().write(&vault(), &actor(), put("key", "after")).await.unwrap_err();
+        assert!(
+            matches!(&refused, WriteError::Unavailable { reason } if reason.contains("clock")),
+            "{count} voters: {refused}"
+        );
+        assert!(node.ledger().log_time_ms() < before_ms + 10_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_is_gone_does_not_speak_for_the_clock_of_a_leader_that_is_ahead() {
+    let mut cluster = TestCluster::of_voters(3).await;
+    let first = cluster.leader().await;
+    cluster.create_vault(first).await;
+    let gone = (first + 1) % 3;
+    let ahead = (first + 2) % 3;
+    cluster.stop(gone).await;
+    cluster.nodes[ahead].home.clock.advance_ms(60_000);
+    // It leads anew, and has heard of one other clock only.
+    cluster.nodes[first].ledger().cluster().transfer(Some(cluster.nodes[ahead].id())).await.unwrap();
+    let node = &cluster.nodes[ahead];
+    let refused = node.ledger().write(&vault(), &actor(), put("key", "value")).await.unwrap_err();
+    assert!(matches!(&refused, WriteError::Unavailable { reason } if reason.contains("clock")), "{refused}");
+    node.ledger().cluster().transfer(Some(cluster.nodes[first].id())).await.unwrap();
+    cluster.write(first, put("key", "value")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_disk_hangs_gives_up_the_lead_within_seconds() {
     let cluster = TestCluster::of_voters(3).await;
     let leader = cluster.leader().await;
