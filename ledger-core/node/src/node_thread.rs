@@ -17,8 +17,9 @@ use crate::batcher::{Batcher, WriteQueue};
 use crate::blocking_work::BlockingWork;
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
 use crate::cluster::{
-    ClusterOptions, ClusterParts, Comparison, Duties, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks,
-    Removal, RemovalWatch, Steward, StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
+    ClusterOptions, ClusterParts, Comparison, Duties, FoundError, FullDiskWatch, LeaderCalls,
+    LeaderCheckpoints, PeerClocks, Removal, RemovalWatch, Steward, StewardParts, Timing, check_identity,
+    check_mark, found, watch_the_disk,
 };
 use crate::counters::CounterCells;
 use crate::directory::{DataDirectory, random_bytes};
@@ -521,6 +522,16 @@ fn spawn_member_tasks(
         counters: Arc::clone(&parts.counters),
     };
     forever.spawn(comparison.run());
+    if let Some(calls) = handles.cluster.leader_calls.calls.clone() {
+        let full_disk = FullDiskWatch {
+            node_id: parts.directory.node_id(),
+            consensus: handles.consensus.clone(),
+            writes: handles.queue.switch().clone(),
+            steward: handles.cluster.steward.clone(),
+            calls,
+        };
+        forever.spawn(full_disk.run());
+    }
     let steward = handles.cluster.steward.clone();
     forever.spawn(watch_the_disk(handles.consensus.clone(), handles.log_writer.clone(), steward));
 }

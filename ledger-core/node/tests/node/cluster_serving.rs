@@ -10,6 +10,8 @@ use ledger_node::{
 };
 use ledger_verify::proof::{self, Subject};
 
+use tokio::time::Instant;
+
 use super::cluster_setting::{TestCluster, until};
 use super::peer_network::Fate;
 use super::setting::{actor, key, put, vault};
@@ -291,6 +293,38 @@ async fn reads_by_lease_end_with_the_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_is_full_hands_over_to_a_voter_that_has_room_and_stays_when_there_is_none() {
+    let cluster = TestCluster::of_voters(3).await;
+    let first = cluster.leader().await;
+    cluster.create_vault(first).await;
+    let full = (first + 1) % 3;
+    let with_room = (first + 2) % 3;
+    cluster.nodes[full].ledger().set_write_state(WriteState::DiskFull);
+    cluster.nodes[first].ledger().set_write_state(WriteState::DiskFull);
+    let id = cluster.nodes[with_room].id();
+    until("the one with room leads", || {
+        cluster.running().all(|(_, ledger)| ledger.cluster().status().leader == Some(id))
+    })
+    .await;
+    cluster.write(with_room, put("key", "value")).await;
+
+    // None has room: nobody takes over, and the cluster reads.
+    let ledger = cluster.nodes[with_room].ledger();
+    ledger.set_write_state(WriteState::DiskFull);
+    let term = ledger.node_info().term;
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        ledger.get(&vault(), &key("key"), Consistency::Linearizable).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ledger.node_info().term, term);
+    assert!(ledger.node_info().is_leader);
+    cluster.nodes[first].ledger().set_write_state(WriteState::Open);
+    until("the one that has room again leads", || cluster.nodes[first].ledger().node_info().is_leader).await;
+    cluster.write(first, put("key", "more")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_agree_over_a_network_that_loses_messages() {
     let cluster = TestCluster::of_voters(3).await;
     let leader = cluster.leader().await;
@@ -307,8 +341,18 @@ async fn three_nodes_agree_over_a_network_that_loses_messages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_with_a_full_disk_takes_nothing_from_its_followers_either() {
-    let cluster = TestCluster::of_voters(3).await;
+    let mut cluster = TestCluster::homes(1);
+    // The others do not vote, so that nobody can take over.
+    cluster.tune = |options| options.cluster.as_mut().unwrap().voters_max = 1;
+    cluster.start(0, ledger_node::Bootstrap::Single).await;
     let leader = cluster.leader().await;
+    for _ in 1..3 {
+        let index = cluster.add_home();
+        cluster.start(index, ledger_node::Bootstrap::Joined).await;
+        let member = cluster.nodes[index].member.clone();
+        cluster.nodes[leader].ledger().cluster().add(member).await.unwrap();
+    }
+    cluster.leader().await;
     cluster.create_vault(leader).await;
     cluster.write(leader, put("key", "value")).await;
     cluster.converge().await;
