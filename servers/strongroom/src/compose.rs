@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ledger_node::forming::stored_members;
 use ledger_node::peers::MemberRecord;
-use ledger_node::{Ledger, NodeDirectory, Stores, WriteState};
+use ledger_node::{DirectoryError, Formation, Ledger, NodeDirectory, Stores, WriteState};
 use ledger_server::access::Authentication;
 use ledger_server::peer_settings::ClusterChange;
 use ledger_server::settings::LedgerSettings;
@@ -420,6 +420,10 @@ async fn belong(
     let is_forced = settings.peers.change == ClusterChange::ForceNew;
     membership::take_copy_without_cluster(&mut directory)?;
     let Some(peers) = peers else {
+        if let Formation::Renounced { former } = directory.formation() {
+            let (path, former) = (path.to_owned(), *former);
+            return Err(start_error(DirectoryError::Renounced { path, former }));
+        }
         directory.mint_first_key().map_err(start_error)?;
         let stores = stores().await?;
         let members = check_members(settings, &directory, &stores, false)?;

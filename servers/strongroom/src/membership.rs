@@ -11,7 +11,9 @@ use ledger_node::forming::{
     PeersWord, Returning, force_new_cluster,
 };
 use ledger_node::peers::{ClusterId, MemberRecord, PeerFuture, PeerTransport};
-use ledger_node::{Bootstrap, ClusterOptions, Formation, Ledger, NodeDirectory, Provenance, Stores};
+use ledger_node::{
+    Bootstrap, ClusterOptions, DirectoryError, Formation, Ledger, NodeDirectory, Provenance, Stores,
+};
 use ledger_server::discovery::Discovery;
 use ledger_server::peer_settings::{AfterRemoval, BootstrapSetting, PeerSettings, PeerTrust};
 use ledger_server::peer_transport::{self, PeerLimits, PeerSecurity, PeerServer, PeerTransportSettings};
@@ -160,7 +162,7 @@ impl Peers {
 
     /// Runs until the node belongs to a cluster.
     pub async fn form(&self, directory: NodeDirectory) -> Result<NodeDirectory, MembershipError> {
-        let bootstrapping = bootstrapping(&directory, self.settings.bootstrap)?;
+        let bootstrapping = bootstrapping(&directory, &self.settings)?;
         self.form_as(directory, bootstrapping, Arc::clone(&self.discovery) as _).await
     }
 
@@ -375,7 +377,9 @@ pub fn take_copy_without_cluster(directory: &mut NodeDirectory) -> Result<(), Me
         (Provenance::Copy, Formation::Unformed) if directory.holds_ledger() || directory.key().is_some() => {
             directory.take_as_original().map_err(part)
         }
-        (Provenance::Copy, Formation::Unformed) => directory.renounce_identity().map_err(part),
+        (Provenance::Copy, Formation::Unformed | Formation::Renounced { .. }) => {
+            directory.renounce_identity().map_err(part)
+        }
         _ => Ok(()),
     }
 }
@@ -425,9 +429,17 @@ fn belongs(directory: &NodeDirectory) -> MembershipError {
 
 fn bootstrapping(
     directory: &NodeDirectory,
-    setting: BootstrapSetting,
+    settings: &PeerSettings,
 ) -> Result<Bootstrapping, MembershipError> {
-    let nodes = match (directory.formation(), setting) {
+    let nodes = match (directory.formation(), settings.bootstrap) {
+        (Formation::Renounced { former }, setting) => {
+            let is_alone = setting == BootstrapSetting::Nodes(1);
+            if is_alone || !settings.discovery.names_peers() {
+                let (path, former) = (directory.path().to_owned(), *former);
+                return Err(part(DirectoryError::Renounced { path, former }));
+            }
+            0
+        }
         (Formation::Settled { .. } | Formation::Joined, BootstrapSetting::Nodes(1)) => {
             return Err(belongs(directory));
         }
