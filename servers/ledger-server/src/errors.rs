@@ -333,6 +333,7 @@ pub(crate) fn membership_failed(failure: &MembershipError) -> Status {
             let metadata = none().with("alive", alive).with("voters", voters);
             (Code::FailedPrecondition, Reason::WouldLoseQuorum, metadata)
         }
+        MembershipError::NoQuorum { .. } => (Code::FailedPrecondition, Reason::NoQuorum, none()),
         MembershipError::NoSuccessor => (Code::FailedPrecondition, Reason::NoSuccessor, none()),
         MembershipError::TooManyMembers { max } => {
             (Code::ResourceExhausted, Reason::TooManyNodes, none().with("limit", max))

@@ -108,6 +108,8 @@ pub enum Reason {
     TooManyNodes,
     /// Too few voters would be left, or answer.
     WouldLoseQuorum,
+    /// Too few voters answer for any change of the members: nothing was done.
+    NoQuorum,
     /// No other voter can lead now.
     NoSuccessor,
     /// Another change of the members is under way.
@@ -178,6 +180,7 @@ impl Reason {
             Self::NodeUnreachable => "NODE_UNREACHABLE",
             Self::TooManyNodes => "TOO_MANY_NODES",
             Self::WouldLoseQuorum => "WOULD_LOSE_QUORUM",
+            Self::NoQuorum => "NO_QUORUM",
             Self::NoSuccessor => "NO_SUCCESSOR",
             Self::MembershipChangeInProgress => "MEMBERSHIP_CHANGE_IN_PROGRESS",
             Self::Unavailable => "UNAVAILABLE",

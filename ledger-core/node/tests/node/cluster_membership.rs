@@ -147,6 +147,45 @@ async fn no_change_leaves_the_cluster_without_a_quorum() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_without_a_quorum_is_refused_in_bounded_time_with_what_to_do() {
+    // Whoever is asked: one that led, or one that never did.
+    for led_last in [true, false] {
+        let mut cluster = TestCluster::of_voters(3).await;
+        let leader = cluster.leader().await;
+        let asked = if led_last { leader } else { (leader + 1) % 3 };
+        let gone: Vec<usize> = (0..3).filter(|index| *index != asked).collect();
+        for index in &gone {
+            cluster.network.isolate(cluster.nodes[*index].address());
+        }
+        let ledger = cluster.nodes[asked].ledger().cluster();
+        let began = Instant::now();
+        let refused = ledger.remove(cluster.nodes[gone[0]].id()).await.unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        let MembershipError::NoQuorum { voters: named } = &refused else { panic!("{refused}") };
+        assert_eq!(named.len(), 3, "{refused}");
+        assert!(refused.to_string().contains("--force-new-cluster"), "{refused}");
+        cluster.network.heal();
+        let leader = cluster.leader().await;
+        assert_eq!(voters(&cluster, leader).len(), 3, "nothing was done");
+        cluster.stop(asked).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_voters_the_one_that_is_left_says_that_it_cannot_take_the_other_out() {
+    let mut cluster = grown(2).await;
+    let leader = cluster.leader().await;
+    let gone = 1 - leader;
+    let id = cluster.nodes[gone].id();
+    cluster.stop(gone).await;
+    let ledger = cluster.nodes[leader].ledger().cluster();
+    let began = Instant::now();
+    let refused = ledger.remove(id).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(matches!(&refused, MembershipError::NoQuorum { voters, .. } if voters.len() == 2), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_lead_is_handed_over_at_once_and_no_write_is_lost() {
     let cluster = TestCluster::of_voters(3).await;
     let first = cluster.leader().await;
@@ -249,6 +288,7 @@ async fn a_leader_without_a_quorum_tells_nobody_that_it_was_taken_out() {
     for index in (0..3).filter(|index| *index != leader) {
         cluster.network.isolate(cluster.nodes[index].address());
     }
+    cluster.network.listen("node-99:7000", cluster.nodes[leader].ledger().peer_handler());
     // A node that it does not know, as if it had been taken out by an entry that this leader lacks or alone has.
     let from = PeerIdentity {
         node_id: 99,
