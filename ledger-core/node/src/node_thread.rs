@@ -515,6 +515,7 @@ fn spawn_member_tasks(
     };
     forever.spawn(duties.run());
     forever.spawn(handles.consensus.clone().follow_leader(member.leader, member.leader_shown));
+    forever.spawn(handles.consensus.clone().begin_elections());
     forever.spawn(handles.cluster.steward.clone().run());
     let comparison = Comparison {
         leader: handles.cluster.leader_calls.clone(),

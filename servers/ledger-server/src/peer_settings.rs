@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ledger_node::FIRST_MEMBERS_MAX;
 use ledger_node::peers::NodeName;
+use ledger_node::{FIRST_MEMBERS_MAX, LeaseReads};
 use service_kit::configuration::{Alias, Kind, Resolved, Setting, Source, TimeUnit};
 use service_kit::tls::PeerTlsFiles;
 
@@ -14,6 +14,8 @@ use crate::settings::SettingsError;
 
 const SECONDS: Kind = Kind::Duration { bare: TimeUnit::Seconds };
 
+/// Half a lease: with less of it left, reads would ask a quorum nearly always.
+const LEASE_DRIFT_MAX: Duration = Duration::from_millis(250);
 /// Shortest time between two looks around.
 const POLL_MIN: Duration = Duration::from_millis(10);
 
@@ -54,6 +56,7 @@ pub static PEER_SETTINGS: &[Setting] = &[
     Setting::new("force_new_cluster", Kind::Switch, "Once, after the other nodes are lost for good: leave the old cluster with what this node has, for a new one of its own. Entries that are not known to be committed are kept, and named.").or("false"),
     Setting::new("rejoin", Kind::Switch, "For a node that an operator took out of its cluster: ask to be taken in again, with the directory it has. Without it such a node stays out.").or("false"),
     Setting::new("silent_after", SECONDS, "A voter that is silent for so long loses its vote, when a learner that has caught up takes its place and three voters remain; it stays a learner, and catches up when it is back. 0: never.").or("30s"),
+    Setting::new("lease_reads", SECONDS, "Let a leader answer linearizable reads without asking the others, until its lease ends: 500 ms after a quorum answered last, less this. It is the most by which two nodes' monotonic clocks may drift apart in that time, at most 250ms; when they do by more, as when a machine is suspended or moved while it runs, a read may be stale. 0: every read asks a quorum.").or("0"),
     Setting::new("voters_max", Kind::Count { min: 1, max: 7 }, "Most voters of the cluster; further members receive everything and do not vote.").or("5"),
 ];
 
@@ -120,6 +123,8 @@ pub struct PeerSettings {
     pub after_removal: AfterRemoval,
     /// When a silent voter is removed; `None` = never.
     pub silent_after: Option<Duration>,
+    /// Reads by lease; `None` = every linearizable read asks a quorum.
+    pub lease_reads: Option<LeaseReads>,
     /// Most voters.
     pub voters_max: usize,
     /// How peers know each other.
@@ -154,6 +159,11 @@ impl PeerSettings {
             || trust != PeerTrust::Unset
             || discovery.names_peers()
             || !matches!(bootstrap, BootstrapSetting::Unset | BootstrapSetting::Nodes(1));
+        let clock_drift_max = resolved.duration("lease_reads")?;
+        if clock_drift_max > LEASE_DRIFT_MAX {
+            return Err(resolved.refusal("lease_reads", "at most 250ms").into());
+        }
+        let lease_reads = Some(LeaseReads { clock_drift_max }).filter(|_| !clock_drift_max.is_zero());
         let silent_after = Some(resolved.duration("silent_after")?).filter(|after| !after.is_zero());
         Ok(Self {
             are_wanted,
@@ -173,6 +183,7 @@ impl PeerSettings {
                 false => AfterRemoval::StayOut,
             },
             silent_after,
+            lease_reads,
             voters_max: usize::try_from(resolved.count("voters_max")?).unwrap_or(usize::MAX),
             trust,
         })

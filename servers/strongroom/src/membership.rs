@@ -301,6 +301,7 @@ impl Peers {
         let mut options = ClusterOptions::new(transport, directory.cluster_id()?, self.member(directory));
         options.voters_max = self.settings.voters_max;
         options.silent_after = self.settings.silent_after;
+        options.lease_reads = self.settings.lease_reads;
         Some(options)
     }
 

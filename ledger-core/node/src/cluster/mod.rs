@@ -77,7 +77,8 @@ pub struct ClusterOptions {
 }
 
 /// Reads by lease: the leader answers by itself for as long as no other node can have been elected. That holds only
-/// while clocks run at about the same speed.
+/// while clocks run at about the same speed: monotonic ones, which nobody sets, but which stand while a machine is suspended
+/// or moved. A node that was started anew grants no vote and asks for none before a lease has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseReads {
     /// How much two nodes' clocks may drift apart during one lease ([`Timing::election_max`]): the lease is

@@ -131,6 +131,8 @@ pub(crate) struct Consensus {
     ledger: Arc<AppliedLedger>,
     clocks: Arc<PeerClocks>,
     lease: Option<Duration>,
+    /// Until then this node grants no vote.
+    pub(super) votes_from: Instant,
     pub(super) log: Log,
     pub(super) retention: Arc<LogRetention>,
 }
@@ -161,7 +163,13 @@ impl Consensus {
         };
         let start = |error: String| ConsensusError::Start { reason: error };
         let restart = if parts.calls.is_some() { Restart::Elected } else { Restart::LeadsOn };
-        let config = settings(&parts.timing, restart).validate().map_err(|error| start(error.to_string()))?;
+        let stored = parts.log_store.snapshot().map_err(|error| start(error.to_string()))?;
+        // What it told a leader before it stopped counts for as long as that leader's lease.
+        let is_bound = restart == Restart::Elected && stored.vote.is_some();
+        let votes_from = Instant::now() + if is_bound { parts.timing.election_max } else { Duration::ZERO };
+        let mut config = settings(&parts.timing, restart);
+        config.enable_elect = !is_bound;
+        let config = config.validate().map_err(|error| start(error.to_string()))?;
         let network = PeerNetwork {
             calls: parts.calls,
             clocks: Arc::clone(&parts.clocks),
@@ -182,6 +190,7 @@ impl Consensus {
             clock: parts.clock,
             clocks: parts.clocks,
             lease: parts.lease,
+            votes_from,
             log: kept_log,
             retention: parts.retention,
         };
@@ -344,6 +353,13 @@ impl Consensus {
             last_log_index: metrics.last_log_index,
             purged_index: metrics.purged.map(|id| id.index),
         }
+    }
+
+    /// Lets this node campaign once it may vote; waits for ever then.
+    pub async fn begin_elections(self) {
+        tokio::time::sleep_until(self.votes_from).await;
+        self.raft.runtime_config().elect(true);
+        std::future::pending().await
     }
 
     /// Waits until the engine has stopped by itself, and says why.

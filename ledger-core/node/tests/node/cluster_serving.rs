@@ -1,15 +1,15 @@
 //! Claims about what each node of a cluster answers: checkpoints, comparisons, faults of clocks and disks.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ledger_core::names::{NamespaceName, VaultId, VaultRef};
-use ledger_node::peers::PeerMethod;
+use ledger_node::peers::{PeerMethod, PeerRefusal, PeerRequest};
 use ledger_node::{
     AdminError, Consistency, LeaseReads, MaintenanceError, ReadFailure, VerifiedSubject, WriteError,
     WriteState,
 };
 use ledger_verify::proof::{self, Subject};
-
 use tokio::time::Instant;
 
 use super::cluster_setting::{TestCluster, until};
@@ -290,6 +290,58 @@ async fn reads_by_lease_end_with_the_lease() {
     cluster.write(next, put("key", "new")).await;
     let refused = ledger.get(&vault(), &key("key"), Consistency::Linearizable).await;
     assert!(refused.is_err(), "another node has been elected: {refused:?}");
+}
+
+/// A leader that reads by lease counts on what a voter answered to its last heartbeat. One that was started anew does not
+/// remember it: with its vote another node could lead while the lease still runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_was_started_anew_grants_no_vote_before_a_lease_has_passed() {
+    const LEASE: Duration = Duration::from_secs(2);
+    let mut cluster = TestCluster::homes(3);
+    cluster.tune = |options| {
+        let timing = &mut options.cluster.as_mut().unwrap().timing;
+        (timing.election_max, timing.quorum_loss_silence) = (LEASE, 3 * LEASE);
+    };
+    let members: Vec<_> = cluster.nodes.iter().map(|node| node.member.clone()).collect();
+    cluster.start(0, ledger_node::Bootstrap::Members(members)).await;
+    for index in 1..3 {
+        cluster.start(index, ledger_node::Bootstrap::Joined).await;
+    }
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    cluster.converge().await;
+    // The others elect nobody, and what they ask is kept.
+    let asked: Arc<Mutex<Vec<PeerRequest>>> = Arc::default();
+    let kept = Arc::clone(&asked);
+    cluster.network.intercept(move |request| match request.method {
+        PeerMethod::Vote => {
+            kept.lock().unwrap().push(request.clone());
+            Fate::Lost
+        }
+        _ => Fate::Delivered,
+    });
+    cluster.network.isolate(cluster.nodes[leader].address());
+    until("a candidate asks for votes", || !asked.lock().unwrap().is_empty()).await;
+    for index in 0..3 {
+        cluster.stop(index).await;
+    }
+    let request = asked.lock().unwrap()[0].clone();
+    let is_voter = |index: &usize| *index != leader && cluster.nodes[*index].id() != request.from.node_id;
+    let voter = (0..3).find(is_voter).unwrap();
+    let request = PeerRequest { to: Some(cluster.nodes[voter].id()), ..request };
+
+    cluster.start(voter, ledger_node::Bootstrap::Joined).await;
+    let began = Instant::now();
+    let address = cluster.nodes[voter].address();
+    let first = cluster.network.ask(address, request.clone()).await;
+    assert!(matches!(&first, Err(PeerRefusal::NotReady { .. })), "{first:?}");
+    let deadline = began + Duration::from_secs(60);
+    while cluster.network.ask(address, request.clone()).await.is_err() {
+        assert!(Instant::now() < deadline, "it never answers");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The start itself took a little of it.
+    assert!(began.elapsed() > LEASE / 2, "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

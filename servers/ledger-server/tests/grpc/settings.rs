@@ -33,7 +33,9 @@ fn another_value(key: &str) -> (&'static str, Layer<'static>) {
         "metrics" => ("127.0.0.1:1", &[]),
         "insecure_metrics" => ("true", &[("metrics", "0.0.0.0:9090")]),
         "batch_size" | "concurrent" | "queue_transactions" | "streams" | "snapshot_keep" => ("77", &[]),
-        "batch_delay" | "timeout" | "gc_interval" | "flush_interval" | "snapshot_every" => ("7ms", &[]),
+        "batch_delay" | "timeout" | "gc_interval" | "flush_interval" | "snapshot_every" | "lease_reads" => {
+            ("7ms", &[])
+        }
         "queue_bytes" | "flush_bytes" | "state_cache" => ("33MiB", &[]),
         "overlay_bytes" => ("99MiB", &[]),
         "log_level" => ("debug", &[]),

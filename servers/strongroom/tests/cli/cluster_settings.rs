@@ -373,6 +373,28 @@ settings! {
         });
     }
 
+    lease_reads {
+        let home = Home::new();
+        let ports = [free_port(), free_port()];
+        let join = format!("{},{}", ports[0], ports[1]);
+        let shared = ["--peer-insecure", "--join", &join];
+        let reads = |servers: &[Server]| {
+            let leader = status(&home, &servers[0])["leader_id"].clone();
+            let leads = servers.iter().find(|server| server.ready["nodes"][0]["id"] == leader).expect("a leader");
+            at(&home, leads, &["ledger", "get", "acme/prod", "door"])["value"].clone()
+        };
+        let by_lease = [shared.as_slice(), &["--lease-reads", "100ms"]].concat();
+        let servers = two(&home, ports, &by_lease);
+        at(&home, &servers[0], &["ledger", "namespace", "create", "acme"]);
+        at(&home, &servers[0], &["ledger", "vault", "create", "acme/prod"]);
+        for value in ["locked", "open"] {
+            at(&home, &servers[1], &["ledger", "put", "acme/prod", "door", value]);
+            assert_eq!(reads(&servers), value);
+        }
+        let refused = refused(&Home::new(), &["--peer-listen", "127.0.0.1:0", "--peer-insecure", "--lease-reads", "300ms"]);
+        assert!(refused.contains("250ms"), "{refused}");
+    }
+
     voters_max {
         let home = Home::new();
         let joined = |most: &str, first: &str, second: &str| {
