@@ -388,7 +388,8 @@ async fn open(
     let peers = Peers::listen(&settings.peers, &directory, listener, threads, (drain, readiness)).await?;
     let (directory, stores) = belong(settings, &path, directory, peers.as_ref()).await?;
     let mut options = settings.engine.clone();
-    options.bootstrap = membership::bootstrap_of(&directory);
+    let members = stored_members(&stores).map_err(start_error)?;
+    options.bootstrap = membership::bootstrap_of(&directory, &members);
     options.cluster = peers.as_ref().and_then(|peers| peers.options(&directory));
     let directory = directory.into_data_directory().map_err(start_error)?;
     let ledger = Ledger::open(directory, stores, options).await.map_err(start_error)?;

@@ -216,7 +216,7 @@ impl Peers {
         if directory.provenance() == Provenance::Copy {
             return self.return_as_copy(directory, cluster, members).await;
         }
-        if members.len() < 2 {
+        if members.keys().all(|node_id| *node_id == directory.node_id()) {
             return Ok(Return::AsItIs);
         }
         let last = stores.log.snapshot().map_err(part)?.last;
@@ -362,8 +362,16 @@ pub enum Return {
 }
 
 /// How a ledger that has these members comes into being when it is opened.
-pub fn bootstrap_of(directory: &NodeDirectory) -> Bootstrap {
+pub fn bootstrap_of(directory: &NodeDirectory, members: &BTreeMap<u64, Option<MemberRecord>>) -> Bootstrap {
     match directory.formation() {
+        // It was taken out, and its log knows it.
+        formation
+            if !matches!(formation, Formation::Unformed)
+                && !members.is_empty()
+                && !members.contains_key(&directory.node_id()) =>
+        {
+            Bootstrap::Joined
+        }
         // The same list on each of them makes the same cluster, whoever is there first.
         Formation::Settled { members } => Bootstrap::Members(members.clone()),
         Formation::Joined => Bootstrap::Joined,
