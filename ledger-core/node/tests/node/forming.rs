@@ -137,6 +137,9 @@ async fn two_of_three_say_what_they_wait_for_and_give_up() {
         };
         let addresses: Vec<_> = peers.iter().map(|peer| peer.address.clone()).collect();
         assert_eq!(addresses, [address(2)], "{refused}");
+        // While it waits it says what is, and only at the end what to do about it.
+        let meanwhile = Waiting::Silent { peers: peers.clone() }.to_string();
+        assert!(meanwhile.contains("yet") && !meanwhile.contains("start the nodes"), "{meanwhile}");
         // Why it does not answer, as the transport says, and what to do.
         assert!(refused.to_string().contains("(nobody listens)"), "{refused}");
         assert!(refused.to_string().contains("start the nodes there"), "{refused}");
