@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use crate::directory::cluster_file_kept;
 use crate::peers::messages::{
     self, AppendAnswer, AppendRequest, CheckpointAnswer, CheckpointRequest, JoinAnswer, JoinRequest,
-    MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
+    LedgerKeyAnswer, LedgerKeyRequest, MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
     SnapshotChunk, SnapshotChunkAnswer, SnapshotInstall, SnapshotInstallAnswer, SnapshotOffer,
     SnapshotOfferAnswer, TipsAnswer, TipsRequest, TransferAnswer, TransferRequest, VoteAnswer, VoteRequest,
     WriteStateAnswer, WriteStateRequest,
@@ -45,6 +45,7 @@ pub fn peer_request(method: PeerMethod, body: &[u8]) -> Decoded {
         PeerMethod::Tips => message::<TipsRequest>(body),
         PeerMethod::Membership => message::<MembershipRequest>(body),
         PeerMethod::WriteState => message::<WriteStateRequest>(body),
+        PeerMethod::LedgerKey => message::<LedgerKeyRequest>(body),
     }
 }
 
@@ -67,6 +68,7 @@ pub fn peer_answer(method: PeerMethod, body: &[u8]) -> Decoded {
         PeerMethod::Tips => message::<TipsAnswer>(body),
         PeerMethod::Membership => message::<MembershipAnswer>(body),
         PeerMethod::WriteState => message::<WriteStateAnswer>(body),
+        PeerMethod::LedgerKey => message::<LedgerKeyAnswer>(body),
     }
 }
 

@@ -47,6 +47,17 @@ pub enum OpenError {
         /// Identity in the state.
         data: LedgerId,
     },
+    /// The cluster's leader signs with another key.
+    #[error(
+        "the leader of the cluster signs with {leaders}, this node holds {here}: the key was rotated while this node was no \
+         part of the cluster. Start it again: it takes the present key over from the leader"
+    )]
+    KeyRotated {
+        /// The public key here.
+        here: String,
+        /// The leader's.
+        leaders: String,
+    },
     /// The state is that of another cluster.
     #[error(
         "the directory belongs to cluster {directory}, its data to cluster {data}: files of two nodes were mixed. Put the \

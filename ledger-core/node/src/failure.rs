@@ -20,6 +20,8 @@ pub enum FailedPart {
     Consensus,
     /// A thread of the node ended by a panic.
     Thread,
+    /// The ledger's key, which was rotated elsewhere.
+    Key,
 }
 
 impl fmt::Display for FailedPart {
@@ -30,6 +32,7 @@ impl fmt::Display for FailedPart {
             Self::Apply => "applying the log",
             Self::Consensus => "the consensus engine",
             Self::Thread => "a thread of the node",
+            Self::Key => "the check of its key",
         })
     }
 }

@@ -3,16 +3,13 @@
 //! The new key has the name of the old one. Nothing that was signed is signed again: clients that trusted the old key
 //! are told of the new one, and a checkpoint under it must extend the last one that they saw, as ever.
 
-use ledger_core::ports::{LogKind, StoreError};
+use ledger_core::ports::StoreError;
 use ledger_verify::note::{NoteError, SigningKey, VerifierKey};
 use zeroize::Zeroizing;
 
 use crate::directory::{DataDirectory, DirectoryError, key_name, random_bytes};
+use crate::forming::{StoredMembersError, stored_members};
 use crate::ledger::Stores;
-use crate::raft;
-
-/// How much of the log is read at once.
-const READ_BYTES: usize = 4 * 1_048_576;
 
 /// A key was replaced by another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +33,12 @@ pub enum RotationError {
         /// How many.
         count: usize,
     },
+    /// The node is no member any more: others go on with the ledger and its key.
+    #[error(
+        "this node was taken out of its cluster, which goes on with the ledger's key: rotate it on the one member that is left \
+         there"
+    )]
+    TakenOut,
     /// A membership in the stores does not decode.
     #[error("the stores hold a membership that cannot be read: {reason}")]
     Membership {
@@ -58,10 +61,7 @@ pub enum RotationError {
 /// # Errors
 /// See [`RotationError`]; nothing was changed then.
 pub fn rotate_key(directory: &mut DataDirectory, stores: &Stores) -> Result<RotatedKey, RotationError> {
-    let count = most_members(stores)?;
-    if count > 1 {
-        return Err(RotationError::Members { count });
-    }
+    check_alone(directory.node_id(), stores)?;
     let seed = Zeroizing::new(random_bytes::<32>()?);
     let key = SigningKey::from_seed(&key_name(directory.ledger_id()), &seed)?;
     let rotated = RotatedKey { old: directory.signing_key().verifier_key(), new: key.verifier_key() };
@@ -69,26 +69,17 @@ pub fn rotate_key(directory: &mut DataDirectory, stores: &Stores) -> Result<Rota
     Ok(rotated)
 }
 
-/// Members of the newest membership that the state holds, or of any that stands in the log after it.
-fn most_members(stores: &Stores) -> Result<usize, RotationError> {
-    let count = |bytes: &[u8]| {
-        raft::member_count(bytes).map_err(|error| RotationError::Membership { reason: error.to_string() })
-    };
-    let applied = stores.state.applied()?;
-    let mut most = applied.as_ref().map_or(Ok(0), |applied| count(&applied.membership))?;
-    let log = stores.log.snapshot()?;
-    let end = log.last.map_or(0, |last| last.index.saturating_add(1));
-    let mut from = applied.map_or(0, |applied| applied.last_applied.index.saturating_add(1));
-    if let Some(purged) = log.purged {
-        from = from.max(purged.index.saturating_add(1));
+/// The newest membership in the log counts, committed or not: one whose only voter is this node needs nobody else's copy,
+/// and any other has nodes that hold the key.
+fn check_alone(node_id: u64, stores: &Stores) -> Result<(), RotationError> {
+    let members = stored_members(stores).map_err(|error| match error {
+        StoredMembersError::Store(error) => RotationError::Store(error),
+        StoredMembersError::Content { reason } => RotationError::Membership { reason },
+    })?;
+    match members.len() {
+        0 => Ok(()),
+        1 if members.contains_key(&node_id) => Ok(()),
+        _ if !members.contains_key(&node_id) => Err(RotationError::TakenOut),
+        count => Err(RotationError::Members { count }),
     }
-    while from < end {
-        let records = stores.log.read(from, end, READ_BYTES)?;
-        let Some(last) = records.last() else { break };
-        from = last.id.index.saturating_add(1);
-        for record in records.iter().filter(|record| record.kind == LogKind::Membership) {
-            most = most.max(count(&record.payload)?);
-        }
-    }
-    Ok(most)
 }

@@ -18,7 +18,7 @@ use crate::batcher::{Batcher, WriteQueue};
 use crate::blocking_work::BlockingWork;
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
 use crate::cluster::{
-    ClusterOptions, ClusterParts, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks, Removal, Steward,
+    ClusterOptions, ClusterParts, FoundError, KeyCheck, LeaderCalls, LeaderCheckpoints, PeerClocks, Removal, Steward,
     StewardParts, Timing, check_identity, check_mark, found,
 };
 use crate::counters::CounterCells;
@@ -295,6 +295,11 @@ fn membership(
     let member = options.map(|options| MemberTasks {
         marks,
         ledger_id: parts.directory.ledger_id(),
+        key: KeyCheck {
+            present: parts.directory.signing_key().verifier_key(),
+            // Without the list no key counts as retired.
+            retired: parts.directory.retired_keys().unwrap_or_default(),
+        },
         cluster_id: options.cluster_id,
         record: options.member.clone(),
         transport: Arc::clone(&options.transport),

@@ -53,9 +53,9 @@ pub static PEER_SETTINGS: &[Setting] = &[
     Setting::new("peer_tls_key", Kind::Path, "PEM file with the private key of --peer-tls-cert."),
     Setting::new("peer_ca", Kind::Path, "PEM file with the authorities of the cluster's certificates: whoever has one can be a member."),
     Setting::new("peer_insecure", Kind::Switch, "Speak with peers in plaintext, on loopback only: every user of this machine can be a member, and read the ledger's key.").or("false"),
-    Setting::new("force_new_cluster", Kind::Switch, "Once, after the other nodes are lost for good: leave the old cluster with what this node has, for a new one of its own. Entries that are not known to be committed are kept, and named.").or("false"),
+    Setting::new("force_new_cluster", Kind::Switch, "For one start, after the other nodes are lost for good: leave the old cluster with what this node has, for a new one of its own. Refused while another member answers, and when the node is the only member already. Entries that are not known to be committed are kept, and named.").or("false"),
     Setting::new("rejoin", Kind::Switch, "For a node that an operator took out of its cluster: ask to be taken in again, with the directory it has. Without it such a node stays out.").or("false"),
-    Setting::new("silent_after", SECONDS, "A voter that is silent for so long loses its vote, when a learner that has caught up takes its place and three voters remain; it stays a learner, and catches up when it is back. 0: never.").or("30s"),
+    Setting::new("silent_after", SECONDS, "A voter that is silent for so long loses its vote, to a learner that has caught up, or to nobody when three voters remain without it; it stays a learner, and catches up when it is back. 0: never.").or("30s"),
     Setting::new("lease_reads", SECONDS, "Let a leader answer linearizable reads without asking the others, until its lease ends: 500 ms after a quorum answered last, less this. It is the most by which two nodes' monotonic clocks may drift apart in that time, at most 250ms; when they do by more, as when a machine is suspended or moved while it runs, a read may be stale. 0: every read asks a quorum.").or("0"),
     Setting::new("voters_max", Kind::Count { min: 1, max: 7 }, "Most voters of the cluster; further members receive everything and do not vote.").or("5"),
 ];

@@ -416,7 +416,7 @@ async fn belong(
     let stores = || open_stores(settings, path);
     if settings.peers.change == ClusterChange::ForceNew {
         let stores = stores().await?;
-        membership::force(&mut directory, &stores)?;
+        membership::force(&mut directory, &stores, peers).await?;
     }
     let is_forced = settings.peers.change == ClusterChange::ForceNew;
     membership::take_copy_without_cluster(&mut directory)?;
@@ -431,13 +431,13 @@ async fn belong(
         membership::take_copy_alone(&mut directory, &members)?;
         return Ok((directory, stores));
     };
-    let directory = peers.form(directory).await?;
+    let mut directory = peers.form(directory).await?;
     let opened = stores().await?;
     let members = check_members(settings, &directory, &opened, true)?;
     if is_forced {
         return Ok((directory, opened));
     }
-    match peers.return_to_cluster(&directory, &opened, &members).await? {
+    match peers.return_to_cluster(&mut directory, &opened, &members).await? {
         Return::AsItIs => Ok((directory, opened)),
         Return::AsAnother => {
             drop(opened);

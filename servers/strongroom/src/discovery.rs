@@ -134,6 +134,12 @@ impl ServerArgs {
         self.connect(options)
     }
 
+    /// The URL, when there is one.
+    pub fn only_url(&self) -> Option<String> {
+        let urls = self.options().ok()?.urls;
+        (!urls.contains(',')).then_some(urls)
+    }
+
     fn connect(&self, options: ClientOptions) -> Result<LedgerClient, Failure> {
         let pins = DirectoryPins::in_state_home().map_err(|error| Failure::error(error.to_string()))?;
         Ok(LedgerClient::connect(options, Arc::new(pins))?)

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger_node::forming::{
-    Bootstrapping, ForceError, Forming, FormingError, FormingSettings, Goal, PeerDiscovery, PeerFront,
-    PeersWord, Returning, force_new_cluster,
+    Bootstrapping, ForceError, Forming, FormingError, FormingSettings, Goal, LivingMember, PeerDiscovery,
+    PeerFront, PeersWord, Returning, check_force, force_new_cluster, living_members, stored_members,
 };
-use ledger_node::peers::{ClusterId, MemberRecord, PeerFuture, PeerTransport};
+use ledger_node::peers::{ClusterId, LedgerKey, MemberRecord, PeerFuture, PeerTransport};
 use ledger_node::{
     Bootstrap, ClusterOptions, DirectoryError, Formation, Ledger, NodeDirectory, Provenance, Stores,
 };
@@ -24,6 +24,8 @@ use tokio::sync::oneshot;
 /// How long a member that comes back on its own directory asks its peers about itself. Without an answer it takes part:
 /// after the end of the whole cluster there is nobody to ask. One on a copy never does.
 const RETURN_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the last node of a lost cluster looks for others of it before it goes on alone.
+const FORCE_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the members' addresses are written to the file of `--join`.
 const REMEMBER_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -82,6 +84,18 @@ pub enum MembershipError {
         node_id: u64,
         /// The cluster.
         cluster: String,
+    },
+    /// Others are there still.
+    #[error(
+        "--force-new-cluster is for the last node of a cluster whose other nodes are lost for good, and {} here: {}. Leave the \
+         flag out to take part with them. When they are too few for a quorum, stop all nodes, force the one that has most, and \
+         let the others join it with empty directories",
+        if alive.len() == 1 { "one answers" } else { "several answer" },
+        alive.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    OthersLive {
+        /// Who answers.
+        alive: Vec<LivingMember>,
     },
     /// A part of the way.
     #[error(transparent)]
@@ -208,7 +222,7 @@ impl Peers {
     /// one, which joins; one that was taken out stays out unless the operator says otherwise.
     pub async fn return_to_cluster(
         &self,
-        directory: &NodeDirectory,
+        directory: &mut NodeDirectory,
         stores: &Stores,
         members: &BTreeMap<u64, Option<MemberRecord>>,
     ) -> Result<Return, MembershipError> {
@@ -246,7 +260,14 @@ impl Peers {
             }
             PeersWord::NotMember if self.settings.after_removal == AfterRemoval::Rejoin => {
                 tracing::warn!("this node was taken out of its cluster: it joins again, as --rejoin says");
-                returning.join_again(addresses).await.map_err(part)?;
+                let key = returning.join_again(addresses).await.map_err(part)?;
+                take_over_key(directory, &key)?;
+                Return::AsItIs
+            }
+            PeersWord::Good => {
+                if let Some(key) = returning.present_key(addresses).await {
+                    take_over_key(directory, &key)?;
+                }
                 Return::AsItIs
             }
             // It finds that out again while it runs, and says so.
@@ -320,6 +341,14 @@ impl Peers {
             client_url: self.client_url.clone(),
         }
     }
+}
+
+/// A node that was no part of its cluster while the key was rotated signs with the present one from now on.
+fn take_over_key(directory: &mut NodeDirectory, key: &LedgerKey) -> Result<(), MembershipError> {
+    if let Some(old) = directory.take_over_key(key).map_err(part)? {
+        tracing::warn!(%old, "the ledger's key was rotated: this node has taken the present one over from its cluster");
+    }
+    Ok(())
 }
 
 /// Addresses that a directory knew, and those that are found.
@@ -424,10 +453,28 @@ pub fn check_members(
     }
 }
 
-/// Leaves the old cluster behind, and says what that cost.
-pub fn force(directory: &mut NodeDirectory, stores: &Stores) -> Result<(), MembershipError> {
+/// Leaves the old cluster behind, and says what that cost. Not while others of it are alive: they would go on as the same
+/// ledger.
+pub async fn force(
+    directory: &mut NodeDirectory,
+    stores: &Stores,
+    peers: Option<&Peers>,
+) -> Result<(), MembershipError> {
+    check_force(directory, stores)?;
+    let members = stored_members(stores).map_err(part)?;
+    if peers.is_none() && members.keys().any(|node_id| *node_id != directory.node_id()) {
+        return Err(MembershipError::NoTrust);
+    }
+    if let Some(peers) = peers {
+        let me = peers.member(directory);
+        let alive = living_members(&peers.transport, &me, &members, FORCE_PATIENCE).await;
+        if !alive.is_empty() {
+            return Err(MembershipError::OthersLive { alive });
+        }
+    }
     let forced = force_new_cluster(directory, stores)?;
     tracing::warn!(old = %forced.old, new = %forced.new, undecided_entries = forced.undecided.entries, "{forced}");
+    tracing::warn!("remove the flag --force-new-cluster now: it is for one start");
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use ledger_core::ports::SignedMark;
 use ledger_verify::header::HEADER_VERSION;
 use tokio::time::Instant;
 
+use super::key_check::{KeyCheck, KeyCheckError};
 use super::{ClusterParts, LeaderCalls, membership};
 use crate::applied_state::AppliedLedger;
 use crate::errors::OpenError;
@@ -48,6 +49,7 @@ pub(crate) struct Duties {
     /// This node as its peers shall know it.
     pub member: MemberRecord,
     pub cluster: Arc<ClusterParts>,
+    pub key: KeyCheck,
 }
 
 /// A duty was not done.
@@ -58,6 +60,15 @@ enum DutyError {
     /// The node must stop.
     #[error(transparent)]
     Fatal(#[from] OpenError),
+}
+
+impl From<KeyCheckError> for DutyError {
+    fn from(error: KeyCheckError) -> Self {
+        match error {
+            KeyCheckError::Consensus(error) => Self::Consensus(error),
+            KeyCheckError::Rotated(error) => Self::Fatal(error),
+        }
+    }
 }
 
 impl Duties {
@@ -86,7 +97,11 @@ impl Duties {
                         continue;
                     }
                     Err(DutyError::Fatal(error)) => {
-                        self.failure.report(FailedPart::StateStore, shared(error));
+                        let part = match error {
+                            OpenError::KeyRotated { .. } => FailedPart::Key,
+                            _ => FailedPart::StateStore,
+                        };
+                        self.failure.report(part, shared(error));
                         return std::future::pending().await;
                     }
                     Err(DutyError::Consensus(error)) => tracing::debug!(%error, "not ready yet"),
@@ -101,6 +116,9 @@ impl Duties {
         let index = read_index(&self.leader, 0).await?;
         // First: until the leader knows where this node is, nothing arrives here.
         self.publish_addresses().await;
+        if !leads {
+            self.key.run(&self.leader).await?;
+        }
         if tokio::time::timeout(CATCH_UP_ROUND, self.ledger.wait_applied(index)).await.is_err() {
             return Err(ConsensusError::Starting.into());
         }

@@ -14,11 +14,12 @@ use crate::applied_state::AppliedLedger;
 use crate::batcher::WriteQueue;
 use crate::checkpoint_signer::CheckpointSigner;
 use crate::peers::messages::{
-    self, CheckpointRequest, JoinAnswer, JoinRequest, MembershipRequest, ProposeRequest, ReadIndexAnswer,
+    self, CheckpointRequest, JoinAnswer, JoinRequest, LedgerKeyAnswer, LedgerKeyRequest,
+    MembershipRequest, ProposeRequest, ReadIndexAnswer,
     ReadIndexRequest, SnapshotInstall, SnapshotOffer, TipsRequest, WriteStateAnswer, WriteStateRequest,
 };
 use crate::peers::{
-    ClusterId, KnownAsker, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerFuture, PeerHandler,
+    ClusterId, KnownAsker, LedgerKey, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerFuture, PeerHandler,
     PeerIdentity, PeerMethod, PeerRefusal, PeerRequest, Standing,
 };
 use crate::raft::{Consensus, ConsensusError, Members, check_leaders_vote};
@@ -84,7 +85,8 @@ impl NodeHandler {
             | PeerMethod::Membership
             | PeerMethod::Checkpoint
             | PeerMethod::Tips
-            | PeerMethod::WriteState => {
+            | PeerMethod::WriteState
+            | PeerMethod::LedgerKey => {
                 self.check_cluster(&request)?;
                 self.check_member(&request.from)?;
                 self.serve(request).await
@@ -118,6 +120,14 @@ impl NodeHandler {
                     Ok(()) => WriteStateAnswer::Open,
                     Err(DiskFull) => WriteStateAnswer::DiskFull,
                 })
+            }
+            PeerMethod::LedgerKey => {
+                let LedgerKeyRequest {} = decode(&request.body)?;
+                let status = self.cluster.consensus.status();
+                if !status.is_leader {
+                    return Err(PeerRefusal::NotLeader { leader: status.leader });
+                }
+                encode(&LedgerKeyAnswer { key: LedgerKey::new((self.log_key)()) })
             }
             PeerMethod::Membership => {
                 let asked: MembershipRequest = decode(&request.body)?;

@@ -7,6 +7,7 @@ mod duties;
 mod forwarding;
 mod full_disk;
 mod handler;
+mod key_check;
 mod leader_calls;
 mod membership;
 mod removal;
@@ -21,6 +22,7 @@ pub(crate) use duties::{Duties, FoundError, check_identity, check_mark, found};
 pub(crate) use forwarding::{forward_command, forward_writes};
 pub(crate) use full_disk::FullDiskWatch;
 pub(crate) use handler::{AloneHandler, NodeHandler};
+pub(crate) use key_check::KeyCheck;
 pub(crate) use leader_calls::LeaderCalls;
 pub(crate) use removal::{Removal, RemovalWatch};
 pub(crate) use steward::{Steward, StewardParts};
@@ -64,8 +66,8 @@ pub struct ClusterOptions {
     pub member: MemberRecord,
     /// Most voters; members beyond are learners, and are promoted when a voter goes. Default 5, at most 7.
     pub voters_max: usize,
-    /// A voter that has been silent for so long loses its vote when a learner that has caught up can take its place and
-    /// three voters remain. It stays a learner: when it is back it catches up by itself. `None` = never. Default 30 s.
+    /// A voter that has been silent for so long loses its vote to a learner that has caught up, or to nobody when three voters
+    /// remain without it. It stays a learner: when it is back it catches up by itself. `None` = never. Default 30 s.
     pub silent_after: Option<Duration>,
     /// Linearizable reads by lease, without asking a quorum each time. Default: off.
     pub lease_reads: Option<LeaseReads>,

@@ -326,7 +326,9 @@ impl Steward {
     /// The voters after one step of promotion or replacement, and what becomes of the one that goes; `None` = they are as
     /// they should be.
     fn better_voters(&self, members: &Members, led_for: Duration) -> Option<(BTreeSet<u64>, Outgoing)> {
-        let learner = self.caught_up_learner(members)?;
+        let Some(learner) = self.caught_up_learner(members) else {
+            return self.without_silent_voter(members, led_for);
+        };
         let mut voters = members.voters.clone();
         let name = |id: &u64| members.records.get(id)?.as_ref().map(|record| &record.identity.name);
         let namesake = voters.iter().copied().find(|id| name(id).is_some() && name(id) == name(&learner));
@@ -348,6 +350,27 @@ impl Steward {
         }
         voters.insert(learner);
         Some((voters, outgoing))
+    }
+
+    /// Without a learner in its place a silent voter goes only from a cluster of four or more: the others count on fewer
+    /// answers then, and no cluster of three becomes one of two.
+    fn without_silent_voter(
+        &self,
+        members: &Members,
+        led_for: Duration,
+    ) -> Option<(BTreeSet<u64>, Outgoing)> {
+        let gone = self.silent_voter(members, led_for)?;
+        let left: BTreeSet<u64> = members.voters.iter().copied().filter(|id| *id != gone).collect();
+        let alive = self.alive();
+        let answer = left.iter().filter(|id| alive.contains(id)).count();
+        if left.len() < VOTERS_MIN_AUTOMATIC || answer * 2 <= left.len() {
+            return None;
+        }
+        tracing::warn!(
+            node_id = gone,
+            "a silent voter loses its vote; it stays a learner, and catches up when it is back"
+        );
+        Some((left, Outgoing::Learns))
     }
 
     fn caught_up_learner(&self, members: &Members) -> Option<u64> {

@@ -186,6 +186,15 @@ pub enum DirectoryError {
         /// The ledger of the cluster.
         expected: LedgerId,
     },
+    /// A key that was rotated away here is said to sign still.
+    #[error(
+        "the leader of the cluster signs with {key}, which was retired in this directory: the leader missed the rotation. \
+         Remove that node from the cluster, and let it join again"
+    )]
+    RetiredKey {
+        /// The public key.
+        key: String,
+    },
     /// The node has another name, which its cluster knows.
     #[error(
         "{path} belongs to node {stored}, not to {given}: leave out --name, or give the name that its cluster knows"

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ledger_core::names::LedgerId;
-use ledger_verify::note::SigningKey;
+use ledger_verify::note::{SigningKey, VerifierKey};
 
 use super::cluster_file::ClusterFile;
 use super::{
@@ -116,6 +116,10 @@ impl NodeDirectory {
     /// The ledger's key, once there is one.
     pub fn key(&self) -> Option<LedgerKey> {
         self.ledger.as_ref().map(|(_, key)| LedgerKey::new(key.to_secret_text().to_string()))
+    }
+
+    pub(super) fn verifier_key(&self) -> Option<VerifierKey> {
+        self.ledger.as_ref().map(|(_, key)| key.verifier_key())
     }
 
     /// Promises the node to a cluster, durably.
@@ -338,7 +342,7 @@ impl NodeDirectory {
         Ok(())
     }
 
-    fn take_key(&mut self, key: &LedgerKey) -> Result<(), DirectoryError> {
+    pub(super) fn take_key(&mut self, key: &LedgerKey) -> Result<(), DirectoryError> {
         let path = self.path.join(LOG_KEY_FILE);
         let (ledger_id, key) = log_key::parse(&path, key.secret_text())?;
         match &self.ledger {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use ledger_verify::note::{SigningKey, VerifierKey};
 
-use super::{DataDirectory, DirectoryError, LOG_KEY_FILE, durable_file, log_key, read_text};
+use super::{DataDirectory, DirectoryError, LOG_KEY_FILE, NodeDirectory, durable_file, log_key, read_text};
+use crate::peers::LedgerKey;
 
 /// One C2SP verifier key a line, the oldest first.
 const RETIRED_FILE: &str = "log.keys.retired";
@@ -26,17 +27,42 @@ impl DataDirectory {
 
     /// Signs with another key from now on. It is durable when this returns; the old private key is gone then.
     pub(crate) fn replace_key(&mut self, key: SigningKey) -> Result<(), DirectoryError> {
-        let path = self.path().join(RETIRED_FILE);
-        let mut retired = read(&path)?;
-        retired.retain(|known| *known != self.signing_key().verifier_key());
-        retired.push(self.signing_key().verifier_key());
-        let kept = retired.iter().skip(retired.len().saturating_sub(RETIRED_MAX));
-        let lines: String = kept.map(|key| format!("{key}\n")).collect();
-        durable_file::write(&path, lines.as_bytes(), 0o600)?;
+        retire(self.path(), self.signing_key().verifier_key())?;
         log_key::write(&self.path().join(LOG_KEY_FILE), self.ledger_id(), &key)?;
         self.set_signing_key(key);
         Ok(())
     }
+}
+
+impl NodeDirectory {
+    /// Takes over the key that the cluster's leader says the ledger signs with now; answers with the one that was here, when
+    /// that is another. One that was retired here is not taken: whoever has it has missed the rotation.
+    ///
+    /// # Errors
+    /// The key is another ledger's, or was retired here, or the directory cannot be written.
+    pub fn take_over_key(&mut self, key: &LedgerKey) -> Result<Option<VerifierKey>, DirectoryError> {
+        let path = self.path().join(LOG_KEY_FILE);
+        let (_, present) = log_key::parse(&path, key.secret_text())?;
+        let present = present.verifier_key();
+        let Some(old) = self.verifier_key().filter(|old| *old != present) else { return Ok(None) };
+        if read(&self.path().join(RETIRED_FILE))?.contains(&present) {
+            return Err(DirectoryError::RetiredKey { key: present.to_string() });
+        }
+        retire(self.path(), old.clone())?;
+        self.take_key(key)?;
+        Ok(Some(old))
+    }
+}
+
+/// Remembers a key that signs no more.
+fn retire(directory: &Path, key: VerifierKey) -> Result<(), DirectoryError> {
+    let path = directory.join(RETIRED_FILE);
+    let mut retired = read(&path)?;
+    retired.retain(|known| *known != key);
+    retired.push(key);
+    let kept = retired.iter().skip(retired.len().saturating_sub(RETIRED_MAX));
+    let lines: String = kept.map(|key| format!("{key}\n")).collect();
+    durable_file::write(&path, lines.as_bytes(), 0o600)
 }
 
 fn read(path: &Path) -> Result<Vec<VerifierKey>, DirectoryError> {

@@ -27,12 +27,17 @@ pub enum Waiting {
         peers: Vec<SilentPeer>,
     },
     /// It sees fewer nodes than it expects.
-    #[error("it sees {seen} of {expected} nodes, itself included")]
+    #[error(
+        "it sees {seen} of {expected} nodes, itself included{}",
+        if *listed == 0 { ", and was given no address of another" } else { "" }
+    )]
     TooFew {
         /// How many it sees.
         seen: usize,
         /// How many it expects.
         expected: u32,
+        /// How many addresses it was given.
+        listed: usize,
     },
     /// It sees more nodes than it expects.
     #[error(
@@ -47,7 +52,7 @@ pub enum Waiting {
         expected: u32,
     },
     /// A node expects another number.
-    #[error("node {name} wants to form a cluster of {theirs} nodes, this one of {ours}")]
+    #[error("{name} wants to form a cluster of {theirs} nodes, this one of {ours}")]
     OtherSize {
         /// The other node.
         name: NodeName,
@@ -63,7 +68,7 @@ pub enum Waiting {
         name: NodeName,
     },
     /// A node does not see the same nodes yet.
-    #[error("node {name} has not seen the same nodes yet (it sees {theirs}, this one {ours})")]
+    #[error("{name} has not seen the same nodes yet (it sees {theirs}, this one {ours})")]
     OtherView {
         /// The other node.
         name: NodeName,
@@ -73,13 +78,13 @@ pub enum Waiting {
         ours: usize,
     },
     /// Another node coordinates.
-    #[error("node {name} coordinates, as it has the lowest id, and asks this one next")]
+    #[error("{name} coordinates, as it has the lowest id, and asks this one next")]
     Coordinator {
         /// The coordinator.
         name: NodeName,
     },
     /// A node has not promised.
-    #[error("node {name} has not promised itself to cluster {cluster} yet{}", because(refusal.as_ref()))]
+    #[error("{name} has not promised itself to cluster {cluster} yet{}", because(refusal.as_ref()))]
     Promises {
         /// The cluster that this node coordinates.
         cluster: ClusterId,
@@ -90,7 +95,7 @@ pub enum Waiting {
     },
     /// This node promised and does not know the outcome.
     #[error(
-        "it promised itself to cluster {cluster}; node {coordinator}, which coordinates that, tells the outcome next"
+        "it promised itself to cluster {cluster}; {coordinator}, which coordinates that, tells the outcome next"
     )]
     Outcome {
         /// The cluster.
@@ -99,10 +104,16 @@ pub enum Waiting {
         coordinator: NodeName,
     },
     /// No node that answers belongs to a cluster.
-    #[error("no node that answers belongs to a cluster that it could join yet{}", without(silent))]
+    #[error(
+        "no node that answers belongs to a cluster that it could join yet{}{}",
+        without(silent),
+        unknown.as_deref().map_or_else(String::new, |reason| format!("; {reason}"))
+    )]
     NoCluster {
         /// Addresses that give no usable answer, each with the reason.
         silent: Vec<SilentPeer>,
+        /// Why addresses are missing.
+        unknown: Option<String>,
     },
     /// A cluster has not taken this node in.
     #[error("cluster {cluster} has not taken it in yet{}", after(reason.as_deref()))]

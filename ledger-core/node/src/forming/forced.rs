@@ -3,13 +3,13 @@
 use std::fmt;
 
 use bytes::Bytes;
-use ledger_core::codec::encode_proposal;
+use ledger_core::codec::{decode_proposal, encode_proposal};
 use ledger_core::command::{Command, Proposal};
 use ledger_core::ledger_state::without_cluster;
 use ledger_core::ports::{LogChange, LogId, LogKind, LogRecord, StateBatch, StoreError, StoredVote};
 
-use super::stored_members::StoredMembersError;
-use crate::directory::{DirectoryError, NodeDirectory, random_bytes};
+use super::stored_members::{StoredMembersError, stored_members};
+use crate::directory::{DirectoryError, NodeDirectory, Provenance, random_bytes};
 use crate::ledger::Stores;
 use crate::peers::ClusterId;
 use crate::raft::sole_voter;
@@ -26,6 +26,15 @@ pub enum ForceError {
     /// There is no cluster to leave.
     #[error("the data directory belongs to no cluster: start it without --force-new-cluster")]
     NoCluster,
+    /// The node has a cluster to itself already.
+    #[error(
+        "this node is the only member of its cluster, {cluster}: there is none to leave. Remove the flag --force-new-cluster, \
+         which is for one start, and start again"
+    )]
+    OnlyMember {
+        /// The cluster.
+        cluster: ClusterId,
+    },
     /// The directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -83,6 +92,35 @@ impl fmt::Display for ForcedCluster {
     }
 }
 
+/// Refuses what [`force_new_cluster`] would refuse, and changes nothing.
+///
+/// # Errors
+/// See [`ForceError`].
+pub fn check_force(directory: &NodeDirectory, stores: &Stores) -> Result<(), ForceError> {
+    let cluster = directory.cluster_id().ok_or(ForceError::NoCluster)?;
+    let members = stored_members(stores)?;
+    let is_alone = members.keys().all(|node_id| *node_id == directory.node_id());
+    // A copy may not go on under the id of the original, alone or not.
+    let is_original = directory.provenance() == Provenance::Original;
+    if is_alone && is_original && !was_interrupted(stores, cluster)? {
+        return Err(ForceError::OnlyMember { cluster });
+    }
+    Ok(())
+}
+
+/// Whether the log ends with the name of another cluster than the directory's: a crash came before the directory was
+/// written, and the ledger does not open like that.
+fn was_interrupted(stores: &Stores, cluster: ClusterId) -> Result<bool, ForceError> {
+    let Some(last) = stores.log.snapshot()?.last else { return Ok(false) };
+    let records = stores.log.read(last.index, last.index.saturating_add(1), READ_BYTES)?;
+    let proposals = records.iter().filter(|record| record.kind == LogKind::Proposal);
+    let named = proposals.filter_map(|record| decode_proposal(&record.payload).ok());
+    Ok(named.last().is_some_and(|proposal| match proposal.command {
+        Command::NameCluster { cluster_id } => cluster_id != cluster.0,
+        _ => false,
+    }))
+}
+
 /// Takes a node out of its cluster: a new cluster id, itself the one voter, its whole log. Entries of which it does not
 /// know whether they were committed are kept: an acknowledged one may be among them, and one that was not acknowledged
 /// may happen all the same. The stores must not be used otherwise meanwhile; after a crash, call it again.
@@ -93,6 +131,7 @@ pub fn force_new_cluster(
     directory: &mut NodeDirectory,
     stores: &Stores,
 ) -> Result<ForcedCluster, ForceError> {
+    check_force(directory, stores)?;
     let old = directory.cluster_id().ok_or(ForceError::NoCluster)?;
     let new = ClusterId(random_bytes()?);
     let node_id = directory.node_id();

@@ -168,6 +168,7 @@ impl Machine {
             // Those of the last time may still answer, but there may be others.
             Err(reason) => outlook.discovery_failed(reason),
         }
+        outlook.was_given(self.listed.iter().filter(|address| **address != self.me.peer_address).count());
         let mut addresses: BTreeMap<String, bool> =
             self.heard.values().map(|address| (address.clone(), false)).collect();
         addresses.extend(self.listed.iter().map(|address| (address.clone(), true)));
@@ -280,7 +281,10 @@ impl Machine {
             self.ask_to_join(outlook, cluster, effects);
         } else {
             match self.goal {
-                Goal::Join => self.waiting = Waiting::NoCluster { silent: outlook.silent() },
+                Goal::Join => {
+                    let (silent, unknown) = (outlook.silent(), outlook.unknown());
+                    self.waiting = Waiting::NoCluster { silent, unknown };
+                },
                 Goal::Form { nodes } => self.begin(outlook, nodes, mint, effects),
             }
         }

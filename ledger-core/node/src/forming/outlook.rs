@@ -14,6 +14,8 @@ pub(super) struct Outlook {
     silent: BTreeMap<String, String>,
     /// Why addresses are missing.
     unknown: Option<String>,
+    /// How many addresses the node was given.
+    listed: usize,
 }
 
 impl Outlook {
@@ -32,6 +34,15 @@ impl Outlook {
             reason: reason.clone(),
         };
         self.silent.iter().map(peer).collect()
+    }
+
+    /// Why addresses are missing.
+    pub fn unknown(&self) -> Option<String> {
+        self.unknown.clone()
+    }
+
+    pub fn was_given(&mut self, addresses: usize) {
+        self.listed = addresses;
     }
 
     pub fn discovery_failed(&mut self, reason: String) {
@@ -90,7 +101,7 @@ impl Outlook {
             return Err(Waiting::Silent { peers: self.silent() });
         }
         if members.len() < expected as usize {
-            return Err(Waiting::TooFew { seen: members.len(), expected });
+            return Err(Waiting::TooFew { seen: members.len(), expected, listed: self.listed });
         }
         let mut names = BTreeSet::new();
         match members.iter().find(|member| !names.insert(&member.identity.name)) {

@@ -7,13 +7,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use super::driver::PeerDiscovery;
-use crate::peers::messages::{self, JoinRequest};
+use crate::peers::messages::{
+    self, JoinAnswer, JoinRequest, LedgerKeyAnswer, LedgerKeyRequest, MessageError,
+};
 use crate::peers::{
-    ClusterId, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerError, PeerMethod, PeerRefusal,
+    ClusterId, LedgerKey, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerError, PeerMethod, PeerRefusal,
     PeerRequest, PeerTransport, Standing,
 };
 
@@ -113,33 +116,57 @@ impl Returning<'_> {
         None
     }
 
-    /// Asks the leader to take the node in again, with the directory that it has.
+    /// Asks the leader to take the node in again, with the directory that it has; answers with the ledger's present key.
     ///
     /// # Errors
     /// The leader's refusal, or that there is none to be found.
-    pub async fn join_again(&self, addresses: BTreeSet<String>) -> Result<(), PeerError> {
-        let mut outcome = Ok(());
+    pub async fn join_again(&self, addresses: BTreeSet<String>) -> Result<LedgerKey, PeerError> {
+        let mut outcome = Err(PeerError::Unreachable {
+            address: "any address".to_owned(),
+            reason: "no other member is known".to_owned(),
+        });
         for address in addresses.iter().filter(|address| **address != self.me.peer_address) {
             let refused = |refusal| PeerError::Refused { address: address.clone(), refusal };
-            let body = messages::encode(&JoinRequest { member: self.me.clone() })
-                .map_err(|error| refused(PeerRefusal::Malformed { reason: error.to_string() }))?;
-            let from = self.me.identity.clone();
-            let request =
-                PeerRequest { cluster: Some(self.cluster), from, to: None, method: PeerMethod::Join, body };
-            match self.transport.call(address, None, request, JOIN_TIMEOUT).await {
-                Ok(_) => return Ok(()),
+            let malformed = |error: MessageError| {
+                refused(PeerRefusal::Malformed { reason: error.to_string() })
+            };
+            let body = messages::encode(&JoinRequest { member: self.me.clone() }).map_err(malformed)?;
+            match self.call(address, PeerMethod::Join, body, JOIN_TIMEOUT).await {
+                Ok(answer) => {
+                    let JoinAnswer { log_key, .. } = messages::decode(&answer).map_err(malformed)?;
+                    return Ok(LedgerKey::new(log_key));
+                }
                 Err(error) => outcome = Err(error),
             }
         }
         outcome
     }
 
+    /// The key that the ledger signs with now, as its leader says; `None` when no leader answers.
+    pub async fn present_key(&self, addresses: BTreeSet<String>) -> Option<LedgerKey> {
+        let body = messages::encode(&LedgerKeyRequest {}).ok()?;
+        let others = addresses.iter().filter(|address| **address != self.me.peer_address);
+        let asked = others.map(|address| self.call(address, PeerMethod::LedgerKey, body.clone(), CALL_TIMEOUT));
+        let answers = join_all(asked).await.into_iter().flatten();
+        let mut keys = answers.filter_map(|answer| messages::decode::<LedgerKeyAnswer>(&answer).ok());
+        keys.next().map(|answer| answer.key)
+    }
+
+    async fn call(
+        &self,
+        address: &str,
+        method: PeerMethod,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, PeerError> {
+        let (cluster, from) = (Some(self.cluster), self.me.identity.clone());
+        let request = PeerRequest { cluster, from, to: None, method, body };
+        self.transport.call(address, None, request, timeout).await
+    }
+
     async fn standing(&self, address: &str) -> Option<Answered> {
         let body = messages::encode(&NodeInfoRequest { asker: self.me.clone() }).ok()?;
-        let from = self.me.identity.clone();
-        let request =
-            PeerRequest { cluster: Some(self.cluster), from, to: None, method: PeerMethod::NodeInfo, body };
-        let answer = self.transport.call(address, None, request, CALL_TIMEOUT).await.ok()?;
+        let answer = self.call(address, PeerMethod::NodeInfo, body, CALL_TIMEOUT).await.ok()?;
         let info: NodeInfo = messages::decode(&answer).ok()?;
         match info.standing {
             Standing::Member(standing) if standing.cluster == self.cluster => {

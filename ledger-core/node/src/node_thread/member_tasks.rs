@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{NodeHandles, NodeParts};
-use crate::cluster::{Comparison, Duties, FullDiskWatch, RemovalWatch, watch_the_disk};
+use crate::cluster::{Comparison, Duties, FullDiskWatch, KeyCheck, RemovalWatch, watch_the_disk};
 use crate::ordered_watch;
 use crate::peers::{ClusterId, MemberRecord, PeerTransport};
 
@@ -17,6 +17,7 @@ use crate::peers::{ClusterId, MemberRecord, PeerTransport};
 pub(super) struct MemberTasks {
     pub marks: Vec<SignedMark>,
     pub ledger_id: LedgerId,
+    pub key: KeyCheck,
     pub cluster_id: ClusterId,
     pub record: MemberRecord,
     pub transport: Arc<dyn PeerTransport>,
@@ -54,6 +55,7 @@ pub(super) fn spawn(
         ready: member.ready,
         member: member.record,
         cluster: Arc::clone(&handles.cluster),
+        key: member.key,
     };
     forever.spawn(duties.run());
     forever.spawn(handles.consensus.clone().follow_leader(member.leader, member.leader_shown));

@@ -54,11 +54,14 @@ pub enum PeerMethod {
     Membership = 36,
     /// Does this member take writes, or is its disk nearly full?
     WriteState = 37,
+    /// A member asks the leader for the ledger's present key: it may have been rotated while the member was no part of the
+    /// cluster.
+    LedgerKey = 38,
 }
 
 impl PeerMethod {
     /// All methods.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NodeInfo,
         Self::Promise,
         Self::Settle,
@@ -76,6 +79,7 @@ impl PeerMethod {
         Self::Tips,
         Self::Membership,
         Self::WriteState,
+        Self::LedgerKey,
     ];
 
     /// The method of a number.

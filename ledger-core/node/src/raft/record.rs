@@ -140,11 +140,6 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> Result<StoredMembershipOf, Reco
     }
 }
 
-/// How many nodes an encoded membership has.
-pub(crate) fn member_count(bytes: &[u8]) -> Result<usize, RecordError> {
-    Ok(decode_membership(bytes)?.nodes().count())
-}
-
 fn decode_members<M: DeserializeOwned>(
     body: &[u8],
     member: impl Fn(M) -> Member,

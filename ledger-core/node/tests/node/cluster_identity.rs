@@ -11,7 +11,7 @@ fn request(from: &PeerIdentity, to: u64, method: PeerMethod) -> PeerRequest {
 }
 
 /// All methods that only members may use.
-const MEMBERS_ONLY: [PeerMethod; 10] = [
+const MEMBERS_ONLY: [PeerMethod; 11] = [
     PeerMethod::Vote,
     PeerMethod::PreVote,
     PeerMethod::Append,
@@ -22,6 +22,7 @@ const MEMBERS_ONLY: [PeerMethod; 10] = [
     PeerMethod::Tips,
     PeerMethod::Membership,
     PeerMethod::WriteState,
+    PeerMethod::LedgerKey,
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +73,7 @@ async fn a_stranger_may_neither_write_nor_read_nor_change_members() {
     let stranger = cluster.add_home();
     let from = cluster.nodes[stranger].member.identity.clone();
     let to = &cluster.nodes[leader];
-    for method in [PeerMethod::ReadIndex, PeerMethod::Propose, PeerMethod::Checkpoint, PeerMethod::Membership]
+    for method in [PeerMethod::ReadIndex, PeerMethod::Propose, PeerMethod::Checkpoint, PeerMethod::Membership, PeerMethod::LedgerKey]
     {
         let refused = cluster.network.ask(to.address(), request(&from, to.id(), method)).await.unwrap_err();
         let PeerRefusal::Identity { reason } = &refused else { panic!("{method:?}: {refused}") };
@@ -86,7 +87,9 @@ async fn bytes_that_are_no_message_are_refused_and_the_node_goes_on() {
     let leader = cluster.leader().await;
     let (from, to) = (&cluster.nodes[(leader + 1) % 3].member.identity, &cluster.nodes[leader]);
     // A question without content is nothing but its format.
-    let is_whole = |method, body: &[u8]| method == PeerMethod::WriteState && body == b"\x01";
+    let is_whole = |method, body: &[u8]| {
+        matches!(method, PeerMethod::WriteState | PeerMethod::LedgerKey) && body == b"\x01"
+    };
     for body in [&b""[..], b"\x02", b"\x01", b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", &[1; 4_096]] {
         for method in MEMBERS_ONLY.into_iter().filter(|method| !is_whole(*method, body)) {
             let body = Bytes::copy_from_slice(body);

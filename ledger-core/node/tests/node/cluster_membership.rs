@@ -335,6 +335,38 @@ async fn without_a_learner_a_silent_voter_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_four_voters_a_silent_one_loses_its_vote_to_nobody_and_has_it_again_when_it_is_back() {
+    let mut cluster = TestCluster::homes(4);
+    cluster.tune = |options| {
+        options.cluster.as_mut().unwrap().silent_after = Some(Duration::from_millis(1_500));
+    };
+    let members: Vec<_> = cluster.nodes.iter().map(|node| node.member.clone()).collect();
+    cluster.start(0, Bootstrap::Members(members)).await;
+    for index in 1..4 {
+        cluster.start(index, Bootstrap::Joined).await;
+    }
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    let [silent, second] = [(leader + 1) % 4, (leader + 2) % 4];
+    let silent_id = cluster.nodes[silent].id();
+    cluster.network.isolate(cluster.nodes[silent].address());
+    until("it has no vote any more", || {
+        let voters = voters(&cluster, leader);
+        voters.len() == 3 && !voters.contains(&silent_id)
+    })
+    .await;
+    // That is what it is for: of four with two gone none could decide.
+    cluster.network.isolate(cluster.nodes[second].address());
+    cluster.write(leader, put("key", "value")).await;
+    assert_eq!(voters(&cluster, leader).len(), 3, "three never become two");
+    cluster.network.reconnect(cluster.nodes[silent].address());
+    cluster.network.reconnect(cluster.nodes[second].address());
+    until("it votes again", || voters(&cluster, leader).contains(&silent_id)).await;
+    cluster.leader().await;
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_moves_is_found_again_at_its_new_address() {
     let mut cluster = TestCluster::of_voters(3).await;
     let leader = cluster.leader().await;

@@ -156,7 +156,7 @@ async fn a_node_that_waits_to_join_goes_on_and_shows_what_it_waits_for() {
     // Many times the limit of forming.
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     let waiting = front.waiting().expect("it waits");
-    let Waiting::NoCluster { silent } = &waiting else { panic!("{waiting}") };
+    let Waiting::NoCluster { silent, .. } = &waiting else { panic!("{waiting}") };
     assert_eq!(silent.iter().map(|peer| &peer.address).collect::<Vec<_>>(), [&address(1)]);
     assert!(waiting.to_string().contains("belongs to a cluster that it could join yet"), "{waiting}");
     joining.abort();

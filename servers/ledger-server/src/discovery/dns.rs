@@ -36,6 +36,18 @@ impl DnsName {
     }
 }
 
+/// What a name has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Peers.
+    Addresses(Vec<String>),
+    /// No peers, at least not yet.
+    Nothing {
+        /// Why, with the name.
+        reason: String,
+    },
+}
+
 /// Asks for the addresses of a name.
 #[derive(Clone)]
 pub(super) struct DnsSource {
@@ -71,11 +83,16 @@ impl DnsSource {
     }
 
     /// The addresses now. A name without addresses has no peers yet.
-    pub async fn addresses(&self) -> Result<Vec<String>, String> {
+    pub async fn addresses(&self) -> Result<Found, String> {
         let DnsName { name, port } = &self.name;
+        let nothing = |what: &str| Found::Nothing { reason: format!("the DNS name {name} {what}") };
         match self.resolver.lookup_ip(name.as_str()).await {
-            Ok(found) => Ok(found.iter().map(|ip| SocketAddr::new(ip, *port).to_string()).collect()),
-            Err(error) if error.is_no_records_found() || error.is_nx_domain() => Ok(Vec::new()),
+            Ok(found) => {
+                let found = found.iter().map(|ip| SocketAddr::new(ip, *port).to_string());
+                Ok(Found::Addresses(found.collect()))
+            }
+            Err(error) if error.is_nx_domain() => Ok(nothing("does not exist")),
+            Err(error) if error.is_no_records_found() => Ok(nothing("has no addresses")),
             Err(error) => Err(format!("{name} cannot be looked up: {error}")),
         }
     }

@@ -19,7 +19,7 @@ pub use address::{AddressError, PeerAddress};
 pub use dns::DnsName;
 pub use peers_cache::{PeersCache, PeersCacheError};
 
-use dns::DnsSource;
+use dns::{DnsSource, Found};
 
 /// What `--join` and `--discovery` say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -129,7 +129,12 @@ impl Discovery {
             }
         }
         if let Some(dns) = &self.dns {
-            found.extend(dns.addresses().await?);
+            match dns.addresses().await? {
+                Found::Addresses(addresses) => found.extend(addresses),
+                // Others that are known may answer all the same.
+                Found::Nothing { reason } if found.is_empty() => return Err(reason),
+                Found::Nothing { .. } => {}
+            }
         }
         Ok(found.into_iter().collect())
     }

@@ -201,6 +201,7 @@ fn method_name(method: PeerMethod) -> &'static str {
         PeerMethod::Tips => "tips",
         PeerMethod::Membership => "membership",
         PeerMethod::WriteState => "write_state",
+        PeerMethod::LedgerKey => "ledger_key",
         _ => "other",
     }
 }

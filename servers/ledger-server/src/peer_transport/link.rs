@@ -144,7 +144,14 @@ impl Link {
         let time = self.limits.connect_timeout;
         let connecting = connect(&self.target, &self.security, &self.limits);
         let connected = tokio::time::timeout(time, connecting).await.unwrap_or_else(|_| {
-            Err(LinkError::Unreachable { reason: format!("no connection within {time:?}") })
+            let hint = match self.security {
+                Security::Tls(_) => "",
+                // A peer that waits for the first words of TLS says nothing itself.
+                Security::InsecureLoopback => {
+                    ": it may speak TLS, and this node runs without certificates (--peer-insecure)"
+                }
+            };
+            Err(LinkError::Unreachable { reason: format!("no connection within {time:?}{hint}") })
         });
         // Said once, however often it is tried.
         let is_first = wait == self.limits.retry_wait_first;

@@ -65,7 +65,7 @@ fn by_name(name: &str, server: SocketAddr) -> DiscoverySettings {
 }
 
 #[tokio::test]
-async fn every_address_of_a_name_is_a_peer_and_a_name_without_any_has_none() {
+async fn every_address_of_a_name_is_a_peer_and_a_name_that_alone_is_given_and_has_none_is_named() {
     let server = NameServer::knowing("ledger.example.com", &["10.0.0.1", "10.0.0.2", "2001:db8::1"]).await;
     let look = async |name| Discovery::new(by_name(name, server.address)).unwrap().addresses().await;
     assert_eq!(
@@ -73,7 +73,12 @@ async fn every_address_of_a_name_is_a_peer_and_a_name_without_any_has_none() {
         ["10.0.0.1:50052", "10.0.0.2:50052", "[2001:db8::1]:50052"]
     );
     assert_eq!(look("ledger.example.com:7").await.unwrap().len(), 3);
-    assert!(look("other.example.com").await.unwrap().is_empty());
+    let missing = look("other.example.com").await.unwrap_err();
+    assert!(missing.contains("other.example.com does not exist"), "{missing}");
+    let mut settings = by_name("other.example.com", server.address);
+    settings.join(&["10.0.0.9:7".to_owned()], 50_052).unwrap();
+    let known = Discovery::new(settings).unwrap().addresses().await;
+    assert_eq!(known.unwrap(), ["10.0.0.9:7"], "others that are known may answer all the same");
 }
 
 #[tokio::test]

@@ -3,10 +3,11 @@
 //! Invariant: it ends only when nobody takes connections any more. Every error of `accept` is survived: a loop that
 //! ends on one is a remote stop (RUSTSEC-2024-0376).
 
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -21,6 +22,9 @@ use crate::tls::{Protocol, ServerConfigs};
 /// First and longest wait after an error that will not go away by itself, such as too many open files.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
+
+/// At most one failed handshake of a listener is logged in this time.
+const HANDSHAKE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Accepts until the receiver of the gate's connections is gone.
 pub(super) async fn run(socket: TcpListener, gate: Gate) {
@@ -67,6 +71,7 @@ pub(super) struct Gate {
     addresses: AddressCounts,
     runtimes: Vec<Handle>,
     ready: mpsc::Sender<Connection>,
+    refused: Arc<RefusedHandshakes>,
 }
 
 impl Gate {
@@ -80,7 +85,8 @@ impl Gate {
     ) -> Self {
         let slots = Arc::new(Semaphore::new(limits.connections_max));
         let addresses = AddressCounts::new(limits.connections_per_address_max);
-        Self { name, protocol, tls, limits, slots, addresses, runtimes, ready }
+        let refused = Arc::default();
+        Self { name, protocol, tls, limits, slots, addresses, runtimes, ready, refused }
     }
 
     /// Admits a socket or closes it at once: a client that is told retries elsewhere, one that hangs does not.
@@ -97,6 +103,7 @@ impl Gate {
             tls: self.tls.as_ref().map(|configs| TlsAcceptor::from(configs.current())),
             limits: self.limits.clone(),
             ready: self.ready.clone(),
+            refused: Arc::clone(&self.refused),
         };
         // In a task of its own, so that a slow handshake delays nobody. Their number is bounded by the slots.
         runtime.spawn(entry.complete(stream, remote, slot));
@@ -115,6 +122,7 @@ struct Entry {
     tls: Option<TlsAcceptor>,
     limits: ListenerLimits,
     ready: mpsc::Sender<Connection>,
+    refused: Arc<RefusedHandshakes>,
 }
 
 impl Entry {
@@ -136,12 +144,69 @@ impl Entry {
                     return;
                 }
                 Ok(Err(error)) => {
-                    tracing::debug!(listener = name, %remote, %error, "TLS handshake failed");
+                    self.refused.log(name, remote, &error);
                     "failed"
                 }
-                Err(_) => "timeout",
+                Err(_) => {
+                    self.refused.log(name, remote, &"it was not finished in time: the caller may not speak TLS");
+                    "timeout"
+                }
             };
         metrics::counter!("strongroom_tls_handshake_failures_total", "listener" => name, "reason" => reason)
             .increment(1);
+    }
+}
+
+/// Handshakes that failed, in the log at a bounded rate: anybody can cause them.
+#[derive(Debug, Default)]
+struct RefusedHandshakes(Mutex<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    last: Option<Instant>,
+    /// Since then.
+    silently: u64,
+}
+
+impl RefusedHandshakes {
+    fn log(&self, listener: &'static str, remote: SocketAddr, error: &dyn Display) {
+        match self.is_due(Instant::now()) {
+            Some(silently) => tracing::warn!(
+                listener,
+                %remote,
+                %error,
+                others_since_the_last_line = silently,
+                "TLS handshake failed"
+            ),
+            None => tracing::debug!(listener, %remote, %error, "TLS handshake failed"),
+        }
+    }
+
+    /// How many were not said since the last that was; `None` = this one is not said either.
+    fn is_due(&self, now: Instant) -> Option<u64> {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.last.is_some_and(|last| now.duration_since(last) < HANDSHAKE_LOG_INTERVAL) {
+            said.silently += 1;
+            return None;
+        }
+        said.last = Some(now);
+        Some(std::mem::take(&mut said.silently))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_handshakes_are_said_at_a_bounded_rate_and_counted() {
+        let refused = RefusedHandshakes::default();
+        let start = Instant::now();
+        assert_eq!(refused.is_due(start), Some(0));
+        for millis in [0, 1, 9_999] {
+            assert_eq!(refused.is_due(start + Duration::from_millis(millis)), None);
+        }
+        assert_eq!(refused.is_due(start + HANDSHAKE_LOG_INTERVAL), Some(3));
+        assert_eq!(refused.is_due(start + HANDSHAKE_LOG_INTERVAL * 2), Some(0));
     }
 }

@@ -54,6 +54,10 @@ fn nothing_is_overwritten_and_what_cannot_work_is_refused() {
     let home = Home::new();
     home.json(&["certs", "ca", "--out", "certs"]);
     home.json(&["certs", "ca", "--out", "others"]);
+    let issuer = |ca: &str| home.json(&["certs", "show", ca])["certificates"][0]["subject"].clone();
+    let (ours, theirs) = (issuer("certs/ca.pem"), issuer("others/ca.pem"));
+    assert_ne!(ours, theirs, "a certificate of another authority must not look like a damaged one");
+    assert!(ours.as_str().is_some_and(|name| name.starts_with("CN=Strongroom development ")), "{ours}");
     let node = ["certs", "node", "node-a", "--ca", "certs", "--out", "certs"];
     home.json(&node);
     let before = ["ca.pem", "ca.key", "node-a.pem", "node-a.key"]

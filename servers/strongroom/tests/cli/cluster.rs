@@ -15,7 +15,9 @@ fn the_status_of_a_ledger_alone_names_its_one_member() {
     for name in ["name", "url", "peer_address", "matched_index", "last_heard_ms", "pid", "answers"] {
         assert!(member.get(name).is_some(), "{name}: {member}");
     }
+    assert_eq!((&member["answers"], &member["pid"]), (&true.into(), &node["pid"]), "it has just answered");
     let text = home.run(&["ledger", "cluster", "status"]).stdout;
+    assert!(text.contains("this node") && !text.contains("does not answer"), "{text}");
     assert!(text.contains("LEADER") || text.contains("leader"), "{text}");
     assert!(text.contains(&node["id"].to_string()), "{text}");
 }

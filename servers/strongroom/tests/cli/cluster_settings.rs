@@ -301,12 +301,29 @@ settings! {
             let said = refused.err().expect("no cluster");
             assert!(said.stdout.contains("\"ready\":false"), "{said:?}");
             // The message itself says why that peer does not count, not only the log.
-            let names_the_mistake = ["UnknownIssuer", "refuses this node's certificate"].iter().any(|why| said.stdout.contains(why));
-            assert!(names_the_mistake, "{said:?}");
+            let names_the_mistake = ["is not good: UnknownIssuer", "refuses this node's certificate (UnknownCA)"];
+            assert!(names_the_mistake.iter().any(|why| said.stdout.contains(why)), "{said:?}");
+            // Also who refuses says so.
+            assert!(said.stderr.contains("TLS handshake failed"), "{said:?}");
         }
     }
 
     peer_insecure {
+        let home = Home::new();
+        certified(&home, "ours");
+        let ports = [free_port(), free_port()];
+        let join = format!("{},{}", ports[0], ports[1]);
+        let find = ["--bootstrap", "2", "--bootstrap-timeout", "6s", "--join", &join];
+        let files = tls(&home, "node-1", ["ours"; 3]);
+        let files: Vec<_> = files.iter().map(String::as_str).collect();
+        let mut with_tls = node(&home, "node-1", ports[0], &[find.as_slice(), &files].concat());
+        let mut without = node(&home, "node-2", ports[1], &[find.as_slice(), &["--peer-insecure"]].concat());
+        let (one, other) = std::thread::scope(|scope| {
+            let one = scope.spawn(|| Server::spawn(&mut with_tls).err().expect("no cluster"));
+            (Server::spawn(&mut without).err().expect("no cluster"), one.join().expect("it ends"))
+        });
+        assert!(one.stdout.contains("it does not speak TLS"), "{one:?}");
+        assert!(other.stdout.contains("it may speak TLS, and this node runs without"), "{other:?}");
         let home = Home::new();
         let outside = ["--peer-listen", "0.0.0.0:0", "--advertise", "192.0.2.1:1", "--peer-insecure"];
         assert!(refused(&home, &outside).contains("loopback"));

@@ -78,11 +78,11 @@ impl<'a> Operator<'a> {
         Self { home: self.home, urls: server.url().to_owned(), token_file: self.token_file.clone() }
     }
 
-    fn arguments<'b>(&'b self, arguments: &[&'b str]) -> Vec<&'b str> {
+    pub fn arguments<'b>(&'b self, arguments: &[&'b str]) -> Vec<&'b str> {
         [&["ledger"], arguments, &["--url", &self.urls, "--token-file", &self.token_file]].concat()
     }
 
-    fn does(&self, arguments: &[&str]) -> Value {
+    pub fn does(&self, arguments: &[&str]) -> Value {
         self.home.json(&self.arguments(arguments))
     }
 
@@ -324,14 +324,14 @@ fn the_last_node_of_a_lost_cluster_goes_on_under_a_new_id_and_others_join_it() {
 }
 
 /// A name server that knows one name, until it is dropped.
-struct NameServer {
-    address: SocketAddr,
+pub struct NameServer {
+    pub address: SocketAddr,
     stop: Arc<AtomicBool>,
     answering: Option<std::thread::JoinHandle<()>>,
 }
 
 impl NameServer {
-    fn knowing(name: &'static str, addresses: Vec<IpAddr>) -> Self {
+    pub fn knowing(name: &'static str, addresses: Vec<IpAddr>) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let address = socket.local_addr().expect("an address");
         let stop = Arc::new(AtomicBool::new(false));

@@ -16,6 +16,7 @@ mod dev_cluster;
 mod every_setting;
 mod export;
 mod failing_disks;
+mod forced_clusters;
 mod forming;
 mod help;
 mod history;

@@ -7,7 +7,7 @@ use ledger_verify::Hash;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{MembershipChange, MembershipError};
-use crate::peers::{ClusterId, MemberRecord};
+use crate::peers::{ClusterId, LedgerKey, MemberRecord};
 
 /// Asks the leader how far a read must wait.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +136,16 @@ pub(crate) enum WriteStateAnswer {
     Open,
     /// Its disk is nearly full.
     DiskFull,
+}
+
+/// With which key does the ledger sign now?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LedgerKeyRequest {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LedgerKeyAnswer {
+    /// The private key: only ever sent to a member that has proved its name.
+    pub key: LedgerKey,
 }
 
 /// Take me in.

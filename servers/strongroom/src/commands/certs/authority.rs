@@ -8,6 +8,7 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use x509_parser::certificate::X509Certificate;
 use zeroize::Zeroizing;
 
@@ -22,6 +23,8 @@ use crate::table;
 const FILE_NAME: &str = "ca";
 /// Longest name of an authority, as X.509 has it for common names.
 const NAME_CHARACTERS_MAX: usize = 64;
+/// Hexadecimal digits that tell an authority from others of the same default name.
+const NAME_DIGITS: usize = 8;
 
 /// `certs ca`
 #[derive(Debug, Args)]
@@ -29,9 +32,10 @@ pub struct Ca {
     /// Directory to write ca.pem and ca.key to, made when missing.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Name of the authority, for people.
-    #[arg(long, default_value = "Strongroom development")]
-    name: String,
+    /// Name of the authority, for people. Default: `Strongroom development` and eight digits of its own, so that a certificate of
+    /// another authority is told from a damaged one.
+    #[arg(long)]
+    name: Option<String>,
     /// Days until it ends; with it end all certificates that it signed.
     #[arg(long, value_name = "N", default_value_t = 3_650, value_parser = clap::value_parser!(u32).range(1..=i64::from(DAYS_MAX)))]
     days: u32,
@@ -39,18 +43,19 @@ pub struct Ca {
 
 impl Ca {
     pub(super) fn run(self, output: Output) -> Result<(), Failure> {
-        if self.name.is_empty() || self.name.chars().count() > NAME_CHARACTERS_MAX {
+        let key = KeyPair::generate().map_err(|error| cannot_make(&error))?;
+        let name = self.name.clone().unwrap_or_else(|| name_of(&key));
+        if name.is_empty() || name.chars().count() > NAME_CHARACTERS_MAX {
             let message = format!("--name has 1 to {NAME_CHARACTERS_MAX} characters");
             return Err(Failure::usage(message));
         }
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, self.name.as_str());
+        params.distinguished_name.push(DnType::CommonName, name.as_str());
         // It signs nodes, and no further authorities.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let not_after_s = date(&mut params, self.days);
-        let key = KeyPair::generate().map_err(|error| cannot_make(&error))?;
         let certificate = params.self_signed(&key).map_err(|error| cannot_make(&error))?;
         let files = NewFiles { directory: &self.out, name: FILE_NAME };
         let written = files.write(&certificate.pem(), &Zeroizing::new(key.serialize_pem()))?;
@@ -65,6 +70,13 @@ impl Ca {
             table::facts(&facts)
         })
     }
+}
+
+/// A name that no other key has.
+fn name_of(key: &KeyPair) -> String {
+    let digest = Sha256::digest(key.public_key_raw());
+    let digits: String = hex::encode(digest).chars().take(NAME_DIGITS).collect();
+    format!("Strongroom development {digits}")
 }
 
 /// An authority from its files, ready to sign.

@@ -110,12 +110,17 @@ impl Cluster {
                     peer_address: join.peer_address,
                     client_url: join.client_url,
                 };
-                let change = join.server.client()?.join_cluster(&node).await?;
-                print(output, change)
+                let client = join.server.client()?;
+                let change = client.join_cluster(&node).await?;
+                let name = client.cluster_info().await.ok().and_then(|info| name_of(&info, change.node_id));
+                print(output, change, name)
             }
             Self::Leave(leave) => {
-                let change = leave.server.client_of_one_node()?.leave_cluster().await?;
-                print(output, change)
+                let client = leave.server.client_of_one_node()?;
+                // Afterwards nobody knows it any more.
+                let info = client.cluster_info().await?;
+                let change = client.leave_cluster().await?;
+                print(output, change, name_of(&info, change.node_id))
             }
             Self::Transfer(transfer) => {
                 let client = transfer.server.client()?;
@@ -124,12 +129,16 @@ impl Cluster {
                     Some(node) => Some(member_id(&client, node).await?),
                 };
                 let leader_id = client.transfer_leadership(to).await?;
-                output.result(&json!({ "leader_id": leader_id }), || format!("leads now  {leader_id}"))
+                let name = client.cluster_info().await.ok().and_then(|info| name_of(&info, leader_id));
+                let document = json!({ "leader_id": leader_id, "name": name });
+                output.result(&document, || format!("leads now  {}", named(leader_id, name.as_deref())))
             }
             Self::Remove(remove) => {
                 let client = remove.server.client()?;
-                let node_id = member_id(&client, &remove.node).await?;
-                print(output, client.remove_node(node_id).await?)
+                // Afterwards nobody knows it any more.
+                let info = client.cluster_info().await?;
+                let node_id = find(&info, &remove.node)?;
+                print(output, client.remove_node(node_id).await?, name_of(&info, node_id))
             }
         }
     }
@@ -158,9 +167,20 @@ fn find(info: &ClusterInfo, text: &str) -> Result<u64, Failure> {
     })
 }
 
-fn print(output: Output, change: MembershipChange) -> Result<(), Failure> {
+fn name_of(info: &ClusterInfo, node_id: u64) -> Option<String> {
+    let member = info.members.iter().find(|member| member.node.node_id == node_id)?;
+    Some(member.node.name.clone()).filter(|name| !name.is_empty())
+}
+
+/// A node for people: its name, and the number that is its own for ever.
+fn named(node_id: u64, name: Option<&str>) -> String {
+    name.map_or_else(|| node_id.to_string(), |name| format!("{name} ({node_id})"))
+}
+
+fn print(output: Output, change: MembershipChange, name: Option<String>) -> Result<(), Failure> {
     let document = json!({
         "node_id": change.node_id,
+        "name": name,
         "change": change.kind.as_str(),
         "log_index": change.log_index,
     });
@@ -170,7 +190,7 @@ fn print(output: Output, change: MembershipChange) -> Result<(), Failure> {
             MembershipKind::Voter => "votes",
             _ => "removed",
         };
-        format!("{}  {what}", change.node_id)
+        format!("{}  {what}", named(change.node_id, name.as_deref()))
     })
 }
 

@@ -123,7 +123,7 @@ impl Rotate {
             .map_err(|error| unreadable(error.to_string()))?;
         let stores = Stores { log: stores.log, state: stores.state };
         let rotated = rotate_key(&mut directory, &stores).map_err(|error| match error {
-            RotationError::Members { .. } => Failure::usage(error.to_string()),
+            RotationError::Members { .. } | RotationError::TakenOut => Failure::usage(error.to_string()),
             other => unreadable(other.to_string()),
         })?;
         let (new, old) = (rotated.new.to_string(), rotated.old.to_string());

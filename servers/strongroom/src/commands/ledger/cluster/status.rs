@@ -1,8 +1,8 @@
 //! `strongroom ledger cluster status`: what the leader knows, or whoever answers, and which members answer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ledger_client::{ClusterInfo, ClusterMember, NodeInfo};
+use ledger_client::{ClusterInfo, ClusterMember, MemberRole, NodeInfo};
 use serde_json::{Value, json};
 
 use crate::discovery::ServerArgs;
@@ -13,6 +13,12 @@ use crate::table;
 /// How long each member may take to answer; the others do not wait for it.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long an election may take before it is said that nobody leads, and how often it is looked.
+const LEADER_PATIENCE: Duration = Duration::from_secs(3);
+const LEADER_POLL: Duration = Duration::from_millis(100);
+/// What stands for the name of a ledger that runs alone: it has one only among others.
+const ALONE: &str = "this node";
+
 /// A member, and what it said itself.
 struct Seen {
     member: ClusterMember,
@@ -20,12 +26,13 @@ struct Seen {
 }
 
 pub(super) async fn run(server: &ServerArgs, output: Output) -> Result<(), Failure> {
-    let info = of_the_leader(server, server.client()?.cluster_info().await?).await;
+    let info = settled(server).await?;
     let mut asking = tokio::task::JoinSet::new();
     for (position, member) in info.members.iter().enumerate() {
         let server = server.clone();
         let member = member.clone();
-        asking.spawn(async move { (position, see(&server, member).await) });
+        let answered = member.node.node_id == info.node_id;
+        asking.spawn(async move { (position, see(&server, member, answered).await) });
     }
     let mut seen: Vec<(usize, Seen)> = Vec::new();
     while let Some(asked) = asking.join_next().await {
@@ -34,6 +41,26 @@ pub(super) async fn run(server: &ServerArgs, output: Output) -> Result<(), Failu
     seen.sort_by_key(|(position, _)| *position);
     let seen: Vec<Seen> = seen.into_iter().map(|(_, seen)| seen).collect();
     output.result(&document(&info, &seen), || render(&info, &seen))
+}
+
+/// What is known, once somebody leads as far as the answering node knows; after a while also when nobody does. An election, or
+/// a hand-over, is over by then.
+async fn settled(server: &ServerArgs) -> Result<ClusterInfo, Failure> {
+    let client = server.client()?;
+    let deadline = Instant::now() + LEADER_PATIENCE;
+    loop {
+        let info = of_the_leader(server, client.cluster_info().await?).await;
+        if has_leader(&info) || Instant::now() >= deadline {
+            return Ok(info);
+        }
+        tokio::time::sleep(LEADER_POLL).await;
+    }
+}
+
+/// A node that is ready has heard a moment ago from its leader that a majority answers it; one that is not may know only who led
+/// last.
+fn has_leader(info: &ClusterInfo) -> bool {
+    info.is_ready && info.leader_id.is_some()
 }
 
 /// The leader knows how far each member is: when another node answered, it is asked as well.
@@ -50,10 +77,18 @@ async fn of_the_leader(server: &ServerArgs, info: ClusterInfo) -> ClusterInfo {
     }
 }
 
-async fn see(server: &ServerArgs, member: ClusterMember) -> Seen {
+/// A ledger that runs alone has no record of itself: it is where it has just answered.
+async fn see(server: &ServerArgs, mut member: ClusterMember, answered: bool) -> Seen {
+    if answered && member.node.client_url.is_empty() {
+        member.node.client_url = server.only_url().unwrap_or_default();
+    }
     let url = &member.node.client_url;
     let answer = match server.client_at(url, MEMBER_TIMEOUT) {
         Ok(client) if !url.is_empty() => client.node_info().await.ok(),
+        _ if answered => match server.client() {
+            Ok(client) => client.node_info().await.ok(),
+            Err(_) => None,
+        },
         _ => None,
     };
     // Another node at that address says nothing about this one.
@@ -61,14 +96,22 @@ async fn see(server: &ServerArgs, member: ClusterMember) -> Seen {
     Seen { member, answer }
 }
 
+/// Who led last does not lead.
+fn role_of(info: &ClusterInfo, member: &ClusterMember) -> MemberRole {
+    match member.role {
+        MemberRole::Leader if !has_leader(info) => MemberRole::Voter,
+        role => role,
+    }
+}
+
 fn document(info: &ClusterInfo, seen: &[Seen]) -> Value {
     let member = |seen: &Seen| {
-        let ClusterMember { node, role, matched_index, last_heard_ms, clock_ahead_ms } = &seen.member;
+        let ClusterMember { node, matched_index, last_heard_ms, clock_ahead_ms, .. } = &seen.member;
         json!({
             "id": node.node_id,
             "name": node.name,
             "url": node.client_url,
-            "role": role.as_str(),
+            "role": role_of(info, &seen.member).as_str(),
             "pid": seen.answer.as_ref().map(|info| info.pid),
             "peer_address": node.peer_address,
             "incarnation": node.incarnation.map(hex::encode),
@@ -83,7 +126,8 @@ fn document(info: &ClusterInfo, seen: &[Seen]) -> Value {
     json!({
         "cluster_id": info.cluster_id.map(hex::encode),
         "term": info.term,
-        "leader_id": info.leader_id,
+        "leader_id": info.leader_id.filter(|_| has_leader(info)),
+        "last_leader_id": info.leader_id,
         "answered_by": info.node_id,
         "is_changing": info.is_changing,
         "is_ready": info.is_ready,
@@ -94,9 +138,14 @@ fn document(info: &ClusterInfo, seen: &[Seen]) -> Value {
 fn render(info: &ClusterInfo, seen: &[Seen]) -> String {
     let leader = info.members.iter().find(|member| Some(member.node.node_id) == info.leader_id);
     let leader = match (leader, info.leader_id) {
-        (Some(member), _) if !member.node.name.is_empty() => member.node.name.clone(),
-        (_, Some(id)) => id.to_string(),
-        (_, None) => "nobody leads".to_owned(),
+        (Some(member), _) if !member.node.name.is_empty() => Some(member.node.name.clone()),
+        (_, Some(_)) if info.cluster_id.is_none() => Some(ALONE.to_owned()),
+        (_, id) => id.map(|id| id.to_string()),
+    };
+    let leader = match leader {
+        Some(leader) if has_leader(info) => leader,
+        Some(last) => format!("nobody leads, as far as the node that answered knows; {last} did last"),
+        None => "nobody leads".to_owned(),
     };
     let facts = [
         ("cluster", info.cluster_id.map_or_else(|| "this ledger runs alone".to_owned(), hex::encode)),
@@ -109,8 +158,13 @@ fn render(info: &ClusterInfo, seen: &[Seen]) -> String {
     }
     let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let row = |seen: &Seen| {
-        let ClusterMember { node, role, matched_index, last_heard_ms, .. } = &seen.member;
-        let name = if node.name.is_empty() { "-" } else { &node.name };
+        let ClusterMember { node, matched_index, last_heard_ms, .. } = &seen.member;
+        let name = match node.name.as_str() {
+            "" if info.cluster_id.is_none() => ALONE,
+            "" => "-",
+            name => name,
+        };
+        let role = role_of(info, &seen.member);
         let state = if seen.answer.is_some() { "answers" } else { "does not answer" };
         let heard = last_heard_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms ago"));
         let texts = [name, role.as_str(), state, &node.client_url, &node.peer_address].map(table::cell);

@@ -1,0 +1,139 @@
+//! Nodes that leave their cluster for one of their own, and clusters whose key is rotated.
+
+use crate::forming::{Node, Operator, addresses, members, start_together};
+use crate::harness::{Home, Server, eventually};
+
+fn kept_token(home: &Home, operator: &Operator<'_>) -> String {
+    home.write("kept.token", std::fs::read_to_string(&operator.token_file).expect("readable"))
+}
+
+fn kill(mut server: Server) {
+    server.child.kill().expect("killed");
+    server.child.wait().expect("it ends");
+}
+
+#[test]
+fn a_node_is_forced_only_when_no_other_member_answers_and_only_once() {
+    let home = Home::new();
+    let nodes = Node::three();
+    let known = addresses(&nodes);
+    let flags = ["--bootstrap", "3", "--join", &known];
+    let servers = start_together(&home, &nodes, &flags);
+    let all = Operator::of(&home, &servers);
+    let token_file = kept_token(&home, &all);
+    all.makes_vault();
+    all.puts("locked");
+    assert_eq!(all.at(&servers[1]).gets(), "locked");
+    let [first, second, third] = servers;
+    let two = Operator { home: &home, urls: format!("{},{}", first.url(), third.url()), token_file };
+    let cluster_id = two.status()["cluster_id"].clone();
+    second.stop();
+
+    let force = ["--force-new-cluster"];
+    let said = nodes[1].try_start(&home, &force).err().expect("the others are alive");
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("node-1 at") || said.stdout.contains("node-3 at"), "{said:?}");
+    // Nothing was done: it comes back as the member that it was.
+    let second = nodes[1].start(&home, &flags);
+    assert_eq!(two.at(&second).status()["cluster_id"], cluster_id);
+    two.awaits_voters(&["node-1", "node-2", "node-3"]);
+
+    kill(first);
+    kill(third);
+    // Nobody leads, and the node says so instead of naming who did.
+    let last = two.at(&second);
+    let status = eventually("it notices", || Some(last.status()).filter(|status| status["leader_id"].is_null()));
+    assert!(members(&status).iter().all(|member| member["role"] == "voter"), "{status}");
+    let shown = home.run(&last.arguments(&["cluster", "status"])).stdout;
+    assert!(shown.contains("nobody leads"), "{shown}");
+    second.stop();
+
+    let forced = nodes[1].start(&home, &force);
+    let last = last.at(&forced);
+    let forced_id = last.awaits_voters(&["node-2"])["cluster_id"].clone();
+    assert_ne!(forced_id, cluster_id);
+    assert_eq!(last.gets(), "locked");
+    forced.stop();
+    let said = nodes[1].try_start(&home, &force).err().expect("it is done");
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("only member") && said.stdout.contains("Remove the flag"), "{said:?}");
+    let back = nodes[1].start(&home, &[]);
+    assert_eq!(last.at(&back).awaits_voters(&["node-2"])["cluster_id"], forced_id);
+}
+
+#[test]
+fn a_cluster_of_one_rotates_its_key_and_whoever_comes_back_takes_the_new_one() {
+    let home = Home::new();
+    let nodes = Node::three();
+    let known = addresses(&nodes);
+    let servers = start_together(&home, &nodes, &["--bootstrap", "3", "--join", &known]);
+    let all = Operator::of(&home, &servers);
+    let token_file = kept_token(&home, &all);
+    all.makes_vault();
+    let old = servers[0].ready["vkey"].as_str().expect("a key").to_owned();
+    let [first, second, third] = servers;
+    let one = Operator { home: &home, urls: first.url().to_owned(), token_file };
+    for (name, server) in [("node-2", second), ("node-3", third)] {
+        let removed = one.does(&["cluster", "remove", name]);
+        assert_eq!((&removed["change"], &removed["name"]), (&"removed".into(), &name.into()));
+        server.stop();
+    }
+    one.awaits_voters(&["node-1"]);
+    // Nothing was written after the changes of the membership.
+    first.stop();
+    let rotate = |node: &Node| {
+        let data = home.path(node.name).display().to_string();
+        home.run(&["ledger", "key", "rotate", "--data", &data, "--json"])
+    };
+    let refused = rotate(&nodes[1]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    let rotated = rotate(&nodes[0]);
+    assert_eq!(rotated.code, 0, "{rotated:?}");
+    let first = nodes[0].start(&home, &[]);
+    let new = first.ready["vkey"].as_str().expect("a key").to_owned();
+    assert_ne!(new, old);
+    let one = one.at(&first);
+
+    // On the directory that it had, with the old key.
+    let second = nodes[1].start(&home, &["--rejoin"]);
+    assert_eq!(second.ready["vkey"], new.as_str());
+    one.awaits_voters(&["node-1", "node-2"]);
+    let shown = home.run(&["ledger", "vkey", "--url", second.url()]).stdout;
+    assert_eq!(shown.trim_end(), new);
+
+    // Taken in while it runs with the old key: it stops rather than sign with that, and starts with the new one.
+    let ended = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| nodes[2].try_start(&home, &[]));
+        let address = nodes[2].peer_address.to_string();
+        eventually("it is taken in", || {
+            let said = home.run(&one.arguments(&["cluster", "join", &address]));
+            (said.code == 0).then_some(())
+        });
+        waits.join().expect("it ends").err().expect("it has the old key")
+    });
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.stderr.contains("the key was rotated"), "{ended:?}");
+    let third = nodes[2].start(&home, &[]);
+    assert_eq!(third.ready["vkey"], new.as_str());
+    one.awaits_voters(&["node-1", "node-2", "node-3"]);
+    one.puts("locked");
+    assert_eq!(one.at(&third).gets(), "locked");
+}
+
+#[test]
+fn a_name_that_does_not_exist_and_no_address_at_all_are_told_apart() {
+    let home = Home::new();
+    let nodes = Node::three();
+    let resolver = crate::forming::NameServer::knowing("ledger.example.com", Vec::new());
+    let address = resolver.address.to_string();
+    let wait = ["--bootstrap", "3", "--bootstrap-timeout", "1s"];
+    for (found, says) in [
+        (&["--discovery", "nosuch.invalid", "--discovery-resolver", &address][..], "nosuch.invalid does not exist"),
+        (&["--discovery", "ledger.example.com", "--discovery-resolver", &address], "ledger.example.com has no addresses"),
+        (&[], "was given no address of another"),
+    ] {
+        let said = nodes[0].try_start(&home, &[&wait, found].concat()).err().expect("it is alone");
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.stdout.contains(says), "{says}: {said:?}");
+    }
+}
