@@ -9,6 +9,7 @@ use crate::peers::messages::{
     MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
     SnapshotChunk, SnapshotChunkAnswer, SnapshotInstall, SnapshotInstallAnswer, SnapshotOffer,
     SnapshotOfferAnswer, TipsAnswer, TipsRequest, TransferAnswer, TransferRequest, VoteAnswer, VoteRequest,
+    WriteStateAnswer, WriteStateRequest,
 };
 use crate::peers::{
     NodeInfo, NodeInfoRequest, PeerMethod, PromiseAnswer, PromiseRequest, SettleAnswer, SettleRequest,
@@ -43,6 +44,7 @@ pub fn peer_request(method: PeerMethod, body: &[u8]) -> Decoded {
         PeerMethod::Checkpoint => message::<CheckpointRequest>(body),
         PeerMethod::Tips => message::<TipsRequest>(body),
         PeerMethod::Membership => message::<MembershipRequest>(body),
+        PeerMethod::WriteState => message::<WriteStateRequest>(body),
     }
 }
 
@@ -64,6 +66,7 @@ pub fn peer_answer(method: PeerMethod, body: &[u8]) -> Decoded {
         PeerMethod::Checkpoint => message::<CheckpointAnswer>(body),
         PeerMethod::Tips => message::<TipsAnswer>(body),
         PeerMethod::Membership => message::<MembershipAnswer>(body),
+        PeerMethod::WriteState => message::<WriteStateAnswer>(body),
     }
 }
 

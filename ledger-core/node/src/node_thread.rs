@@ -1,13 +1,14 @@
 //! The thread of a node: engine, batches and applying run on a runtime of their own, so that it does not
 //! matter which runtime the callers use.
 
+mod member_tasks;
+
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ledger_core::ledger_state::LedgerState;
-use ledger_core::names::LedgerId;
 use ledger_core::ports::{AppliedState, LogSnapshot, LogStore, SignedMark};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -17,8 +18,8 @@ use crate::batcher::{Batcher, WriteQueue};
 use crate::blocking_work::BlockingWork;
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
 use crate::cluster::{
-    ClusterOptions, ClusterParts, Comparison, Duties, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks,
-    Steward, StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
+    ClusterOptions, ClusterParts, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks, Removal, Steward,
+    StewardParts, Timing, check_identity, check_mark, found,
 };
 use crate::counters::CounterCells;
 use crate::directory::{DataDirectory, random_bytes};
@@ -30,12 +31,13 @@ use crate::ledger::Stores;
 use crate::log_writer::{LogWriter, LogWriterParts};
 use crate::options::{Bootstrap, Options};
 use crate::ordered_watch;
-use crate::peers::{ClusterId, MemberRecord, PeerCalls};
+use crate::peers::PeerCalls;
 use crate::raft::{self, Consensus, ConsensusError, ConsensusParts, LogRetention, RetentionBounds};
 use crate::randomness::Randomness;
 use crate::read_barrier::{Electorate, ReadBarrier};
 use crate::snapshots::{Installer, SnapshotDesk, SnapshotMaker, SnapshotMakerParts, SnapshotReceiver};
 use crate::worker::Worker;
+use member_tasks::MemberTasks;
 
 /// What callers hold of a running node.
 pub(crate) struct NodeHandles {
@@ -54,18 +56,6 @@ pub(crate) struct NodeHandles {
     pub cluster: Arc<ClusterParts>,
     /// Tasks that only a member has.
     member: Option<MemberTasks>,
-}
-
-/// What only a member of a cluster does; it begins once the node is open.
-#[derive(Clone)]
-struct MemberTasks {
-    marks: Vec<SignedMark>,
-    ledger_id: LedgerId,
-    cluster_id: ClusterId,
-    record: MemberRecord,
-    leader: ordered_watch::Sender<Option<u64>>,
-    leader_shown: watch::Sender<Option<u64>>,
-    ready: ordered_watch::Sender<bool>,
 }
 
 /// What a node is opened with.
@@ -307,6 +297,7 @@ fn membership(
         ledger_id: parts.directory.ledger_id(),
         cluster_id: options.cluster_id,
         record: options.member.clone(),
+        transport: Arc::clone(&options.transport),
         leader,
         leader_shown,
         ready,
@@ -320,6 +311,7 @@ fn membership(
         leader: leader_known,
         leader_shown: leader_seen,
         ready: is_ready,
+        removal: Removal::default(),
     };
     (cluster, member)
 }
@@ -475,42 +467,9 @@ fn spawn_tasks(parts: &NodeParts, handles: &NodeHandles) -> Tasks {
     forever.spawn(release_log(handles.flusher.clone(), handles.consensus.clone()));
     forever.spawn(handles.snapshots.clone().run());
     if let Some(member) = handles.member.clone() {
-        spawn_member_tasks(parts, handles, member, &mut forever);
+        member_tasks::spawn(parts, handles, member, &mut forever);
     }
     Tasks { forever, batcher: tokio::spawn(batcher.run()) }
-}
-
-fn spawn_member_tasks(
-    parts: &NodeParts,
-    handles: &NodeHandles,
-    member: MemberTasks,
-    forever: &mut JoinSet<()>,
-) {
-    let duties = Duties {
-        consensus: handles.consensus.clone(),
-        leader: handles.cluster.leader_calls.clone(),
-        ledger: Arc::clone(&handles.ledger),
-        barrier: handles.barrier.clone(),
-        ledger_id: member.ledger_id,
-        cluster_id: member.cluster_id,
-        marks: member.marks,
-        failure: parts.failure.clone(),
-        randomness: parts.randomness.clone(),
-        ready: member.ready,
-        member: member.record,
-        cluster: Arc::clone(&handles.cluster),
-    };
-    forever.spawn(duties.run());
-    forever.spawn(handles.consensus.clone().follow_leader(member.leader, member.leader_shown));
-    forever.spawn(handles.cluster.steward.clone().run());
-    let comparison = Comparison {
-        leader: handles.cluster.leader_calls.clone(),
-        ledger: Arc::clone(&handles.ledger),
-        counters: Arc::clone(&parts.counters),
-    };
-    forever.spawn(comparison.run());
-    let steward = handles.cluster.steward.clone();
-    forever.spawn(watch_the_disk(handles.consensus.clone(), handles.log_writer.clone(), steward));
 }
 
 /// After each flush the log may be purged as far as the state store is durable.

@@ -333,6 +333,7 @@ pub(crate) fn membership_failed(failure: &MembershipError) -> Status {
             let metadata = none().with("alive", alive).with("voters", voters);
             (Code::FailedPrecondition, Reason::WouldLoseQuorum, metadata)
         }
+        MembershipError::NoQuorum { .. } => (Code::FailedPrecondition, Reason::NoQuorum, none()),
         MembershipError::NoSuccessor => (Code::FailedPrecondition, Reason::NoSuccessor, none()),
         MembershipError::TooManyMembers { max } => {
             (Code::ResourceExhausted, Reason::TooManyNodes, none().with("limit", max))
@@ -353,6 +354,15 @@ pub(crate) fn node_unreachable(peer_address: &str, why: &dyn Display) -> Status 
 /// The node cannot answer now, but another try may succeed.
 fn unavailable(error: &dyn std::error::Error) -> Status {
     status(Code::Unavailable, Reason::Unavailable, error.to_string(), Metadata::none())
+}
+
+/// The node has no ledger open; `waits_for` may be empty.
+pub(crate) fn not_serving_yet(waits_for: &str) -> Status {
+    let message = match waits_for {
+        "" => "this node does not serve yet: it opens its ledger".to_owned(),
+        reason => format!("this node does not serve yet: {reason}"),
+    };
+    status(Code::Unavailable, Reason::NotServingYet, message, Metadata::none())
 }
 
 /// The node is going down.

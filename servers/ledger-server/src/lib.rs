@@ -35,7 +35,7 @@
 //! # Map
 //! [`server`], [`dispatch`] · [`access`], [`tokens`] · [`read_service`], [`write_service`], [`call_stream`], [`admin_service`],
 //! [`cluster_calls`], [`leader_hint`] ·
-//! [`write_gate`] · [`transport_errors`] · [`wire`],
+//! [`write_gate`] · [`waiting_node`] · [`transport_errors`] · [`wire`],
 //! [`peer_transport`], [`discovery`] · [`reason`] · [`settings`], [`peer_settings`],
 //! [`settings_reference`] · [`call_metrics`], [`engine_metrics`]
 #![cfg_attr(
@@ -64,6 +64,7 @@ pub mod settings;
 pub mod settings_reference;
 pub mod tokens;
 pub mod transport_errors;
+pub mod waiting_node;
 mod watch_stream;
 pub mod wire;
 pub mod write_gate;

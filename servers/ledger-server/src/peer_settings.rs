@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ledger_node::FIRST_MEMBERS_MAX;
 use ledger_node::peers::NodeName;
+use ledger_node::{FIRST_MEMBERS_MAX, LeaseReads};
 use service_kit::configuration::{Alias, Kind, Resolved, Setting, Source, TimeUnit};
 use service_kit::tls::PeerTlsFiles;
 
@@ -14,6 +14,8 @@ use crate::settings::SettingsError;
 
 const SECONDS: Kind = Kind::Duration { bare: TimeUnit::Seconds };
 
+/// Half a lease: with less of it left, reads would ask a quorum nearly always.
+const LEASE_DRIFT_MAX: Duration = Duration::from_millis(250);
 /// Shortest time between two looks around.
 const POLL_MIN: Duration = Duration::from_millis(10);
 
@@ -26,7 +28,7 @@ pub static PEER_SETTINGS: &[Setting] = &[
     )
     .or("1")
     .also(&[Alias::new("INFERADB__LEDGER__BOOTSTRAP_EXPECT")]),
-    Setting::new("bootstrap_timeout", SECONDS, "How long nodes wait for each other to form a cluster; then they say what is missing and end.")
+    Setting::new("bootstrap_timeout", SECONDS, "How long nodes wait for each other to form a cluster; then they say what is missing and end. A node that joins one (--bootstrap 0) waits for ever, and says every minute what for.")
         .or("60s")
         .also(&[Alias::counted_in("INFERADB__LEDGER__BOOTSTRAP_TIMEOUT_SECS", TimeUnit::Seconds)]),
     Setting::new("poll", SECONDS, "How often a node without a cluster looks for others; at least 10ms.")
@@ -52,7 +54,9 @@ pub static PEER_SETTINGS: &[Setting] = &[
     Setting::new("peer_ca", Kind::Path, "PEM file with the authorities of the cluster's certificates: whoever has one can be a member."),
     Setting::new("peer_insecure", Kind::Switch, "Speak with peers in plaintext, on loopback only: every user of this machine can be a member, and read the ledger's key.").or("false"),
     Setting::new("force_new_cluster", Kind::Switch, "Once, after the other nodes are lost for good: leave the old cluster with what this node has, for a new one of its own. Entries that are not known to be committed are kept, and named.").or("false"),
-    Setting::new("silent_after", SECONDS, "A voter that is silent for so long is removed, when a learner that has caught up takes its place and three voters remain; 0: never.").or("30s"),
+    Setting::new("rejoin", Kind::Switch, "For a node that an operator took out of its cluster: ask to be taken in again, with the directory it has. Without it such a node stays out.").or("false"),
+    Setting::new("silent_after", SECONDS, "A voter that is silent for so long loses its vote, when a learner that has caught up takes its place and three voters remain; it stays a learner, and catches up when it is back. 0: never.").or("30s"),
+    Setting::new("lease_reads", SECONDS, "Let a leader answer linearizable reads without asking the others, until its lease ends: 500 ms after a quorum answered last, less this. It is the most by which two nodes' monotonic clocks may drift apart in that time, at most 250ms; when they do by more, as when a machine is suspended or moved while it runs, a read may be stale. 0: every read asks a quorum.").or("0"),
     Setting::new("voters_max", Kind::Count { min: 1, max: 7 }, "Most voters of the cluster; further members receive everything and do not vote.").or("5"),
 ];
 
@@ -72,6 +76,15 @@ pub enum ClusterChange {
     Stay,
     /// It leaves for a cluster of its own.
     ForceNew,
+}
+
+/// What a node does that was taken out of its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterRemoval {
+    /// It stays out, and says so.
+    StayOut,
+    /// It asks to be taken in again.
+    Rejoin,
 }
 
 /// How peers know each other.
@@ -106,8 +119,12 @@ pub struct PeerSettings {
     pub discovery: DiscoverySettings,
     /// Whether it leaves its cluster.
     pub change: ClusterChange,
+    /// Whether it comes back after it was taken out.
+    pub after_removal: AfterRemoval,
     /// When a silent voter is removed; `None` = never.
     pub silent_after: Option<Duration>,
+    /// Reads by lease; `None` = every linearizable read asks a quorum.
+    pub lease_reads: Option<LeaseReads>,
     /// Most voters.
     pub voters_max: usize,
     /// How peers know each other.
@@ -142,6 +159,11 @@ impl PeerSettings {
             || trust != PeerTrust::Unset
             || discovery.names_peers()
             || !matches!(bootstrap, BootstrapSetting::Unset | BootstrapSetting::Nodes(1));
+        let clock_drift_max = resolved.duration("lease_reads")?;
+        if clock_drift_max > LEASE_DRIFT_MAX {
+            return Err(resolved.refusal("lease_reads", "at most 250ms").into());
+        }
+        let lease_reads = Some(LeaseReads { clock_drift_max }).filter(|_| !clock_drift_max.is_zero());
         let silent_after = Some(resolved.duration("silent_after")?).filter(|after| !after.is_zero());
         Ok(Self {
             are_wanted,
@@ -156,7 +178,12 @@ impl PeerSettings {
                 true => ClusterChange::ForceNew,
                 false => ClusterChange::Stay,
             },
+            after_removal: match resolved.switch("rejoin")? {
+                true => AfterRemoval::Rejoin,
+                false => AfterRemoval::StayOut,
+            },
             silent_after,
+            lease_reads,
             voters_max: usize::try_from(resolved.count("voters_max")?).unwrap_or(usize::MAX),
             trust,
         })

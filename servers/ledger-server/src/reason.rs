@@ -108,12 +108,16 @@ pub enum Reason {
     TooManyNodes,
     /// Too few voters would be left, or answer.
     WouldLoseQuorum,
+    /// Too few voters answer for any change of the members: nothing was done.
+    NoQuorum,
     /// No other voter can lead now.
     NoSuccessor,
     /// Another change of the members is under way.
     MembershipChangeInProgress,
     /// The node cannot answer at the moment.
     Unavailable,
+    /// The node is not in its cluster yet, or opens its ledger.
+    NotServingYet,
     /// The node is stopping or has stopped.
     Stopping,
     /// A defect or a failed disk: the server's log says more.
@@ -176,9 +180,11 @@ impl Reason {
             Self::NodeUnreachable => "NODE_UNREACHABLE",
             Self::TooManyNodes => "TOO_MANY_NODES",
             Self::WouldLoseQuorum => "WOULD_LOSE_QUORUM",
+            Self::NoQuorum => "NO_QUORUM",
             Self::NoSuccessor => "NO_SUCCESSOR",
             Self::MembershipChangeInProgress => "MEMBERSHIP_CHANGE_IN_PROGRESS",
             Self::Unavailable => "UNAVAILABLE",
+            Self::NotServingYet => "NOT_SERVING_YET",
             Self::Stopping => "STOPPING",
             Self::Internal => "INTERNAL",
         }

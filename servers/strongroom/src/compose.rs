@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use ledger_node::forming::stored_members;
 use ledger_node::peers::MemberRecord;
-use ledger_node::{Ledger, NodeDirectory, Stores, WriteState};
+use ledger_node::{DirectoryError, Formation, Ledger, NodeDirectory, Stores, WriteState};
 use ledger_server::access::Authentication;
 use ledger_server::peer_settings::ClusterChange;
 use ledger_server::settings::LedgerSettings;
 use ledger_server::tokens::TokenRegistry;
+use ledger_server::waiting_node::WaitingNode;
 use ledger_server::write_gate::WriteGate;
 use ledger_server::{LedgerServer, ServerSettings};
 use service_kit::disk::{DiskGuard, DiskState};
@@ -33,12 +34,14 @@ use storage_adapters::redb::{OlderFormat, RedbOptions};
 use tokio::sync::oneshot;
 
 use crate::clock;
-use crate::membership::{self, MembershipError, Peers, Return};
+use crate::membership::{self, CLUSTER, MembershipError, Peers, Return};
 
 /// How often the file system of the data directory is measured.
 const DISK_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked at whether the node is ready.
 const READINESS_INTERVAL: Duration = Duration::from_millis(200);
+const REMOVED: &str = "this node was taken out of its cluster and stays out: stop it, or take it in again with `ledger cluster \
+                       join`, or by starting it with --rejoin";
 /// Kept back from the drain for the last spans.
 const TRACES_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -150,11 +153,13 @@ pub async fn start(
     let probes = Probes { readiness: readiness.clone(), metrics: metrics.clone() };
     let (stop_probes, probes) = start_probes(probes, metrics_listener, settings.limits.clone());
 
-    let opening = open(&settings, &listener, &threads, &drain);
+    let waiting = WaitingNode::answer(&listener, &settings.limits, readiness.clone()).map_err(start_error)?;
+    let opening = open(&settings, &listener, &threads, (&drain, &readiness));
     let opened = tokio::select! {
         opened = opening => opened?,
         () = drain.requested() => return Err(ServeError::Stopped),
     };
+    drop(waiting);
     metrics.watch_directory(opened.path.clone());
     let ledger = opened.ledger.clone();
     let shutdown = ledger.clone();
@@ -269,7 +274,11 @@ impl Running {
         } = self;
         let serving = server.serve(listener, readiness.clone(), drain.stop_accepting());
         let follow = async {
-            ledger.wait_ready().await;
+            tokio::select! {
+                never = follow_readiness(&ledger, &readiness) => match never {},
+                () = ledger.wait_ready() => {}
+            }
+            readiness.clear_obstacle(CLUSTER);
             readiness.advance(Phase::Ready);
             announce(&ready, ephemeral)?;
             Ok(follow_readiness(&ledger, &readiness).await)
@@ -313,13 +322,15 @@ impl<E> From<ServeError> for Ended<E> {
 
 /// A member without a leader wants no requests.
 async fn follow_readiness(ledger: &Ledger, readiness: &Readiness) -> std::convert::Infallible {
-    const OBSTACLE: &str = "cluster";
     let mut interval = tokio::time::interval(READINESS_INTERVAL);
     loop {
         interval.tick().await;
-        match ledger.ready() {
-            true => readiness.clear_obstacle(OBSTACLE),
-            false => readiness.report_obstacle(OBSTACLE, "no leader is known, or this node is behind it"),
+        if ledger.ready() {
+            readiness.clear_obstacle(CLUSTER);
+        } else if ledger.cluster().status().is_removed {
+            readiness.report_obstacle(CLUSTER, REMOVED);
+        } else {
+            readiness.report_obstacle(CLUSTER, "no leader is known, or this node is behind it");
         }
     }
 }
@@ -361,7 +372,7 @@ async fn open(
     settings: &LedgerSettings,
     listener: &Listener,
     threads: &ServingThreads,
-    drain: &Drain,
+    (drain, readiness): (&Drain, &Readiness),
 ) -> Result<Opened, ServeError> {
     let (data, name) = (settings.data.clone(), settings.peers.name.clone());
     let directory = blocking(move || {
@@ -374,10 +385,11 @@ async fn open(
     .await?;
     // What runs elsewhere, such as clients that are told the path, has another working directory.
     let path = std::path::absolute(directory.path()).map_err(start_error)?;
-    let peers = Peers::listen(&settings.peers, &directory, listener, threads, drain).await?;
+    let peers = Peers::listen(&settings.peers, &directory, listener, threads, (drain, readiness)).await?;
     let (directory, stores) = belong(settings, &path, directory, peers.as_ref()).await?;
     let mut options = settings.engine.clone();
-    options.bootstrap = membership::bootstrap_of(&directory);
+    let members = stored_members(&stores).map_err(start_error)?;
+    options.bootstrap = membership::bootstrap_of(&directory, &members);
     options.cluster = peers.as_ref().and_then(|peers| peers.options(&directory));
     let directory = directory.into_data_directory().map_err(start_error)?;
     let ledger = Ledger::open(directory, stores, options).await.map_err(start_error)?;
@@ -385,7 +397,11 @@ async fn open(
         peers.serve(&ledger);
     }
     let tokens = Arc::new(TokenRegistry::new(ledger.clone(), &path));
-    tokens.ensure_first(clock::now_ms()).await.map_err(start_error)?;
+    // A new member has them once it has caught up so far.
+    tokio::select! {
+        ensured = tokens.ensure_first(clock::now_ms()) => ensured.map_err(start_error)?,
+        never = follow_readiness(&ledger, readiness) => match never {},
+    }
     let peer_address = peers.map(|peers| peers.address);
     Ok(Opened { path, tokens, ledger, peer_address })
 }
@@ -405,6 +421,10 @@ async fn belong(
     let is_forced = settings.peers.change == ClusterChange::ForceNew;
     membership::take_copy_without_cluster(&mut directory)?;
     let Some(peers) = peers else {
+        if let Formation::Renounced { former } = directory.formation() {
+            let (path, former) = (path.to_owned(), *former);
+            return Err(start_error(DirectoryError::Renounced { path, former }));
+        }
         directory.mint_first_key().map_err(start_error)?;
         let stores = stores().await?;
         let members = check_members(settings, &directory, &stores, false)?;

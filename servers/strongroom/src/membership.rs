@@ -1,6 +1,7 @@
 //! A node among others: its listener for peers, its way into a cluster, and what the engine is told about both.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +11,14 @@ use ledger_node::forming::{
     PeersWord, Returning, force_new_cluster,
 };
 use ledger_node::peers::{ClusterId, MemberRecord, PeerFuture, PeerTransport};
-use ledger_node::{Bootstrap, ClusterOptions, Formation, Ledger, NodeDirectory, Provenance, Stores};
+use ledger_node::{
+    Bootstrap, ClusterOptions, DirectoryError, Formation, Ledger, NodeDirectory, Provenance, Stores,
+};
 use ledger_server::discovery::Discovery;
-use ledger_server::peer_settings::{BootstrapSetting, PeerSettings, PeerTrust};
+use ledger_server::peer_settings::{AfterRemoval, BootstrapSetting, PeerSettings, PeerTrust};
 use ledger_server::peer_transport::{self, PeerLimits, PeerSecurity, PeerServer, PeerTransportSettings};
 use service_kit::tls::PeerTlsFiles;
-use service_kit::{Drain, Listener, ServingThreads};
+use service_kit::{Drain, Listener, Readiness, ServingThreads};
 use tokio::sync::oneshot;
 
 /// How long a member that comes back on its own directory asks its peers about itself. Without an answer it takes part:
@@ -23,6 +26,11 @@ use tokio::sync::oneshot;
 const RETURN_PATIENCE: Duration = Duration::from_secs(3);
 /// How often the members' addresses are written to the file of `--join`.
 const REMEMBER_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often it is looked at what a node without a cluster waits for.
+const WAITING_INTERVAL: Duration = Duration::from_millis(200);
+/// The obstacle of a node that is not ready because of its cluster.
+pub const CLUSTER: &str = "cluster";
 
 /// A node cannot be what it was started as.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +114,7 @@ pub struct Peers {
     front: PeerFront,
     discovery: Arc<Discovery>,
     settings: PeerSettings,
+    readiness: Readiness,
     /// Where it listens.
     pub address: SocketAddr,
     peer_address: String,
@@ -119,7 +128,7 @@ impl Peers {
         directory: &NodeDirectory,
         clients: &Listener,
         threads: &ServingThreads,
-        drain: &Drain,
+        (drain, readiness): (&Drain, &Readiness),
     ) -> Result<Option<Self>, MembershipError> {
         let is_member = matches!(directory.formation(), Formation::Settled { .. } | Formation::Joined);
         if !settings.are_wanted && !is_member {
@@ -147,13 +156,13 @@ impl Peers {
         server.handler_slot().set(Arc::new(front.clone()));
         serve(server.spread_over(threads), drain);
         let discovery = Arc::new(Discovery::new(settings.discovery.clone()).map_err(part)?);
-        let settings = settings.clone();
-        Ok(Some(Self { transport, front, discovery, settings, address, peer_address, client_url }))
+        let (settings, readiness) = (settings.clone(), readiness.clone());
+        Ok(Some(Self { transport, front, discovery, settings, readiness, address, peer_address, client_url }))
     }
 
     /// Runs until the node belongs to a cluster.
     pub async fn form(&self, directory: NodeDirectory) -> Result<NodeDirectory, MembershipError> {
-        let bootstrapping = bootstrapping(&directory, self.settings.bootstrap)?;
+        let bootstrapping = bootstrapping(&directory, &self.settings)?;
         self.form_as(directory, bootstrapping, Arc::clone(&self.discovery) as _).await
     }
 
@@ -177,11 +186,26 @@ impl Peers {
             front: self.front.clone(),
             settings,
         };
-        Ok(forming.run().await?)
+        tokio::select! {
+            formed = forming.run() => Ok(formed?),
+            never = self.report_waiting() => match never {},
+        }
+    }
+
+    /// Keeps the probe in step with what the node waits for that has no cluster.
+    async fn report_waiting(&self) -> Infallible {
+        let mut interval = tokio::time::interval(WAITING_INTERVAL);
+        loop {
+            interval.tick().await;
+            if let Some(waiting) = self.front.waiting() {
+                self.readiness
+                    .report_obstacle(CLUSTER, format!("this node belongs to no cluster yet: {waiting}"));
+            }
+        }
     }
 
     /// Asks the leader about this node before it takes part: a node whose directory went back in time becomes another
-    /// one, which joins; one that was removed joins again.
+    /// one, which joins; one that was taken out stays out unless the operator says otherwise.
     pub async fn return_to_cluster(
         &self,
         directory: &NodeDirectory,
@@ -192,7 +216,7 @@ impl Peers {
         if directory.provenance() == Provenance::Copy {
             return self.return_as_copy(directory, cluster, members).await;
         }
-        if members.len() < 2 {
+        if members.keys().all(|node_id| *node_id == directory.node_id()) {
             return Ok(Return::AsItIs);
         }
         let last = stores.log.snapshot().map_err(part)?.last;
@@ -205,7 +229,11 @@ impl Peers {
         };
         let addresses: BTreeSet<_> =
             members.values().flatten().map(|member| member.peer_address.clone()).collect();
-        Ok(match returning.ask(addresses.clone(), RETURN_PATIENCE).await {
+        let patience = match self.settings.after_removal {
+            AfterRemoval::StayOut => RETURN_PATIENCE,
+            AfterRemoval::Rejoin => self.settings.bootstrap_timeout,
+        };
+        Ok(match returning.ask(addresses.clone(), patience).await {
             PeersWord::Older { acknowledged } => {
                 tracing::warn!(
                     node_id = directory.node_id(),
@@ -216,11 +244,12 @@ impl Peers {
                 );
                 Return::AsAnother
             }
-            PeersWord::NotMember => {
-                tracing::warn!("this node was removed from its cluster: it joins again");
+            PeersWord::NotMember if self.settings.after_removal == AfterRemoval::Rejoin => {
+                tracing::warn!("this node was taken out of its cluster: it joins again, as --rejoin says");
                 returning.join_again(addresses).await.map_err(part)?;
                 Return::AsItIs
             }
+            // It finds that out again while it runs, and says so.
             _ => Return::AsItIs,
         })
     }
@@ -239,6 +268,10 @@ impl Peers {
             %cluster,
             "this directory was copied or restored: it must not vote as that node any more, and becomes a new one once a \
              leader of its cluster answers"
+        );
+        self.readiness.report_obstacle(
+            CLUSTER,
+            "this directory was copied or restored: this node becomes a new one once a leader of its cluster answers",
         );
         let me = self.member(directory);
         let asking = Returning { transport: &self.transport, cluster, me: &me, last_index: None };
@@ -268,6 +301,7 @@ impl Peers {
         let mut options = ClusterOptions::new(transport, directory.cluster_id()?, self.member(directory));
         options.voters_max = self.settings.voters_max;
         options.silent_after = self.settings.silent_after;
+        options.lease_reads = self.settings.lease_reads;
         Some(options)
     }
 
@@ -328,8 +362,16 @@ pub enum Return {
 }
 
 /// How a ledger that has these members comes into being when it is opened.
-pub fn bootstrap_of(directory: &NodeDirectory) -> Bootstrap {
+pub fn bootstrap_of(directory: &NodeDirectory, members: &BTreeMap<u64, Option<MemberRecord>>) -> Bootstrap {
     match directory.formation() {
+        // It was taken out, and its log knows it.
+        formation
+            if !matches!(formation, Formation::Unformed)
+                && !members.is_empty()
+                && !members.contains_key(&directory.node_id()) =>
+        {
+            Bootstrap::Joined
+        }
         // The same list on each of them makes the same cluster, whoever is there first.
         Formation::Settled { members } => Bootstrap::Members(members.clone()),
         Formation::Joined => Bootstrap::Joined,
@@ -344,7 +386,9 @@ pub fn take_copy_without_cluster(directory: &mut NodeDirectory) -> Result<(), Me
         (Provenance::Copy, Formation::Unformed) if directory.holds_ledger() || directory.key().is_some() => {
             directory.take_as_original().map_err(part)
         }
-        (Provenance::Copy, Formation::Unformed) => directory.renounce_identity().map_err(part),
+        (Provenance::Copy, Formation::Unformed | Formation::Renounced { .. }) => {
+            directory.renounce_identity().map_err(part)
+        }
         _ => Ok(()),
     }
 }
@@ -394,9 +438,17 @@ fn belongs(directory: &NodeDirectory) -> MembershipError {
 
 fn bootstrapping(
     directory: &NodeDirectory,
-    setting: BootstrapSetting,
+    settings: &PeerSettings,
 ) -> Result<Bootstrapping, MembershipError> {
-    let nodes = match (directory.formation(), setting) {
+    let nodes = match (directory.formation(), settings.bootstrap) {
+        (Formation::Renounced { former }, setting) => {
+            let is_alone = setting == BootstrapSetting::Nodes(1);
+            if is_alone || !settings.discovery.names_peers() {
+                let (path, former) = (directory.path().to_owned(), *former);
+                return Err(part(DirectoryError::Renounced { path, former }));
+            }
+            0
+        }
         (Formation::Settled { .. } | Formation::Joined, BootstrapSetting::Nodes(1)) => {
             return Err(belongs(directory));
         }

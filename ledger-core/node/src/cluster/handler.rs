@@ -15,7 +15,7 @@ use crate::batcher::WriteQueue;
 use crate::checkpoint_signer::CheckpointSigner;
 use crate::peers::messages::{
     self, CheckpointRequest, JoinAnswer, JoinRequest, MembershipRequest, ProposeRequest, ReadIndexAnswer,
-    ReadIndexRequest, SnapshotInstall, SnapshotOffer, TipsRequest,
+    ReadIndexRequest, SnapshotInstall, SnapshotOffer, TipsRequest, WriteStateAnswer, WriteStateRequest,
 };
 use crate::peers::{
     ClusterId, KnownAsker, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerFuture, PeerHandler,
@@ -23,6 +23,7 @@ use crate::peers::{
 };
 use crate::raft::{Consensus, ConsensusError, Members, check_leaders_vote};
 use crate::snapshots::SnapshotReceiver;
+use crate::write_state::DiskFull;
 
 /// Answers in the name of an open ledger.
 pub(crate) struct NodeHandler {
@@ -82,7 +83,8 @@ impl NodeHandler {
             | PeerMethod::Propose
             | PeerMethod::Membership
             | PeerMethod::Checkpoint
-            | PeerMethod::Tips => {
+            | PeerMethod::Tips
+            | PeerMethod::WriteState => {
                 self.check_cluster(&request)?;
                 self.check_member(&request.from)?;
                 self.serve(request).await
@@ -109,6 +111,13 @@ impl NodeHandler {
             PeerMethod::Tips => {
                 let asked: TipsRequest = decode(&request.body)?;
                 encode(&comparison::answer(&self.cluster.consensus, &self.ledger, &asked)?)
+            }
+            PeerMethod::WriteState => {
+                let WriteStateRequest {} = decode(&request.body)?;
+                encode(&match self.queue.switch().admit() {
+                    Ok(()) => WriteStateAnswer::Open,
+                    Err(DiskFull) => WriteStateAnswer::DiskFull,
+                })
             }
             PeerMethod::Membership => {
                 let asked: MembershipRequest = decode(&request.body)?;
@@ -159,7 +168,7 @@ impl NodeHandler {
         Ok(Known::Yes)
     }
 
-    /// Only the leader answers these, and it knows every member.
+    /// The leader knows every member; another one may not know the newest yet.
     fn check_member(&self, from: &PeerIdentity) -> Result<(), PeerRefusal> {
         match self.check_known(&self.cluster.consensus.members(), from)? {
             Known::Yes => Ok(()),
@@ -193,19 +202,20 @@ impl NodeHandler {
     async fn node_info(&self, asker: &PeerIdentity) -> NodeInfo {
         let consensus = &self.cluster.consensus;
         let status = consensus.status();
-        let record = consensus.members().records.get(&asker.node_id).cloned().flatten();
-        let (leader, asker) = match record {
-            Some(record) if status.is_leader => match consensus.read_index().await {
-                Ok(committed_index) => {
-                    let progress = consensus.progress();
-                    let matched_index = progress.get(&asker.node_id).and_then(|known| known.matched);
-                    let identity = record.identity;
-                    (status.leader, Some(KnownAsker { identity, matched_index, committed_index }))
-                }
-                Err(ConsensusError::NotLeader { leader }) => (leader, None),
-                Err(_) => (None, None),
-            },
-            _ => (status.leader, None),
+        let confirmed = if status.is_leader { Some(consensus.read_index().await) } else { None };
+        let known = consensus.members();
+        let (leader, asker) = match (confirmed, known.records.get(&asker.node_id).cloned().flatten()) {
+            (Some(Ok(committed_index)), Some(record)) => {
+                let progress = consensus.progress();
+                let matched_index = progress.get(&asker.node_id).and_then(|known| known.matched);
+                let identity = record.identity;
+                (status.leader, Some(KnownAsker { identity, matched_index, committed_index }))
+            }
+            // That a node is no member any more is told once it is settled.
+            (Some(Ok(_)), None) if !known.is_committed => (None, None),
+            (Some(Ok(_)) | None, _) => (status.leader, None),
+            (Some(Err(ConsensusError::NotLeader { leader })), _) => (leader, None),
+            (Some(Err(_)), _) => (None, None),
         };
         let members = self.records();
         let standing = MemberStanding { cluster: self.cluster_id, leader, members, asker };

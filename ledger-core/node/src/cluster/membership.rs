@@ -3,18 +3,23 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
 
 use super::ClusterParts;
 use super::leader_calls::AskError;
-use crate::peers::messages::{self, MembershipAnswer, MembershipRequest};
+use crate::peers::messages::{self, MembershipAnswer, MembershipRequest, ReadIndexRequest};
 use crate::peers::{MEMBER_TEXT_BYTES_MAX, MemberRecord, PeerMethod, PeerRefusal};
-use crate::raft::ConsensusError;
+use crate::raft::{ConsensusError, Members};
 
 /// How long adding a node waits for it to catch up and vote; after it that goes on by itself.
 pub(crate) const ADD_WAIT: Duration = Duration::from_secs(30);
 /// How long a follower waits for the leader's answer: longer than the leader itself needs.
 const ASK_TIMEOUT: Duration = Duration::from_secs(40);
 
+/// How long a change waits for somebody to lead: longer than a few elections.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a leader may take to confirm that a quorum answers it.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 /// Leaders that are asked to take a node out, when the lead moves meanwhile.
 const LEADERS_MAX: usize = 20;
 /// How long whoever takes the leader out waits for its successor.
@@ -105,7 +110,8 @@ pub enum MembershipError {
     },
     /// Too few of the voters answer.
     #[error(
-        "of the voters that would be left, {alive} of {voters} answer: that is no quorum. Bring them back first"
+        "of the voters that would be left, {alive} of {voters} answer: that is no quorum. Start them again first. If they are \
+         lost for good, stop this node and start it with --force-new-cluster once; the others then join with empty directories"
     )]
     QuorumLost {
         /// Voters that answer.
@@ -128,6 +134,18 @@ pub enum MembershipError {
         /// Why.
         reason: String,
     },
+    /// Too few voters are there for any change. Nothing was done.
+    #[error(
+        "nothing can change: nobody leads {} of the {} voters ({}). Start those that do not run again. If they are lost for \
+         good, stop this node and start it with --force-new-cluster once; the others then join with empty directories",
+        voters.len() / 2 + 1,
+        voters.len(),
+        voters.join(", "),
+    )]
+    NoQuorum {
+        /// The voters, by name or number.
+        voters: Vec<String>,
+    },
 }
 
 impl From<ConsensusError> for MembershipError {
@@ -145,6 +163,7 @@ pub(super) async fn add(
 ) -> Result<MembershipChange, MembershipError> {
     in_a_cluster(parts)?;
     check_record(&member)?;
+    require_quorum(parts).await?;
     if parts.consensus.status().is_leader {
         return parts.steward.add(member).await;
     }
@@ -171,6 +190,7 @@ const SUCCESSOR_POLL: std::time::Duration = std::time::Duration::from_millis(100
 
 pub(super) async fn remove(parts: &ClusterParts, node_id: u64) -> Result<MembershipChange, MembershipError> {
     in_a_cluster(parts)?;
+    require_quorum(parts).await?;
     let mut handed_over = false;
     for _ in 0..LEADERS_MAX {
         let before = parts.consensus.status().leader;
@@ -223,6 +243,7 @@ async fn remove_once(
 
 pub(super) async fn transfer(parts: &ClusterParts, to: Option<u64>) -> Result<u64, MembershipError> {
     in_a_cluster(parts)?;
+    require_quorum(parts).await?;
     if parts.consensus.status().is_leader {
         return parts.steward.transfer(to).await;
     }
@@ -252,6 +273,42 @@ async fn ask(parts: &ClusterParts, request: MembershipRequest) -> Result<Members
         Err(AskError::NoLeader { leader }) => Err(MembershipError::NoLeader { leader }),
         Err(error) => Err(unavailable(error.to_string())),
     }
+}
+
+/// Before anything is proposed or sent: somebody leads, and a quorum confirms it. An election is waited for.
+async fn require_quorum(parts: &ClusterParts) -> Result<(), MembershipError> {
+    let deadline = Instant::now() + LEADER_PATIENCE;
+    loop {
+        match timeout_at(deadline, confirmed(parts)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error @ AskError::Refused { refusal: PeerRefusal::Identity { .. }, .. })) => {
+                return Err(MembershipError::Unavailable { reason: error.to_string() });
+            }
+            Ok(Err(_)) if Instant::now() + SUCCESSOR_POLL < deadline => {
+                tokio::time::sleep(SUCCESSOR_POLL).await;
+            }
+            Ok(Err(_)) | Err(_) => return Err(no_quorum(&parts.consensus.members())),
+        }
+    }
+}
+
+/// Whether whoever leads has a quorum.
+async fn confirmed(parts: &ClusterParts) -> Result<(), AskError> {
+    if parts.consensus.status().is_leader {
+        let outcome = parts.consensus.read_index().await;
+        return outcome.map(drop).map_err(|_| AskError::NoLeader { leader: None });
+    }
+    let body = messages::encode(&ReadIndexRequest { readers: 0 });
+    let body = body.map_err(|_| AskError::NoLeader { leader: None })?;
+    parts.leader_calls.ask(PeerMethod::ReadIndex, body, CONFIRM_TIMEOUT).await.map(drop)
+}
+
+fn no_quorum(members: &Members) -> MembershipError {
+    let name = |id: &u64| {
+        let record = members.records.get(id).and_then(Option::as_ref);
+        record.map_or_else(|| id.to_string(), |record| record.identity.name.to_string())
+    };
+    MembershipError::NoQuorum { voters: members.voters.iter().map(name).collect() }
 }
 
 fn unexpected(answer: MembershipAnswer) -> MembershipError {

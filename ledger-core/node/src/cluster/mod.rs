@@ -5,9 +5,11 @@ mod clocks;
 mod comparison;
 mod duties;
 mod forwarding;
+mod full_disk;
 mod handler;
 mod leader_calls;
 mod membership;
+mod removal;
 mod status;
 mod steward;
 mod watchdog;
@@ -17,8 +19,10 @@ pub(crate) use clocks::{CLOCK_AHEAD_MAX_MS, PeerClocks};
 pub(crate) use comparison::{CompareError, Comparison, leader_blocks};
 pub(crate) use duties::{Duties, FoundError, check_identity, check_mark, found};
 pub(crate) use forwarding::{forward_command, forward_writes};
+pub(crate) use full_disk::FullDiskWatch;
 pub(crate) use handler::{AloneHandler, NodeHandler};
 pub(crate) use leader_calls::LeaderCalls;
+pub(crate) use removal::{Removal, RemovalWatch};
 pub(crate) use steward::{Steward, StewardParts};
 pub(crate) use watchdog::run as watch_the_disk;
 
@@ -60,8 +64,8 @@ pub struct ClusterOptions {
     pub member: MemberRecord,
     /// Most voters; members beyond are learners, and are promoted when a voter goes. Default 5, at most 7.
     pub voters_max: usize,
-    /// A voter that has been silent for so long is removed by the leader when a learner that has caught up can take
-    /// its place and three voters remain. `None` = never. Default 30 s.
+    /// A voter that has been silent for so long loses its vote when a learner that has caught up can take its place and
+    /// three voters remain. It stays a learner: when it is back it catches up by itself. `None` = never. Default 30 s.
     pub silent_after: Option<Duration>,
     /// Linearizable reads by lease, without asking a quorum each time. Default: off.
     pub lease_reads: Option<LeaseReads>,
@@ -73,7 +77,8 @@ pub struct ClusterOptions {
 }
 
 /// Reads by lease: the leader answers by itself for as long as no other node can have been elected. That holds only
-/// while clocks run at about the same speed.
+/// while clocks run at about the same speed: monotonic ones, which nobody sets, but which stand while a machine is suspended
+/// or moved. A node that was started anew grants no vote and asks for none before a lease has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseReads {
     /// How much two nodes' clocks may drift apart during one lease ([`Timing::election_max`]): the lease is
@@ -146,6 +151,7 @@ pub(crate) struct ClusterParts {
     /// The same, for whoever uses the node.
     pub leader_shown: watch::Receiver<Option<u64>>,
     pub ready: ordered_watch::Receiver<bool>,
+    pub removal: Removal,
 }
 
 /// Nobody was found at a peer address.
@@ -215,7 +221,7 @@ impl Cluster {
         membership::add(&self.0, member).await
     }
 
-    /// Takes a node out, this one too. It cannot come back under the same directory unless it is added again.
+    /// Takes a node out, this one too. It does not come back under the same directory unless it is added again.
     ///
     /// # Errors
     /// See [`MembershipError`]: the last voter stays, and so does one without which no quorum would answer.

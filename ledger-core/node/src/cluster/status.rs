@@ -55,6 +55,9 @@ pub struct ClusterStatus {
     pub is_changing: bool,
     /// Whether a leader is known and this node has caught up with it.
     pub is_ready: bool,
+    /// Whether the answering node was taken out of the cluster, as the leader told it: it is not ready then, and does not
+    /// come back by itself.
+    pub is_removed: bool,
 }
 
 pub(super) fn of(parts: &ClusterParts) -> ClusterStatus {
@@ -90,5 +93,6 @@ pub(super) fn of(parts: &ClusterParts) -> ClusterStatus {
         membership_index: members.log_index,
         is_changing: members.is_joint || !members.is_committed,
         is_ready: *parts.ready.borrow(),
+        is_removed: parts.removal.is_known(),
     }
 }

@@ -12,7 +12,7 @@ use super::membership::{ADD_WAIT, MembershipChange, MembershipError};
 use crate::batcher::WriteQueue;
 use crate::ordered_watch;
 use crate::peers::MemberRecord;
-use crate::raft::{Consensus, ConsensusError, Members};
+use crate::raft::{Consensus, ConsensusError, Members, Outgoing};
 use crate::read_barrier::ReadBarrier;
 
 /// How often a leader looks whether enough voters have answered.
@@ -91,6 +91,10 @@ impl Steward {
         if let Some(log_index) = self.check_addition(&members, &member)? {
             return Ok(log_index);
         }
+        let is_new = !members.records.contains_key(&member.identity.node_id);
+        if is_new && members.records.len() >= MEMBERS_MAX {
+            self.make_room(&members).await?;
+        }
         // From here on others may be asked for votes: a read must ask a quorum.
         self.0.parts.barrier.require_quorum();
         self.bounded(|| self.0.parts.consensus.set_learners(vec![member.clone()])).await
@@ -121,10 +125,17 @@ impl Steward {
             let name = member.identity.name.to_string();
             return Err(MembershipError::NameTaken { name, node_id: *id });
         }
-        if members.records.len() >= MEMBERS_MAX {
-            return Err(MembershipError::TooManyMembers { max: MEMBERS_MAX });
-        }
         Ok(None)
+    }
+
+    /// Takes a learner out that does not answer: those that lost their votes by silence stay for as long as there is room.
+    async fn make_room(&self, members: &Members) -> Result<(), MembershipError> {
+        let alive = self.alive();
+        let mut lost =
+            members.records.keys().filter(|id| !members.voters.contains(id) && !alive.contains(id));
+        let lost = *lost.next().ok_or(MembershipError::TooManyMembers { max: MEMBERS_MAX })?;
+        tracing::warn!(node_id = lost, "a learner that does not answer makes room for a new member");
+        self.bounded(|| self.0.parts.consensus.remove_learners(BTreeSet::from([lost]))).await.map(drop)
     }
 
     /// Takes a node out that is not this one.
@@ -141,7 +152,7 @@ impl Steward {
                 return Err(MembershipError::LastVoter { node_id });
             }
             self.check_quorum(&left).await?;
-            self.bounded(|| consensus.set_voters(left.clone())).await?
+            self.bounded(|| consensus.set_voters(left.clone(), Outgoing::Leaves)).await?
         } else {
             self.bounded(|| consensus.remove_learners(BTreeSet::from([node_id]))).await?
         };
@@ -286,31 +297,57 @@ impl Steward {
             self.bounded(|| consensus.leave_joint()).await?;
             return Ok(());
         }
-        let Some(voters) = self.better_voters(&members, led_for) else { return Ok(()) };
+        if let Some(gone) = self.superseded_learner(&members) {
+            tracing::info!(
+                node_id = gone,
+                "a learner that another node of its name has replaced is taken out"
+            );
+            return self.bounded(|| consensus.remove_learners(BTreeSet::from([gone]))).await.map(drop);
+        }
+        let Some((voters, outgoing)) = self.better_voters(&members, led_for) else { return Ok(()) };
         self.check_quorum(&voters).await?;
         tracing::info!(before = ?members.voters, after = ?voters, "the voters of the cluster change");
         self.0.parts.barrier.require_quorum();
-        self.bounded(|| consensus.set_voters(voters.clone())).await.map(drop)
+        self.bounded(|| consensus.set_voters(voters.clone(), outgoing)).await.map(drop)
     }
 
-    /// The voters after one step of promotion or replacement; `None` = they are as they should be.
-    fn better_voters(&self, members: &Members, led_for: Duration) -> Option<BTreeSet<u64>> {
+    /// A learner that is silent, and whose name another member has that is not: the same machine with a new directory.
+    fn superseded_learner(&self, members: &Members) -> Option<u64> {
+        let alive = self.alive();
+        let name = |id: &u64| members.records.get(id)?.as_ref().map(|record| &record.identity.name);
+        let mut silent =
+            members.records.keys().filter(|id| !members.voters.contains(id) && !alive.contains(id));
+        let is_superseded = |id: &&u64| {
+            name(id).is_some() && alive.iter().any(|other| other != *id && name(other) == name(id))
+        };
+        silent.find(is_superseded).copied()
+    }
+
+    /// The voters after one step of promotion or replacement, and what becomes of the one that goes; `None` = they are as
+    /// they should be.
+    fn better_voters(&self, members: &Members, led_for: Duration) -> Option<(BTreeSet<u64>, Outgoing)> {
         let learner = self.caught_up_learner(members)?;
         let mut voters = members.voters.clone();
         let name = |id: &u64| members.records.get(id)?.as_ref().map(|record| &record.identity.name);
         let namesake = voters.iter().copied().find(|id| name(id).is_some() && name(id) == name(&learner));
         let silent = self.silent_voter(members, led_for).filter(|_| voters.len() >= VOTERS_MIN_AUTOMATIC);
+        let mut outgoing = Outgoing::Learns;
         if let Some(gone) = namesake {
             // The same machine with a new directory: the old one will not come back.
             voters.remove(&gone);
+            outgoing = Outgoing::Leaves;
         } else if let Some(gone) = silent {
-            tracing::warn!(node_id = gone, replacement = learner, "a silent voter is replaced");
+            tracing::warn!(
+                node_id = gone,
+                replacement = learner,
+                "a silent voter loses its vote to a learner; it stays a learner, and catches up when it is back"
+            );
             voters.remove(&gone);
         } else if voters.len() >= self.0.parts.voters_max {
             return None;
         }
         voters.insert(learner);
-        Some(voters)
+        Some((voters, outgoing))
     }
 
     fn caught_up_learner(&self, members: &Members) -> Option<u64> {

@@ -24,6 +24,11 @@ const NOTHING: &str = "-";
 pub enum Formation {
     /// Of no cluster.
     Unformed,
+    /// Of no cluster: it gave up the identity that it had in one, and is to join that as a new node.
+    Renounced {
+        /// The cluster in which the directory's former node was.
+        former: ClusterId,
+    },
     /// It promised itself to a cluster that may exist, and to no other.
     Promised(Promise),
     /// It formed a cluster alone.
@@ -83,6 +88,7 @@ impl ClusterFile {
             |cluster: Option<ClusterId>| cluster.map_or_else(|| NOTHING.to_owned(), |id| id.to_string());
         let (formed, members): (String, &[MemberRecord]) = match &self.formation {
             Formation::Unformed => (NOTHING.to_owned(), &[]),
+            Formation::Renounced { former } => (format!("renounced {former}"), &[]),
             Formation::Promised(promise) => (format!("promised {}", promise.cluster), &promise.members),
             Formation::Single => ("single".to_owned(), &[]),
             Formation::Settled { members } => ("settled".to_owned(), members),
@@ -123,7 +129,10 @@ impl ClusterFile {
         let formed = field("formed")?;
         let members = lines.map(member).collect::<Result<Vec<_>, _>>()?;
         let formation = formation(formed, members)?;
-        let has_cluster = !matches!(formation, Formation::Unformed | Formation::Promised(_));
+        let has_cluster = match formation {
+            Formation::Unformed | Formation::Renounced { .. } | Formation::Promised(_) => false,
+            Formation::Single | Formation::Settled { .. } | Formation::Joined => true,
+        };
         if has_cluster != cluster.is_some() {
             return Err(format!("formed {formed:?} does not fit its cluster"));
         }
@@ -138,22 +147,22 @@ pub(crate) fn cluster_file_kept(text: &str) -> Option<bool> {
 }
 
 fn formation(formed: &str, members: Vec<MemberRecord>) -> Result<Formation, String> {
+    let id = |hex: &str| hex.parse().map_err(|error: IdentityError| error.to_string());
     let promised = formed.strip_prefix("promised ");
+    let renounced = formed.strip_prefix("renounced ");
     let is_for_members = promised.is_some() || formed == "settled";
     if is_for_members {
         check_members(&members)?;
     } else if !members.is_empty() {
         return Err("it has members where none belong".to_owned());
     }
-    match (formed, promised) {
-        (_, Some(cluster)) => Ok(Formation::Promised(Promise {
-            cluster: cluster.parse().map_err(|error: IdentityError| error.to_string())?,
-            members,
-        })),
-        (NOTHING, _) => Ok(Formation::Unformed),
-        ("single", _) => Ok(Formation::Single),
-        ("settled", _) => Ok(Formation::Settled { members }),
-        ("joined", _) => Ok(Formation::Joined),
+    match (formed, promised, renounced) {
+        (_, Some(cluster), _) => Ok(Formation::Promised(Promise { cluster: id(cluster)?, members })),
+        (_, _, Some(former)) => Ok(Formation::Renounced { former: id(former)? }),
+        (NOTHING, ..) => Ok(Formation::Unformed),
+        ("single", ..) => Ok(Formation::Single),
+        ("settled", ..) => Ok(Formation::Settled { members }),
+        ("joined", ..) => Ok(Formation::Joined),
         _ => Err(format!("formed {formed:?} says nothing")),
     }
 }
@@ -226,6 +235,7 @@ mod tests {
         for file in [
             file(None, Formation::Unformed),
             file(None, Formation::Promised(promise)),
+            file(None, Formation::Renounced { former: ClusterId([9; 16]) }),
             file(cluster, Formation::Single),
             file(cluster, Formation::Settled { members }),
             file(cluster, Formation::Joined),
@@ -260,6 +270,8 @@ mod tests {
             ("cluster 01010101010101010101010101010101", "cluster -"),
             ("formed settled", "formed -"),
             ("formed settled", "formed single"),
+            ("formed settled", "formed renounced"),
+            ("formed settled", "formed renounced 01010101010101010101010101010101"),
             ("formed settled", "formed unknown"),
             ("name node-1\n", ""),
             ("member 2", "member 1"),

@@ -148,6 +148,17 @@ pub enum DirectoryError {
         /// Who decides.
         coordinator: u64,
     },
+    /// The node gave its identity up, and is to join its former cluster as a new one.
+    #[error(
+        "{path} was that of a node of cluster {former}, which may not go on as that node: a new one joins the cluster with it. \
+         Say with --join or --discovery where the cluster's nodes are. For a ledger of its own, give an empty directory"
+    )]
+    Renounced {
+        /// The directory.
+        path: PathBuf,
+        /// The cluster.
+        former: ClusterId,
+    },
     /// The node belongs to a cluster or to a ledger already.
     #[error("{path} belongs to a node of {}: give another directory", of_cluster(*cluster))]
     Formed {

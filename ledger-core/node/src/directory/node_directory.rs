@@ -181,7 +181,9 @@ impl NodeDirectory {
         if self.cluster.cluster == Some(cluster) {
             return self.take_key(key);
         }
-        self.require_unformed()?;
+        if !matches!(self.cluster.formation, Formation::Renounced { .. }) {
+            self.require_unformed()?;
+        }
         self.take_key(key)?;
         self.store(Some(cluster), Formation::Joined)
     }
@@ -200,14 +202,14 @@ impl NodeDirectory {
     }
 
     /// Makes this the directory of another, new node, without any part of a ledger: with a log and a vote that went
-    /// back in time a node may not take part under the id that its peers trust. A crash on the way is made good by the
-    /// next open.
+    /// back in time a node may not take part under the id that its peers trust. When there was a cluster, the new node can
+    /// only join one. A crash on the way is made good by the next open.
     ///
     /// # Errors
     /// When the directory cannot be written.
     pub fn renounce_identity(&mut self) -> Result<(), DirectoryError> {
         durable_file::write(&self.path.join(RENOUNCING_FILE), b"this node becomes another one\n", 0o600)?;
-        (self.node_id, self.cluster) = renounce(&self.path, &self.cluster.name)?;
+        (self.node_id, self.cluster) = renounce(&self.path, &self.cluster)?;
         self.ledger = None;
         self.provenance = Provenance::Original;
         Ok(())
@@ -243,7 +245,7 @@ impl NodeDirectory {
     pub fn into_data_directory(mut self) -> Result<DataDirectory, DirectoryError> {
         let mut unwritten = false;
         match &self.cluster.formation {
-            Formation::Promised(_) => return Err(self.refused()),
+            Formation::Promised(_) | Formation::Renounced { .. } => return Err(self.refused()),
             Formation::Unformed => {
                 if self.ledger.is_none() && self.holds_ledger() {
                     return Err(DirectoryError::KeyMissing { path: self.path.join(LOG_KEY_FILE) });
@@ -324,6 +326,7 @@ impl NodeDirectory {
                 DirectoryError::Promised { path, cluster: promise.cluster, coordinator }
             }
             Formation::Unformed => DirectoryError::Unformed { path },
+            Formation::Renounced { former } => DirectoryError::Renounced { path, former: *former },
             _ => DirectoryError::Formed { path, cluster: self.cluster.cluster },
         }
     }
@@ -360,7 +363,7 @@ impl NodeDirectory {
         let stored = ClusterFile::read(&path.join(CLUSTER_FILE))?;
         let (node_id, stored) = match stored {
             Some(stored) if renouncing => {
-                let (node_id, stored) = renounce(&path, &stored.name)?;
+                let (node_id, stored) = renounce(&path, &stored)?;
                 (node_id, Some(stored))
             }
             stored => (node_id::read_or_mint(&path.join(NODE_ID_FILE), is_new)?, stored),
@@ -418,7 +421,7 @@ fn named(
     };
     match name {
         Some(given) if given != stored.name => match stored.formation {
-            Formation::Unformed | Formation::Single => stored.name = given,
+            Formation::Unformed | Formation::Renounced { .. } | Formation::Single => stored.name = given,
             _ => return Err(DirectoryError::OtherName { path: path.to_owned(), stored: stored.name, given }),
         },
         _ => {}
@@ -427,7 +430,7 @@ fn named(
 }
 
 /// Removes all that is a ledger's and mints a new identity; the marker goes last, so that this may be repeated.
-fn renounce(path: &Path, name: &NodeName) -> Result<(u64, ClusterFile), DirectoryError> {
+fn renounce(path: &Path, old: &ClusterFile) -> Result<(u64, ClusterFile), DirectoryError> {
     for name in LEDGER_FILES.into_iter().chain([LOG_KEY_FILE, NODE_ID_FILE]) {
         let file = path.join(name);
         let removed = match file.is_dir() {
@@ -443,8 +446,12 @@ fn renounce(path: &Path, name: &NodeName) -> Result<(u64, ClusterFile), Director
     }
     let node_id = node_id::read_or_mint(&path.join(NODE_ID_FILE), true)?;
     let incarnation = Incarnation(random_bytes()?);
-    let (name, formation) = (name.clone(), Formation::Unformed);
-    let cluster = ClusterFile { cluster: None, name, incarnation, formation };
+    let formation = match (old.cluster, &old.formation) {
+        (Some(former), _) => Formation::Renounced { former },
+        (None, Formation::Renounced { former }) => Formation::Renounced { former: *former },
+        (None, _) => Formation::Unformed,
+    };
+    let cluster = ClusterFile { cluster: None, name: old.name.clone(), incarnation, formation };
     cluster.write(&path.join(CLUSTER_FILE))?;
     origin::renew(&path.join(ORIGIN_FILE))?;
     let marker = path.join(RENOUNCING_FILE);

@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::errors::FormingError;
+use super::errors::{FormingError, Waiting};
 use super::events::{Admitted, Answer, Call, CallFailure, Change, Effect, Event, Formed, Goal, Start};
 use super::front::{Asked, PeerFront};
 use super::machine::Machine;
@@ -28,6 +28,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long addresses may be looked for.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a node says again what it waits for, when that is still the same.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// How long a node that gives up waits for the last words that it sent.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -73,7 +75,7 @@ pub struct FormingSettings {
     pub client_url: String,
     /// Time between two looks around while nothing is under way.
     pub poll: Duration,
-    /// How long forming a cluster may take. Joining one has no limit.
+    /// How long forming a cluster may take. Joining one has no limit: the node says every minute what it waits for.
     pub timeout: Duration,
 }
 
@@ -131,7 +133,7 @@ impl Forming {
             poll_ms: milliseconds(self.settings.poll),
             timeout_ms: milliseconds(self.settings.timeout),
         };
-        let questions = self.front.form(me.identity.node_id);
+        let (questions, waiting) = self.front.form(me.identity.node_id);
         let run = Run {
             machine: Machine::new(start),
             begun: Instant::now(),
@@ -143,7 +145,8 @@ impl Forming {
             discovering: None,
             open: BTreeMap::new(),
             next_question: 0,
-            said: None,
+            waiting,
+            said_at: Instant::now(),
         };
         let formed = run.until_done(questions).await?;
         tracing::info!(
@@ -172,8 +175,10 @@ struct Run<'a> {
     discovering: Option<BoxFuture<'a, Result<Vec<String>, String>>>,
     open: BTreeMap<u64, oneshot::Sender<Result<Answer, PeerRefusal>>>,
     next_question: u64,
-    /// What was last logged that it waits for.
-    said: Option<String>,
+    /// What it waits for, for whoever shows that.
+    waiting: watch::Sender<Option<Waiting>>,
+    /// When that was logged last.
+    said_at: Instant,
 }
 
 impl Run<'_> {
@@ -207,13 +212,9 @@ impl Run<'_> {
     }
 
     async fn next_event(&mut self, questions: &mut mpsc::Receiver<Asked>) -> Result<Event, FormingError> {
+        let say_again_at = self.said_at + SAY_AGAIN_AFTER;
         let due = self.machine.wake_at_ms().map(|at| self.begun + Duration::from_millis(at));
-        let tick = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
+        let tick = tokio::time::sleep_until(due.map_or(say_again_at, |due| due.min(say_again_at)));
         let discovered = async {
             match &mut self.discovering {
                 Some(discovering) => discovering.await,
@@ -281,7 +282,7 @@ impl Run<'_> {
             let answer = match answered {
                 Ok(body) => decode(method, &body).map_err(|error| CallFailure::Lost(error.to_string())),
                 Err(PeerError::Refused { refusal, .. }) => Err(CallFailure::Refused(refusal)),
-                Err(lost) => Err(CallFailure::Lost(lost.to_string())),
+                Err(lost) => Err(CallFailure::Lost(reason(lost))),
             };
             (call, answer)
         }));
@@ -295,11 +296,28 @@ impl Run<'_> {
     }
 
     fn say(&mut self) {
-        let waiting = self.machine.waiting().to_string();
-        if self.said.as_ref() != Some(&waiting) {
-            tracing::info!(reason = %waiting, "this node belongs to no cluster yet");
-            self.said = Some(waiting);
+        let waiting = self.machine.waiting();
+        let is_news = self.waiting.send_if_modified(|shown| {
+            let is_news = shown.as_ref() != Some(waiting);
+            if is_news {
+                *shown = Some(waiting.clone());
+            }
+            is_news
+        });
+        if is_news || self.said_at.elapsed() >= SAY_AGAIN_AFTER {
+            tracing::info!(waits_for = %waiting, "this node belongs to no cluster yet");
+            self.said_at = Instant::now();
         }
+    }
+}
+
+/// Without the address: whoever called says it.
+fn reason(error: PeerError) -> String {
+    match error {
+        PeerError::Unreachable { reason, .. } => reason,
+        PeerError::Timeout { timeout, .. } => format!("no answer within {timeout:?}"),
+        PeerError::Untrusted { reason, .. } => format!("it is not who it should be: {reason}"),
+        other => other.to_string(),
     }
 }
 

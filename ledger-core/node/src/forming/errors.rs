@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::directory::DirectoryError;
 use crate::peers::{ClusterId, NodeName, PeerRefusal, PromiseRefusal};
 
-/// What a node that forms or joins a cluster waits for.
+/// What a node that forms or joins a cluster waits for: facts, most of which pass by themselves. What to do when they do not
+/// is in [`Waiting::remedy`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Waiting {
@@ -19,14 +20,11 @@ pub enum Waiting {
         /// What discovery said.
         reason: String,
     },
-    /// Addresses that it was given do not answer.
-    #[error(
-        "no answer from {}: start the nodes there, or take addresses that belong to no node off the list",
-        listed(addresses)
-    )]
+    /// Addresses that it was given give no usable answer.
+    #[error("no usable answer yet from {}", listed(peers))]
     Silent {
-        /// The addresses.
-        addresses: Vec<String>,
+        /// The addresses, each with the reason.
+        peers: Vec<SilentPeer>,
     },
     /// It sees fewer nodes than it expects.
     #[error("it sees {seen} of {expected} nodes, itself included")]
@@ -38,8 +36,7 @@ pub enum Waiting {
     },
     /// It sees more nodes than it expects.
     #[error(
-        "it sees {} nodes that want to form a cluster ({}), but was told to form one of {expected}: stop those that do \
-         not belong to it, or start all with the same --bootstrap; further nodes join later with --bootstrap 0",
+        "it sees {} nodes that want to form a cluster ({}), and was told to form one of {expected}",
         seen.len(),
         listed(seen)
     )]
@@ -50,9 +47,7 @@ pub enum Waiting {
         expected: u32,
     },
     /// A node expects another number.
-    #[error(
-        "node {name} wants to form a cluster of {theirs} nodes, this one of {ours}: give all the same --bootstrap"
-    )]
+    #[error("node {name} wants to form a cluster of {theirs} nodes, this one of {ours}")]
     OtherSize {
         /// The other node.
         name: NodeName,
@@ -62,15 +57,13 @@ pub enum Waiting {
         ours: u32,
     },
     /// Two nodes have one name.
-    #[error("two nodes are called {name}: give each a --name of its own")]
+    #[error("two nodes are called {name}")]
     SameName {
         /// The name.
         name: NodeName,
     },
     /// A node does not see the same nodes yet.
-    #[error(
-        "node {name} sees other nodes than this one does ({theirs} of {ours}): give all the same addresses"
-    )]
+    #[error("node {name} has not seen the same nodes yet (it sees {theirs}, this one {ours})")]
     OtherView {
         /// The other node.
         name: NodeName,
@@ -80,13 +73,13 @@ pub enum Waiting {
         ours: usize,
     },
     /// Another node coordinates.
-    #[error("node {name} has the lowest id and coordinates, but has not asked this one yet")]
+    #[error("node {name} coordinates, as it has the lowest id, and asks this one next")]
     Coordinator {
         /// The coordinator.
         name: NodeName,
     },
     /// A node has not promised.
-    #[error("node {name} has not promised itself to cluster {cluster}{}", because(refusal.as_ref()))]
+    #[error("node {name} has not promised itself to cluster {cluster} yet{}", because(refusal.as_ref()))]
     Promises {
         /// The cluster that this node coordinates.
         cluster: ClusterId,
@@ -97,9 +90,7 @@ pub enum Waiting {
     },
     /// This node promised and does not know the outcome.
     #[error(
-        "it promised itself to cluster {cluster}, and neither node {coordinator}, which coordinates that, nor any other of \
-         its members has said what became of it. Start that node again with the directory it had; if it is lost, this \
-         node's directory must be removed: no other node can know whether the cluster exists"
+        "it promised itself to cluster {cluster}; node {coordinator}, which coordinates that, tells the outcome next"
     )]
     Outcome {
         /// The cluster.
@@ -108,10 +99,13 @@ pub enum Waiting {
         coordinator: NodeName,
     },
     /// No node that answers belongs to a cluster.
-    #[error("none of the nodes that answer belongs to a cluster that it could join")]
-    NoCluster,
+    #[error("no node that answers belongs to a cluster that it could join yet{}", without(silent))]
+    NoCluster {
+        /// Addresses that give no usable answer, each with the reason.
+        silent: Vec<SilentPeer>,
+    },
     /// A cluster has not taken this node in.
-    #[error("cluster {cluster} has not taken it in{}", after(reason.as_deref()))]
+    #[error("cluster {cluster} has not taken it in yet{}", after(reason.as_deref()))]
     Admission {
         /// The cluster.
         cluster: ClusterId,
@@ -120,12 +114,58 @@ pub enum Waiting {
     },
 }
 
+/// An address that gives no usable answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SilentPeer {
+    /// The address.
+    pub address: String,
+    /// What the transport or the node there said: nobody listens, a certificate does not fit, it starts.
+    pub reason: String,
+}
+
+impl fmt::Display for SilentPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.address, self.reason)
+    }
+}
+
+impl Waiting {
+    /// What an operator does about it when it does not pass; `None` when there is nothing to say.
+    pub fn remedy(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Silent { .. } => {
+                "start the nodes there, make their certificates fit, or take addresses that belong to no node off the list"
+            }
+            Self::TooMany { .. } => {
+                "stop those that do not belong to it, or start all with the same --bootstrap; further nodes join later with \
+                 --bootstrap 0"
+            }
+            Self::OtherSize { .. } => "give all the same --bootstrap",
+            Self::SameName { .. } => "give each a --name of its own",
+            Self::OtherView { .. } => "give all the same addresses",
+            Self::Coordinator { .. } | Self::Promises { .. } => {
+                "look at what that node says, then start all again"
+            }
+            Self::Outcome { .. } => {
+                "neither that node nor any other member has told it. Start that node again with the directory it had; if it is \
+                 lost, this node's directory must be removed: no other node can know whether the cluster exists"
+            }
+            Self::NoCluster { .. } => {
+                "start a node of the cluster there, or give the addresses of those that run"
+            }
+            Self::FirstLook | Self::Discovery { .. } | Self::TooFew { .. } | Self::Admission { .. } => {
+                return None;
+            }
+        })
+    }
+}
+
 /// A node will be in no cluster. The process should end: what it promised stays promised, and a new start goes on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormingError {
     /// It took too long.
-    #[error("no cluster within {} s: {waiting}", after.as_secs_f64())]
+    #[error("no cluster within {} s: {waiting}{}", after.as_secs_f64(), advice(waiting))]
     TimedOut {
         /// How long was waited.
         after: Duration,
@@ -183,6 +223,14 @@ pub enum FormingError {
 
 fn listed<T: fmt::Display>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn without(silent: &[SilentPeer]) -> String {
+    if silent.is_empty() { String::new() } else { format!("; no usable answer from {}", listed(silent)) }
+}
+
+fn advice(waiting: &Waiting) -> String {
+    waiting.remedy().map_or_else(String::new, |remedy| format!(". What to do: {remedy}"))
 }
 
 fn because(refusal: Option<&PromiseRefusal>) -> String {

@@ -87,11 +87,13 @@ pub(super) enum Answer {
 }
 
 /// A call without an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CallFailure {
-    /// Whether it arrived is unknown.
+    /// Whether it arrived is unknown. Without the address, which whoever calls knows.
+    #[error("{0}")]
     Lost(String),
     /// The peer refused.
+    #[error("{0}")]
     Refused(PeerRefusal),
 }
 

@@ -5,8 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::errors::Waiting;
 use super::events::{Answer, Question};
 use super::standing_word::StandingWord;
 use crate::peers::messages;
@@ -26,6 +27,7 @@ enum Phase {
     Forming {
         node_id: u64,
         questions: mpsc::Sender<Asked>,
+        waiting: watch::Receiver<Option<Waiting>>,
     },
     Member {
         word: Arc<StandingWord>,
@@ -67,10 +69,19 @@ impl PeerFront {
         }
     }
 
-    pub(super) fn form(&self, node_id: u64) -> mpsc::Receiver<Asked> {
+    /// What the node waits for; `None` unless it is on its way into a cluster.
+    pub fn waiting(&self) -> Option<Waiting> {
+        match self.phase() {
+            Phase::Forming { waiting, .. } => waiting.borrow().clone(),
+            Phase::Starting | Phase::Member { .. } => None,
+        }
+    }
+
+    pub(super) fn form(&self, node_id: u64) -> (mpsc::Receiver<Asked>, watch::Sender<Option<Waiting>>) {
         let (questions, receiver) = mpsc::channel(QUESTIONS_MAX);
-        self.enter(Phase::Forming { node_id, questions });
-        receiver
+        let (shown, waiting) = watch::channel(None);
+        self.enter(Phase::Forming { node_id, questions, waiting });
+        (receiver, shown)
     }
 
     pub(super) fn belong(&self, word: StandingWord) {
@@ -91,7 +102,7 @@ impl PeerHandler for PeerFront {
         Box::pin(async move {
             match self.phase() {
                 Phase::Starting => Err(not_ready("it starts")),
-                Phase::Forming { node_id, questions } => {
+                Phase::Forming { node_id, questions, .. } => {
                     check_addressee(&request, node_id)?;
                     match question(&request)? {
                         Some(question) => ask(&questions, request.from, question).await,

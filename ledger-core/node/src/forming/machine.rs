@@ -1,18 +1,18 @@
 //! The decisions of a node that has no cluster yet: events in, effects out, without clock, socket or file.
 
+mod answering;
+mod coordinating;
+mod joining;
+mod outcome;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::errors::{FormingError, Waiting};
-use super::events::{
-    Admission, Answer, Call, CallFailure, Change, Effect, Event, Formed, Goal, Mint, Question, Start,
-};
+use super::events::{Answer, Call, CallFailure, Effect, Event, Goal, Mint, Start};
 use super::outlook::Outlook;
-use crate::directory::{Promise, check_members, check_record};
-use crate::peers::{
-    ClusterId, MemberRecord, NodeInfo, NodeInfoRequest, PeerIdentity, PeerRefusal, PromiseAnswer,
-    PromiseRefusal, PromiseRequest, SettleAnswer, SettleRequest, Standing,
-};
+use crate::directory::{Promise, check_record};
+use crate::peers::{ClusterId, MemberRecord, NodeInfoRequest, PeerIdentity, Standing};
 
 /// Time between two looks around while something is under way, in milliseconds.
 const QUICK_LOOK_MS: u64 = 100;
@@ -235,7 +235,8 @@ impl Machine {
                 outlook.answered(info);
                 seen.iter().for_each(|node| self.note_address(node));
             }
-            _ if listed => outlook.is_silent(address),
+            Err(failure) if listed => outlook.is_silent(address, failure.to_string()),
+            Ok(_) if listed => outlook.is_silent(address, "it answers something else".to_owned()),
             // It asked once and is gone: nobody told this node to wait for it.
             _ => self.heard.retain(|_, heard| *heard != address),
         }
@@ -279,298 +280,10 @@ impl Machine {
             self.ask_to_join(outlook, cluster, effects);
         } else {
             match self.goal {
-                Goal::Join => self.waiting = Waiting::NoCluster,
+                Goal::Join => self.waiting = Waiting::NoCluster { silent: outlook.silent() },
                 Goal::Form { nodes } => self.begin(outlook, nodes, mint, effects),
             }
         }
-    }
-
-    /// Whether this node has minted a cluster that it has neither founded nor given up.
-    fn coordinates(&self) -> bool {
-        let coordinator = self.promise.as_ref().and_then(Promise::coordinator);
-        coordinator.is_some_and(|coordinator| coordinator.identity == self.me.identity)
-    }
-
-    fn begin(&mut self, outlook: &Outlook, nodes: u32, mint: Mint<'_>, effects: &mut Vec<Effect>) {
-        let members = match self.first_members(outlook, nodes) {
-            Ok(members) => members,
-            Err(waiting) => {
-                self.waiting = waiting;
-                return;
-            }
-        };
-        let promise = Promise { cluster: mint(), members };
-        self.promised.clear();
-        self.promise = Some(promise.clone());
-        effects.push(Effect::Store(Change::Promise(promise)));
-        self.collect_promises(effects);
-    }
-
-    /// The members of the cluster that this node is to coordinate now.
-    fn first_members(&self, outlook: &Outlook, nodes: u32) -> Result<Vec<MemberRecord>, Waiting> {
-        let members = outlook.first_members(&self.me, nodes)?;
-        outlook.agreed(&self.me)?;
-        match members.first() {
-            Some(first) if first.identity != self.me.identity => {
-                Err(Waiting::Coordinator { name: first.identity.name.clone() })
-            }
-            _ => Ok(members),
-        }
-    }
-
-    fn coordinate(&mut self, outlook: &Outlook, effects: &mut Vec<Effect>) {
-        let Some(promise) = &self.promise else { return };
-        let Goal::Form { nodes } = self.goal else { return self.bury(effects) };
-        if self.known_cluster.is_some() {
-            return self.bury(effects);
-        }
-        match self.first_members(outlook, nodes) {
-            Ok(members) if members == promise.members => self.collect_promises(effects),
-            // A member that is away may come back; one that was not asked, or that changed, will not fit.
-            Err(waiting @ (Waiting::Silent { .. } | Waiting::TooFew { .. } | Waiting::OtherView { .. })) => {
-                self.waiting = waiting;
-                if outlook.forming(&self.me).iter().any(|seen| !promise.members.contains(seen)) {
-                    self.bury(effects);
-                }
-            }
-            Err(waiting @ Waiting::Discovery { .. }) => self.waiting = waiting,
-            Err(waiting) => {
-                self.waiting = waiting;
-                self.bury(effects);
-            }
-            Ok(_) => self.bury(effects),
-        }
-    }
-
-    /// Asks those members that have not promised in this run.
-    fn collect_promises(&mut self, effects: &mut Vec<Effect>) {
-        let Some(Promise { cluster, members }) = self.promise.clone() else { return };
-        let is_missing = |member: &&MemberRecord| {
-            member.identity != self.me.identity && !self.promised.contains(&member.identity.node_id)
-        };
-        let missing: Vec<_> = members.iter().filter(is_missing).cloned().collect();
-        let says_so = matches!(&self.waiting, Waiting::Promises { cluster: of, .. } if *of == cluster);
-        if let Some(member) = missing.first().filter(|_| !says_so) {
-            let name = member.identity.name.clone();
-            self.waiting = Waiting::Promises { cluster, name, refusal: None };
-        }
-        for member in missing {
-            let purpose = Purpose::Promise { cluster, node_id: member.identity.node_id };
-            if !self.is_asking(&purpose) {
-                let request = Call::Promise(PromiseRequest { cluster, members: members.clone() });
-                self.call(purpose, member.peer_address, Some(member.identity), request, effects);
-            }
-        }
-    }
-
-    fn promise_answered(
-        &mut self,
-        cluster: ClusterId,
-        node_id: u64,
-        answer: PromiseAnswer,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(promise) = self.promise.clone().filter(|promise| promise.cluster == cluster) else { return };
-        if !self.coordinates() {
-            return;
-        }
-        match answer {
-            PromiseAnswer::Promised => {
-                self.promised.insert(node_id);
-            }
-            PromiseAnswer::Refused(refusal) => {
-                let name = promise.members.iter().find(|member| member.identity.node_id == node_id);
-                if let Some(name) = name.map(|member| member.identity.name.clone()) {
-                    self.waiting = Waiting::Promises { cluster, name, refusal: Some(refusal) };
-                }
-                return;
-            }
-        }
-        let me = self.me.identity.node_id;
-        let ids = promise.members.iter().map(|member| member.identity.node_id);
-        if ids.filter(|id| *id != me).all(|id| self.promised.contains(&id)) {
-            self.done = true;
-            effects.push(Effect::Store(Change::Found { cluster }));
-            effects.push(Effect::Finish(Formed::Founded));
-        }
-    }
-
-    /// Gives the cluster up that this node coordinates, and says so.
-    fn bury(&mut self, effects: &mut Vec<Effect>) {
-        let Some(Promise { cluster, members }) = self.promise.take() else { return };
-        self.promised.clear();
-        effects.push(Effect::Store(Change::Release));
-        for member in members {
-            if member.identity != self.me.identity {
-                let request = Call::Settle(SettleRequest::Dead { cluster });
-                self.call(Purpose::Bury, member.peer_address, Some(member.identity), request, effects);
-            }
-        }
-    }
-
-    fn ask_for_outcome(&mut self, outlook: &Outlook, promise: &Promise, effects: &mut Vec<Effect>) {
-        let Some(coordinator) = promise.coordinator() else { return };
-        let cluster = promise.cluster;
-        self.waiting = Waiting::Outcome { cluster, coordinator: coordinator.identity.name.clone() };
-        let request = SettleRequest::Ask { cluster, coordinator: coordinator.identity.node_id };
-        for member in &promise.members {
-            let node_id = member.identity.node_id;
-            let purpose = Purpose::Ask { cluster, node_id };
-            if member.identity == self.me.identity || self.is_asking(&purpose) {
-                continue;
-            }
-            // It may have moved since.
-            let address = &outlook.node(node_id).unwrap_or(member).peer_address;
-            self.call(
-                purpose,
-                address.clone(),
-                Some(member.identity.clone()),
-                Call::Settle(request.clone()),
-                effects,
-            );
-        }
-    }
-
-    fn outcome_told(
-        &mut self,
-        now_ms: u64,
-        cluster: ClusterId,
-        node_id: u64,
-        answer: SettleAnswer,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(promise) = self.promise.as_ref().filter(|promise| promise.cluster == cluster) else {
-            return;
-        };
-        let is_coordinator = promise.coordinator().is_some_and(|member| member.identity.node_id == node_id);
-        match answer {
-            SettleAnswer::Exists(settlement) if settlement.cluster == cluster => {
-                self.done = true;
-                effects.push(Effect::Store(Change::Settle { cluster, key: settlement.key }));
-                effects.push(Effect::Finish(Formed::Settled));
-            }
-            SettleAnswer::Dead if is_coordinator => self.release(now_ms, effects),
-            _ => {}
-        }
-    }
-
-    fn release(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        self.promise = None;
-        self.waiting = Waiting::FirstLook;
-        effects.push(Effect::Store(Change::Release));
-        self.look_soon(now_ms);
-    }
-
-    fn ask_to_join(&mut self, outlook: &Outlook, cluster: ClusterId, effects: &mut Vec<Effect>) {
-        if !matches!(&self.waiting, Waiting::Admission { cluster: of, .. } if *of == cluster) {
-            self.waiting = Waiting::Admission { cluster, reason: None };
-        }
-        let purpose = Purpose::Join { cluster };
-        if self.is_asking(&purpose) {
-            return;
-        }
-        let standing = || outlook.members().filter(|(_, standing)| standing.cluster == cluster);
-        let leader = self.leader_hint.take().or_else(|| standing().find_map(|(_, standing)| standing.leader));
-        let known = || standing().flat_map(|(node, standing)| standing.members.iter().chain([node]));
-        let target = leader
-            .and_then(|leader| {
-                outlook.node(leader).or_else(|| known().find(|member| member.identity.node_id == leader))
-            })
-            .or_else(|| standing().map(|(node, _)| node).next());
-        if let Some(target) = target.cloned() {
-            let request = Call::Join(Admission { node: self.me.clone(), cluster });
-            self.call(purpose, target.peer_address, Some(target.identity), request, effects);
-        }
-    }
-
-    fn join_answered(
-        &mut self,
-        now_ms: u64,
-        cluster: ClusterId,
-        answer: Result<Answer, CallFailure>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let reason = match answer {
-            Ok(Answer::Join(answer)) if answer.cluster == cluster && self.promise.is_none() => {
-                self.done = true;
-                effects.push(Effect::Store(Change::Adopt { cluster, key: answer.key }));
-                effects.push(Effect::Finish(Formed::Joined));
-                return;
-            }
-            Ok(_) => "the answer makes no sense".to_owned(),
-            Err(CallFailure::Lost(reason)) => reason,
-            Err(CallFailure::Refused(refusal)) => match refusal {
-                PeerRefusal::NotLeader { leader: Some(leader) } => {
-                    self.leader_hint = Some(leader);
-                    self.look_soon(now_ms);
-                    refusal.to_string()
-                }
-                PeerRefusal::Identity { .. } | PeerRefusal::Malformed { .. } => {
-                    return self.fail(FormingError::Refused { cluster, refusal }, effects);
-                }
-                refusal => refusal.to_string(),
-            },
-        };
-        self.waiting = Waiting::Admission { cluster, reason: Some(reason) };
-    }
-
-    fn asked(
-        &mut self,
-        now_ms: u64,
-        from: &PeerIdentity,
-        request: Question,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Answer, PeerRefusal> {
-        match request {
-            Question::NodeInfo(request) => {
-                self.hear_of(now_ms, from, &request.asker)?;
-                Ok(Answer::NodeInfo(self.info()))
-            }
-            Question::Promise(request) => {
-                let answer = match self.check_promise(from, &request) {
-                    Ok(()) => {
-                        let promise = Promise { cluster: request.cluster, members: request.members };
-                        if self.promise.is_none() {
-                            self.promise = Some(promise.clone());
-                            effects.push(Effect::Store(Change::Promise(promise)));
-                            self.look_soon(now_ms);
-                        }
-                        PromiseAnswer::Promised
-                    }
-                    Err(refusal) => PromiseAnswer::Refused(refusal),
-                };
-                Ok(Answer::Promise(answer))
-            }
-            Question::Settle(request) => {
-                Ok(Answer::Settle(self.tell_outcome(now_ms, from, &request, effects)))
-            }
-        }
-    }
-
-    fn info(&self) -> NodeInfo {
-        let standing = match self.goal {
-            Goal::Join => Standing::Joining,
-            Goal::Form { nodes } => {
-                let alone = || vec![self.me.clone()];
-                let seen = self.outlook.as_ref().map_or_else(alone, |outlook| outlook.forming(&self.me));
-                let complete = self.outlook.as_ref().is_some_and(Outlook::is_complete);
-                Standing::Forming { expected: nodes, seen, complete }
-            }
-        };
-        NodeInfo { node: self.me.clone(), standing }
-    }
-
-    /// Whoever asks this node is asked in turn: that is how a node learns of others that its own list lacks.
-    fn hear_of(&mut self, now_ms: u64, from: &PeerIdentity, asker: &MemberRecord) -> Result<(), PeerRefusal> {
-        if asker.identity != *from {
-            return Err(PeerRefusal::Identity { reason: "it asks in another node's name".to_owned() });
-        }
-        check_record(asker).map_err(|reason| PeerRefusal::Malformed { reason })?;
-        if self.heard.get(&from.node_id) != Some(&asker.peer_address) {
-            self.note_address(asker);
-            self.look_soon(now_ms);
-        }
-        Ok(())
     }
 
     fn note_address(&mut self, node: &MemberRecord) {
@@ -578,77 +291,6 @@ impl Machine {
         let has_room = self.heard.contains_key(&node_id) || self.heard.len() < HEARD_MAX;
         if has_room && node_id != self.me.identity.node_id && check_record(node).is_ok() {
             self.heard.insert(node_id, node.peer_address.clone());
-        }
-    }
-
-    fn check_promise(&self, from: &PeerIdentity, request: &PromiseRequest) -> Result<(), PromiseRefusal> {
-        if self.done {
-            return Err(PromiseRefusal::Ending);
-        }
-        let other = |reason: &str| PromiseRefusal::OtherMembers { reason: reason.to_owned() };
-        check_members(&request.members).map_err(|reason| other(&reason))?;
-        if request.members.first().map(|member| &member.identity) != Some(from) {
-            return Err(other("the sender is not the first of them"));
-        }
-        if !request.members.contains(&self.me) {
-            return Err(other("this node is none of them"));
-        }
-        match &self.promise {
-            Some(given) if given.cluster == request.cluster && given.members == request.members => {
-                return Ok(());
-            }
-            Some(given) => {
-                let coordinator = given.coordinator().map_or(0, |member| member.identity.node_id);
-                return Err(PromiseRefusal::PromisedElsewhere { cluster: given.cluster, coordinator });
-            }
-            None => {}
-        }
-        if let Some(cluster) = self.known_cluster {
-            return Err(PromiseRefusal::ClusterExists { cluster });
-        }
-        let nodes = match self.goal {
-            Goal::Join => 0,
-            Goal::Form { nodes } => nodes,
-        };
-        if request.members.len() != nodes as usize {
-            return Err(PromiseRefusal::OtherSize { expected: nodes });
-        }
-        let outlook = self.outlook.clone().unwrap_or_default();
-        match outlook.first_members(&self.me, nodes) {
-            Ok(members) if members == request.members => Ok(()),
-            _ => {
-                let seen = outlook.forming(&self.me);
-                Err(PromiseRefusal::OtherView {
-                    seen: seen.iter().map(|node| node.identity.node_id).collect(),
-                })
-            }
-        }
-    }
-
-    fn tell_outcome(
-        &mut self,
-        now_ms: u64,
-        from: &PeerIdentity,
-        request: &SettleRequest,
-        effects: &mut Vec<Effect>,
-    ) -> SettleAnswer {
-        match *request {
-            SettleRequest::Ask { coordinator, .. } if coordinator != self.me.identity.node_id => {
-                SettleAnswer::Unknown
-            }
-            SettleRequest::Ask { cluster, .. } => {
-                let is_open = self.promise.as_ref().is_some_and(|promise| promise.cluster == cluster);
-                // It was minted by this node, is in no state of it any more, and was not founded.
-                if is_open { SettleAnswer::Open } else { SettleAnswer::Dead }
-            }
-            SettleRequest::Dead { cluster } => {
-                let promise = self.promise.as_ref().filter(|promise| promise.cluster == cluster);
-                let coordinator = promise.and_then(Promise::coordinator);
-                if !self.done && coordinator.is_some_and(|coordinator| coordinator.identity == *from) {
-                    self.release(now_ms, effects);
-                }
-                SettleAnswer::Noted
-            }
         }
     }
 

@@ -36,7 +36,7 @@ mod standing_word;
 mod stored_members;
 
 pub use driver::{Bootstrapping, Forming, FormingSettings, PeerDiscovery};
-pub use errors::{FormingError, Waiting};
+pub use errors::{FormingError, SilentPeer, Waiting};
 pub use events::Goal;
 pub use forced::{ForceError, ForcedCluster, UndecidedTail, force_new_cluster};
 pub use front::PeerFront;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::errors::Waiting;
+use super::errors::{SilentPeer, Waiting};
 use crate::peers::{ClusterId, MemberRecord, MemberStanding, NodeInfo, Standing};
 
 /// One look around, complete or under way.
@@ -10,8 +10,8 @@ use crate::peers::{ClusterId, MemberRecord, MemberStanding, NodeInfo, Standing};
 pub(super) struct Outlook {
     /// Who answered, by id, without the looking node.
     nodes: BTreeMap<u64, NodeInfo>,
-    /// Addresses that the node was given and that did not answer.
-    silent: BTreeSet<String>,
+    /// Addresses that the node was given and that gave no usable answer, with the reason.
+    silent: BTreeMap<String, String>,
     /// Why addresses are missing.
     unknown: Option<String>,
 }
@@ -21,8 +21,17 @@ impl Outlook {
         self.nodes.insert(info.node.identity.node_id, info);
     }
 
-    pub fn is_silent(&mut self, address: String) {
-        self.silent.insert(address);
+    pub fn is_silent(&mut self, address: String, reason: String) {
+        self.silent.insert(address, reason);
+    }
+
+    /// Who gave no usable answer.
+    pub fn silent(&self) -> Vec<SilentPeer> {
+        let peer = |(address, reason): (&String, &String)| SilentPeer {
+            address: address.clone(),
+            reason: reason.clone(),
+        };
+        self.silent.iter().map(peer).collect()
     }
 
     pub fn discovery_failed(&mut self, reason: String) {
@@ -78,7 +87,7 @@ impl Outlook {
             return Err(Waiting::Discovery { reason: reason.clone() });
         }
         if !self.silent.is_empty() {
-            return Err(Waiting::Silent { addresses: self.silent.iter().cloned().collect() });
+            return Err(Waiting::Silent { peers: self.silent() });
         }
         if members.len() < expected as usize {
             return Err(Waiting::TooFew { seen: members.len(), expected });

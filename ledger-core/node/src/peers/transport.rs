@@ -52,11 +52,13 @@ pub enum PeerMethod {
     Tips = 35,
     /// A member asks the leader for a change of the membership (leave, remove, transfer).
     Membership = 36,
+    /// Does this member take writes, or is its disk nearly full?
+    WriteState = 37,
 }
 
 impl PeerMethod {
     /// All methods.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NodeInfo,
         Self::Promise,
         Self::Settle,
@@ -73,6 +75,7 @@ impl PeerMethod {
         Self::Checkpoint,
         Self::Tips,
         Self::Membership,
+        Self::WriteState,
     ];
 
     /// The method of a number.

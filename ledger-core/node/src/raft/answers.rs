@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use openraft::errors::{Fatal, RaftError};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::consensus::Consensus;
 use super::{LedgerRaft, wire};
@@ -19,12 +20,14 @@ impl Consensus {
             PeerMethod::Vote => {
                 let request: VoteRequest = decode(body)?;
                 check_asked_vote(&request.vote, from)?;
+                self.check_may_vote(&request)?;
                 let answer = self.raft.vote(wire::engine_vote_request(&request)).await.map_err(stopped)?;
                 encode(&wire::vote_answer(&answer))
             }
             PeerMethod::PreVote => {
                 let request: VoteRequest = decode(body)?;
                 check_asked_vote(&request.vote, from)?;
+                self.check_may_vote(&request)?;
                 let answer =
                     self.raft.pre_vote(wire::engine_vote_request(&request)).await.map_err(stopped)?;
                 encode(&wire::vote_answer(&answer))
@@ -47,6 +50,16 @@ impl Consensus {
             }
             other => Err(PeerRefusal::Malformed { reason: format!("{other:?} is no message of consensus") }),
         }
+    }
+
+    /// A leader may read by its lease, counting on what this node answered just before it was started anew and does not
+    /// remember. One that hands over has ended its lease.
+    fn check_may_vote(&self, request: &VoteRequest) -> Result<(), PeerRefusal> {
+        if request.by_transfer || Instant::now() >= self.votes_from {
+            return Ok(());
+        }
+        let reason = "it was started just now, and a leader may count on what it said before".to_owned();
+        Err(PeerRefusal::NotReady { reason })
     }
 
     /// The vote in a message of consensus: whose it is tells who sent it.

@@ -12,6 +12,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
+use tokio::time::{Instant, timeout_at};
 
 use super::log::Log;
 use super::network::{MemberAddresses, PeerNetwork};
@@ -30,6 +31,8 @@ use crate::snapshots::{Installer, SnapshotDesk};
 
 /// How long after an unreachable peer the engine tries again.
 const BACKOFF: &str = "100ms";
+/// How long a leader waits for the first answers of a quorum before it refuses to propose.
+const CLOCKS_PATIENCE: Duration = Duration::from_secs(1);
 /// Most entries in one message to a peer; bytes bound it before.
 const MESSAGE_ENTRIES_MAX: u64 = 4_096;
 
@@ -128,6 +131,8 @@ pub(crate) struct Consensus {
     ledger: Arc<AppliedLedger>,
     clocks: Arc<PeerClocks>,
     lease: Option<Duration>,
+    /// Until then this node grants no vote.
+    pub(super) votes_from: Instant,
     pub(super) log: Log,
     pub(super) retention: Arc<LogRetention>,
 }
@@ -158,7 +163,13 @@ impl Consensus {
         };
         let start = |error: String| ConsensusError::Start { reason: error };
         let restart = if parts.calls.is_some() { Restart::Elected } else { Restart::LeadsOn };
-        let config = settings(&parts.timing, restart).validate().map_err(|error| start(error.to_string()))?;
+        let stored = parts.log_store.snapshot().map_err(|error| start(error.to_string()))?;
+        // What it told a leader before it stopped counts for as long as that leader's lease.
+        let is_bound = restart == Restart::Elected && stored.vote.is_some();
+        let votes_from = Instant::now() + if is_bound { parts.timing.election_max } else { Duration::ZERO };
+        let mut config = settings(&parts.timing, restart);
+        config.enable_elect = !is_bound;
+        let config = config.validate().map_err(|error| start(error.to_string()))?;
         let network = PeerNetwork {
             calls: parts.calls,
             clocks: Arc::clone(&parts.clocks),
@@ -179,6 +190,7 @@ impl Consensus {
             clock: parts.clock,
             clocks: parts.clocks,
             lease: parts.lease,
+            votes_from,
             log: kept_log,
             retention: parts.retention,
         };
@@ -233,7 +245,8 @@ impl Consensus {
     /// Proposes a command with the time of the node's clock; answers once it is committed and applied.
     pub async fn propose(&self, command: Command) -> Result<Option<Outcome>, ConsensusError> {
         self.check_may_propose(&command)?;
-        let data = ProposalData::encode(Proposal { time_ms: self.clock.now_ms(), command })?;
+        let time_ms = self.proposal_time().await?;
+        let data = ProposalData::encode(Proposal { time_ms, command })?;
         match self.raft.client_write(data).await {
             Ok(response) => Ok(response.data),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
@@ -247,8 +260,7 @@ impl Consensus {
         }
     }
 
-    /// Before the ledger has its identity nothing else can be applied. And time in the ledger never goes back: a
-    /// leader whose clock is wrong does not set it.
+    /// Before the ledger has its identity nothing else can be applied.
     fn check_may_propose(&self, command: &Command) -> Result<(), ConsensusError> {
         let starts = matches!(command, Command::Initialise { .. });
         if !starts && self.ledger.read_directory().ledger_id().is_none() {
@@ -259,10 +271,40 @@ impl Consensus {
                 ConsensusError::NotLeader { leader }
             });
         }
+        Ok(())
+    }
+
+    /// The time of a proposal. Time in the ledger never goes back, so a leader whose clock is wrong does not set it: one that
+    /// has just begun to lead waits until it has heard of a quorum's clocks.
+    async fn proposal_time(&self) -> Result<u64, ConsensusError> {
+        let mut answers = self.clocks.answers();
+        let deadline = Instant::now() + CLOCKS_PATIENCE;
+        loop {
+            let time_ms = self.clock.now_ms();
+            match self.ahead_of_quorum_ms(time_ms) {
+                Some(ahead_ms) if ahead_ms > CLOCK_AHEAD_MAX_MS => {
+                    return Err(ConsensusError::ClockAhead { ahead_ms });
+                }
+                Some(_) => return Ok(time_ms),
+                None => {}
+            }
+            let status = self.status();
+            if !status.is_leader {
+                return Err(ConsensusError::NotLeader { leader: status.leader });
+            }
+            if !matches!(timeout_at(deadline, answers.changed()).await, Ok(Ok(()))) {
+                return Err(ConsensusError::NoQuorum);
+            }
+        }
+    }
+
+    /// During a change of the voters: of the quorum that is furthest behind.
+    fn ahead_of_quorum_ms(&self, time_ms: u64) -> Option<i64> {
         let metrics = self.raft.metrics();
-        let voters: Vec<NodeId> = metrics.borrow_watched().membership_config.voter_ids().collect();
-        let ahead_ms = self.clocks.ahead_of_quorum_ms(self.node_id, voters);
-        if ahead_ms > CLOCK_AHEAD_MAX_MS { Err(ConsensusError::ClockAhead { ahead_ms }) } else { Ok(()) }
+        let membership = Arc::clone(&metrics.borrow_watched().membership_config);
+        let ahead = |voters| self.clocks.ahead_of_quorum_ms(time_ms, self.node_id, voters);
+        let ahead: Option<Vec<i64>> = membership.get_joint_config().iter().map(ahead).collect();
+        ahead?.into_iter().max()
     }
 
     /// The read barrier (ReadIndex) of a leader: an index that everything which was committed before the call is at
@@ -311,6 +353,13 @@ impl Consensus {
             last_log_index: metrics.last_log_index,
             purged_index: metrics.purged.map(|id| id.index),
         }
+    }
+
+    /// Lets this node campaign once it may vote; waits for ever then.
+    pub async fn begin_elections(self) {
+        tokio::time::sleep_until(self.votes_from).await;
+        self.raft.runtime_config().elect(true);
+        std::future::pending().await
     }
 
     /// Waits until the engine has stopped by itself, and says why.

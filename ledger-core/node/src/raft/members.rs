@@ -108,28 +108,37 @@ impl Consensus {
             .into_iter()
             .map(|record| (record.identity.node_id, Member { record: Some(record) }))
             .collect();
-        self.change(ChangeMembers::SetNodes(nodes)).await
+        self.change(ChangeMembers::SetNodes(nodes), Outgoing::Leaves).await
     }
 
-    /// Lets exactly these members vote, through a joint membership. Voters that lose their vote leave the cluster.
-    pub async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<u64, ConsensusError> {
-        self.change(ChangeMembers::ReplaceAllVoters(voters)).await
+    /// Lets exactly these members vote, through a joint membership.
+    pub async fn set_voters(
+        &self,
+        voters: BTreeSet<NodeId>,
+        outgoing: Outgoing,
+    ) -> Result<u64, ConsensusError> {
+        self.change(ChangeMembers::ReplaceAllVoters(voters), outgoing).await
     }
 
     /// Takes out nodes that do not vote.
     pub async fn remove_learners(&self, nodes: BTreeSet<NodeId>) -> Result<u64, ConsensusError> {
-        self.change(ChangeMembers::RemoveNodes(nodes)).await
+        self.change(ChangeMembers::RemoveNodes(nodes), Outgoing::Leaves).await
     }
 
-    /// Finishes a change of voters that an earlier leader left half done.
+    /// Finishes a change of voters that an earlier leader left half done. Whether the one that goes was to leave is not
+    /// known any more: it stays as a learner, and whoever wanted it out repeats the call.
     pub async fn leave_joint(&self) -> Result<u64, ConsensusError> {
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), Outgoing::Learns).await
     }
 
-    async fn change(&self, change: ChangeMembers<NodeId, Member>) -> Result<u64, ConsensusError> {
+    async fn change(
+        &self,
+        change: ChangeMembers<NodeId, Member>,
+        outgoing: Outgoing,
+    ) -> Result<u64, ConsensusError> {
         let refused =
             |error: &dyn std::error::Error| ConsensusError::Membership { reason: error.to_string() };
-        match self.raft.change_membership(change, false).await {
+        match self.raft.change_membership(change, outgoing == Outgoing::Learns).await {
             Ok(response) => Ok(response.log_id.index),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
                 Err(ConsensusError::NotLeader { leader: forward.leader_id })
@@ -157,6 +166,15 @@ impl Consensus {
         self.raft.runtime_config().heartbeat(sending == Heartbeats::On);
         self.raft.runtime_config().elect(sending == Heartbeats::On);
     }
+}
+
+/// What becomes of a voter that loses its vote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outgoing {
+    /// It is no member any more.
+    Leaves,
+    /// It stays, receives everything, and may be given a vote again.
+    Learns,
 }
 
 /// Whether this node claims the lead.

@@ -21,7 +21,7 @@ mod wire;
 
 pub(crate) use answers::check_leaders_vote;
 pub(crate) use consensus::{Consensus, ConsensusError, ConsensusParts};
-pub(crate) use members::{Heartbeats, Members};
+pub(crate) use members::{Heartbeats, Members, Outgoing};
 pub(crate) use record::{RecordError, decode_membership, member_count, sole_voter};
 pub(crate) use retention::{LogRetention, RetentionBounds};
 pub(crate) use runtime::{NodeRuntime, with_randomness};

@@ -1,11 +1,14 @@
 //! Claims about taking nodes in, taking them out, and handing the lead over.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ledger_node::forming::{PeersWord, Returning};
+use ledger_node::peers::{Incarnation, MemberRecord, NodeName, PeerIdentity};
 use ledger_node::{Bootstrap, Consistency, MemberRole, MembershipChange, MembershipError};
 use tokio::time::Instant;
 
-use super::cluster_setting::{TestCluster, until};
+use super::cluster_setting::{CLUSTER, TestCluster, until};
 use super::setting::{key, put, vault};
 
 fn voters(cluster: &TestCluster, through: usize) -> Vec<u64> {
@@ -144,6 +147,45 @@ async fn no_change_leaves_the_cluster_without_a_quorum() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_without_a_quorum_is_refused_in_bounded_time_with_what_to_do() {
+    // Whoever is asked: one that led, or one that never did.
+    for led_last in [true, false] {
+        let mut cluster = TestCluster::of_voters(3).await;
+        let leader = cluster.leader().await;
+        let asked = if led_last { leader } else { (leader + 1) % 3 };
+        let gone: Vec<usize> = (0..3).filter(|index| *index != asked).collect();
+        for index in &gone {
+            cluster.network.isolate(cluster.nodes[*index].address());
+        }
+        let ledger = cluster.nodes[asked].ledger().cluster();
+        let began = Instant::now();
+        let refused = ledger.remove(cluster.nodes[gone[0]].id()).await.unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        let MembershipError::NoQuorum { voters: named } = &refused else { panic!("{refused}") };
+        assert_eq!(named.len(), 3, "{refused}");
+        assert!(refused.to_string().contains("--force-new-cluster"), "{refused}");
+        cluster.network.heal();
+        let leader = cluster.leader().await;
+        assert_eq!(voters(&cluster, leader).len(), 3, "nothing was done");
+        cluster.stop(asked).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_voters_the_one_that_is_left_says_that_it_cannot_take_the_other_out() {
+    let mut cluster = grown(2).await;
+    let leader = cluster.leader().await;
+    let gone = 1 - leader;
+    let id = cluster.nodes[gone].id();
+    cluster.stop(gone).await;
+    let ledger = cluster.nodes[leader].ledger().cluster();
+    let began = Instant::now();
+    let refused = ledger.remove(id).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(matches!(&refused, MembershipError::NoQuorum { voters, .. } if voters.len() == 2), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_lead_is_handed_over_at_once_and_no_write_is_lost() {
     let cluster = TestCluster::of_voters(3).await;
     let first = cluster.leader().await;
@@ -193,6 +235,78 @@ async fn members_beyond_the_votes_learn_and_one_takes_the_place_of_a_voter_that_
     })
     .await;
     cluster.write(leader, put("key", "value")).await;
+
+    // It ran all the time, and nobody does anything but mend the network.
+    cluster.network.reconnect(cluster.nodes[silent].address());
+    until("the one that was silent is ready again", || cluster.nodes[silent].ledger().ready()).await;
+    assert!(!voters(&cluster, leader).contains(&silent_id), "there is no vote to give");
+    cluster.converge().await;
+    let third = (0..3).find(|index| *index != silent && *index != leader).unwrap();
+    cluster.nodes[leader].ledger().cluster().remove(cluster.nodes[third].id()).await.unwrap();
+    until("it votes again when there is a vote to give", || voters(&cluster, leader).contains(&silent_id))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_taken_out_while_it_ran_knows_it_and_stays_out_until_it_is_added_again() {
+    let mut cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    let (out, asked) = ((leader + 1) % 3, (leader + 2) % 3);
+    let member = cluster.nodes[out].member.clone();
+    let id = member.identity.node_id;
+    cluster.nodes[asked].ledger().cluster().remove(id).await.unwrap();
+    let knows = |cluster: &TestCluster| {
+        let ledger = cluster.nodes[out].ledger();
+        !ledger.ready() && ledger.cluster().status().is_removed
+    };
+    until("it says that it was taken out", || knows(&cluster)).await;
+    cluster.write(leader, put("key", "without it")).await;
+    cluster.stop(out).await;
+    cluster.start(out, Bootstrap::Joined).await;
+    until("it says so again after a restart", || knows(&cluster)).await;
+    let is_member = |cluster: &TestCluster| {
+        let members = cluster.nodes[leader].ledger().cluster().status().members;
+        members.iter().any(|member| member.node_id == id)
+    };
+    assert!(!is_member(&cluster), "it does not come back by itself");
+    assert!(!cluster.nodes[asked].ledger().cluster().status().is_removed);
+
+    cluster.nodes[asked].ledger().cluster().add(member).await.unwrap();
+    until("it serves again", || {
+        let ledger = cluster.nodes[out].ledger();
+        ledger.ready() && !ledger.cluster().status().is_removed
+    })
+    .await;
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_a_quorum_tells_nobody_that_it_was_taken_out() {
+    let cluster = TestCluster::of_voters(3).await;
+    let leader = cluster.leader().await;
+    for index in (0..3).filter(|index| *index != leader) {
+        cluster.network.isolate(cluster.nodes[index].address());
+    }
+    cluster.network.listen("node-99:7000", cluster.nodes[leader].ledger().peer_handler());
+    // A node that it does not know, as if it had been taken out by an entry that this leader lacks or alone has.
+    let from = PeerIdentity {
+        node_id: 99,
+        name: NodeName::new("node-99").unwrap(),
+        incarnation: Incarnation([99; 16]),
+    };
+    let asker = MemberRecord {
+        identity: from.clone(),
+        peer_address: "node-99:7000".to_owned(),
+        client_url: String::new(),
+    };
+    let transport = cluster.network.transport(&asker.peer_address);
+    let returning = Returning { transport: &transport, cluster: CLUSTER, me: &asker, last_index: None };
+    let addresses: BTreeSet<_> = cluster.nodes.iter().map(|node| node.address().to_owned()).collect();
+    let word = returning.ask(addresses.clone(), Duration::from_millis(200)).await;
+    assert_eq!(word, PeersWord::Unknown);
+    cluster.network.heal();
+    assert_eq!(returning.ask(addresses, Duration::from_secs(60)).await, PeersWord::NotMember);
 }
 
 #[tokio::test(flavor = "multi_thread")]

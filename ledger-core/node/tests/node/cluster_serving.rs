@@ -1,14 +1,16 @@
 //! Claims about what each node of a cluster answers: checkpoints, comparisons, faults of clocks and disks.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ledger_core::names::{NamespaceName, VaultId, VaultRef};
-use ledger_node::peers::PeerMethod;
+use ledger_node::peers::{PeerMethod, PeerRefusal, PeerRequest};
 use ledger_node::{
     AdminError, Consistency, LeaseReads, MaintenanceError, ReadFailure, VerifiedSubject, WriteError,
     WriteState,
 };
 use ledger_verify::proof::{self, Subject};
+use tokio::time::Instant;
 
 use super::cluster_setting::{TestCluster, until};
 use super::peer_network::Fate;
@@ -133,6 +135,44 @@ async fn a_leader_whose_clock_is_far_ahead_of_a_quorum_does_not_set_the_ledgers_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leaders_clock_that_jumps_sets_no_time_of_the_ledger_not_even_before_the_next_heartbeat() {
+    for count in [2, 3] {
+        let cluster = TestCluster::of_voters(count).await;
+        let leader = cluster.leader().await;
+        cluster.create_vault(leader).await;
+        let node = &cluster.nodes[leader];
+        cluster.write(leader, put("key", "before")).await;
+        let before_ms = node.ledger().log_time_ms();
+        // As soon as that: no answer of a follower has told of the difference.
+        node.home.clock.advance_ms(60_000);
+        let refused = node.ledger().write(&vault(), &actor(), put("key", "after")).await.unwrap_err();
+        assert!(
+            matches!(&refused, WriteError::Unavailable { reason } if reason.contains("clock")),
+            "{count} voters: {refused}"
+        );
+        assert!(node.ledger().log_time_ms() < before_ms + 10_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_is_gone_does_not_speak_for_the_clock_of_a_leader_that_is_ahead() {
+    let mut cluster = TestCluster::of_voters(3).await;
+    let first = cluster.leader().await;
+    cluster.create_vault(first).await;
+    let gone = (first + 1) % 3;
+    let ahead = (first + 2) % 3;
+    cluster.stop(gone).await;
+    cluster.nodes[ahead].home.clock.advance_ms(60_000);
+    // It leads anew, and has heard of one other clock only.
+    cluster.nodes[first].ledger().cluster().transfer(Some(cluster.nodes[ahead].id())).await.unwrap();
+    let node = &cluster.nodes[ahead];
+    let refused = node.ledger().write(&vault(), &actor(), put("key", "value")).await.unwrap_err();
+    assert!(matches!(&refused, WriteError::Unavailable { reason } if reason.contains("clock")), "{refused}");
+    node.ledger().cluster().transfer(Some(cluster.nodes[first].id())).await.unwrap();
+    cluster.write(first, put("key", "value")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_disk_hangs_gives_up_the_lead_within_seconds() {
     let cluster = TestCluster::of_voters(3).await;
     let leader = cluster.leader().await;
@@ -252,6 +292,90 @@ async fn reads_by_lease_end_with_the_lease() {
     assert!(refused.is_err(), "another node has been elected: {refused:?}");
 }
 
+/// A leader that reads by lease counts on what a voter answered to its last heartbeat. One that was started anew does not
+/// remember it: with its vote another node could lead while the lease still runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_was_started_anew_grants_no_vote_before_a_lease_has_passed() {
+    const LEASE: Duration = Duration::from_secs(2);
+    let mut cluster = TestCluster::homes(3);
+    cluster.tune = |options| {
+        let timing = &mut options.cluster.as_mut().unwrap().timing;
+        (timing.election_max, timing.quorum_loss_silence) = (LEASE, 3 * LEASE);
+    };
+    let members: Vec<_> = cluster.nodes.iter().map(|node| node.member.clone()).collect();
+    cluster.start(0, ledger_node::Bootstrap::Members(members)).await;
+    for index in 1..3 {
+        cluster.start(index, ledger_node::Bootstrap::Joined).await;
+    }
+    let leader = cluster.leader().await;
+    cluster.create_vault(leader).await;
+    cluster.converge().await;
+    // The others elect nobody, and what they ask is kept.
+    let asked: Arc<Mutex<Vec<PeerRequest>>> = Arc::default();
+    let kept = Arc::clone(&asked);
+    cluster.network.intercept(move |request| match request.method {
+        PeerMethod::Vote => {
+            kept.lock().unwrap().push(request.clone());
+            Fate::Lost
+        }
+        _ => Fate::Delivered,
+    });
+    cluster.network.isolate(cluster.nodes[leader].address());
+    until("a candidate asks for votes", || !asked.lock().unwrap().is_empty()).await;
+    for index in 0..3 {
+        cluster.stop(index).await;
+    }
+    let request = asked.lock().unwrap()[0].clone();
+    let is_voter = |index: &usize| *index != leader && cluster.nodes[*index].id() != request.from.node_id;
+    let voter = (0..3).find(is_voter).unwrap();
+    let request = PeerRequest { to: Some(cluster.nodes[voter].id()), ..request };
+
+    cluster.start(voter, ledger_node::Bootstrap::Joined).await;
+    let began = Instant::now();
+    let address = cluster.nodes[voter].address();
+    let first = cluster.network.ask(address, request.clone()).await;
+    assert!(matches!(&first, Err(PeerRefusal::NotReady { .. })), "{first:?}");
+    let deadline = began + Duration::from_secs(60);
+    while cluster.network.ask(address, request.clone()).await.is_err() {
+        assert!(Instant::now() < deadline, "it never answers");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The start itself took a little of it.
+    assert!(began.elapsed() > LEASE / 2, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_is_full_hands_over_to_a_voter_that_has_room_and_stays_when_there_is_none() {
+    let cluster = TestCluster::of_voters(3).await;
+    let first = cluster.leader().await;
+    cluster.create_vault(first).await;
+    let full = (first + 1) % 3;
+    let with_room = (first + 2) % 3;
+    cluster.nodes[full].ledger().set_write_state(WriteState::DiskFull);
+    cluster.nodes[first].ledger().set_write_state(WriteState::DiskFull);
+    let id = cluster.nodes[with_room].id();
+    until("the one with room leads", || {
+        cluster.running().all(|(_, ledger)| ledger.cluster().status().leader == Some(id))
+    })
+    .await;
+    cluster.write(with_room, put("key", "value")).await;
+
+    // None has room: nobody takes over, and the cluster reads.
+    let ledger = cluster.nodes[with_room].ledger();
+    ledger.set_write_state(WriteState::DiskFull);
+    let term = ledger.node_info().term;
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        ledger.get(&vault(), &key("key"), Consistency::Linearizable).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ledger.node_info().term, term);
+    assert!(ledger.node_info().is_leader);
+    cluster.nodes[first].ledger().set_write_state(WriteState::Open);
+    until("the one that has room again leads", || cluster.nodes[first].ledger().node_info().is_leader).await;
+    cluster.write(first, put("key", "more")).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_agree_over_a_network_that_loses_messages() {
     let cluster = TestCluster::of_voters(3).await;
@@ -269,8 +393,18 @@ async fn three_nodes_agree_over_a_network_that_loses_messages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_with_a_full_disk_takes_nothing_from_its_followers_either() {
-    let cluster = TestCluster::of_voters(3).await;
+    let mut cluster = TestCluster::homes(1);
+    // The others do not vote, so that nobody can take over.
+    cluster.tune = |options| options.cluster.as_mut().unwrap().voters_max = 1;
+    cluster.start(0, ledger_node::Bootstrap::Single).await;
     let leader = cluster.leader().await;
+    for _ in 1..3 {
+        let index = cluster.add_home();
+        cluster.start(index, ledger_node::Bootstrap::Joined).await;
+        let member = cluster.nodes[index].member.clone();
+        cluster.nodes[leader].ledger().cluster().add(member).await.unwrap();
+    }
+    cluster.leader().await;
     cluster.create_vault(leader).await;
     cluster.write(leader, put("key", "value")).await;
     cluster.converge().await;

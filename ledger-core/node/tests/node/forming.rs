@@ -132,11 +132,34 @@ async fn two_of_three_say_what_they_wait_for_and_give_up() {
     let group = Group::listing(3);
     let (a, b) = tokio::join!(group.node(0, THREE).run(), group.node(1, THREE).run());
     for refused in [a.unwrap_err(), b.unwrap_err()] {
-        let FormingError::TimedOut { waiting: Waiting::Silent { addresses }, .. } = &refused else {
+        let FormingError::TimedOut { waiting: Waiting::Silent { peers }, .. } = &refused else {
             panic!("{refused}")
         };
-        assert_eq!(addresses, &[address(2)], "{refused}");
+        let addresses: Vec<_> = peers.iter().map(|peer| peer.address.clone()).collect();
+        assert_eq!(addresses, [address(2)], "{refused}");
+        // While it waits it says what is, and only at the end what to do about it.
+        let meanwhile = Waiting::Silent { peers: peers.clone() }.to_string();
+        assert!(meanwhile.contains("yet") && !meanwhile.contains("start the nodes"), "{meanwhile}");
+        // Why it does not answer, as the transport says, and what to do.
+        assert!(refused.to_string().contains("(nobody listens)"), "{refused}");
+        assert!(refused.to_string().contains("start the nodes there"), "{refused}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_waits_to_join_goes_on_and_shows_what_it_waits_for() {
+    let group = Group::listing(2);
+    let node = group.node(0, Goal::Join);
+    let front = node.front.clone();
+    assert_eq!(front.waiting(), None, "it has not begun");
+    let joining = tokio::spawn(node.run());
+    // Many times the limit of forming.
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    let waiting = front.waiting().expect("it waits");
+    let Waiting::NoCluster { silent } = &waiting else { panic!("{waiting}") };
+    assert_eq!(silent.iter().map(|peer| &peer.address).collect::<Vec<_>>(), [&address(1)]);
+    assert!(waiting.to_string().contains("belongs to a cluster that it could join yet"), "{waiting}");
+    joining.abort();
 }
 
 #[tokio::test(start_paused = true)]

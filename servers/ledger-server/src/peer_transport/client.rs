@@ -200,6 +200,7 @@ fn method_name(method: PeerMethod) -> &'static str {
         PeerMethod::Checkpoint => "checkpoint",
         PeerMethod::Tips => "tips",
         PeerMethod::Membership => "membership",
+        PeerMethod::WriteState => "write_state",
         _ => "other",
     }
 }

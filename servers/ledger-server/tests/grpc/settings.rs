@@ -29,11 +29,13 @@ fn another_value(key: &str) -> (&'static str, Layer<'static>) {
         "peer_tls_cert" => ("cert.pem", &[("peer-tls-key", "key.pem"), ("peer-ca", "ca.pem")]),
         "peer_tls_key" => ("key.pem", &[("peer-tls-cert", "cert.pem"), ("peer-ca", "ca.pem")]),
         "peer_ca" => ("ca.pem", &[("peer-tls-cert", "cert.pem"), ("peer-tls-key", "key.pem")]),
-        "peer_insecure" | "force_new_cluster" => ("true", &[]),
+        "peer_insecure" | "force_new_cluster" | "rejoin" => ("true", &[]),
         "metrics" => ("127.0.0.1:1", &[]),
         "insecure_metrics" => ("true", &[("metrics", "0.0.0.0:9090")]),
         "batch_size" | "concurrent" | "queue_transactions" | "streams" | "snapshot_keep" => ("77", &[]),
-        "batch_delay" | "timeout" | "gc_interval" | "flush_interval" | "snapshot_every" => ("7ms", &[]),
+        "batch_delay" | "timeout" | "gc_interval" | "flush_interval" | "snapshot_every" | "lease_reads" => {
+            ("7ms", &[])
+        }
         "queue_bytes" | "flush_bytes" | "state_cache" => ("33MiB", &[]),
         "overlay_bytes" => ("99MiB", &[]),
         "log_level" => ("debug", &[]),

@@ -11,6 +11,7 @@ mod limits;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -104,6 +105,23 @@ impl Listener {
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
+    }
+
+    /// Another listener on the same socket: a connection goes to whichever accepts it first.
+    ///
+    /// # Errors
+    /// The operating system has no more descriptors.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        let socket = std::net::TcpListener::from(self.socket.as_fd().try_clone_to_owned()?);
+        Ok(Self {
+            name: self.name,
+            socket: TcpListener::from_std(socket)?,
+            address: self.address,
+            protocol: self.protocol,
+            tls: self.tls.clone(),
+            limits: self.limits.clone(),
+            runtimes: self.runtimes.clone(),
+        })
     }
 
     /// Starts accepting, in a task that ends when the connections are dropped.

@@ -12,15 +12,16 @@ use serde_json::Value;
 
 use crate::every_setting::{free_port, refused, settings, started};
 use crate::harness::{Home, Server, eventually};
+use crate::unready::Unready;
 
 /// One node of a test's cluster, with a directory of its own.
 pub fn node(home: &Home, name: &str, peers: SocketAddr, flags: &[&str]) -> Command {
     let (data, peers) = (home.path(name).display().to_string(), peers.to_string());
-    let fixed = ["ledger", "serve", "--json", "--metrics", "127.0.0.1:0"];
+    let fixed = ["ledger", "serve", "--json"];
     let own = ["--data", &data, "--name", name, "--peer-listen", &peers, "--poll", "50ms"];
-    let listen = ["--listen", "127.0.0.1:0"];
-    let listen = if flags.contains(&"--listen") { &[][..] } else { listen.as_slice() };
-    home.command(&[fixed.as_slice(), listen, &own, flags].concat())
+    let free = ["--listen", "--metrics"].into_iter().filter(|flag| !flags.contains(flag));
+    let free: Vec<&str> = free.flat_map(|flag| [flag, "127.0.0.1:0"]).collect();
+    home.command(&[fixed.as_slice(), &free, &own, flags].concat())
 }
 
 /// Starts nodes that wait for each other.
@@ -299,6 +300,9 @@ settings! {
         for refused in two_with_tls(&home, ["theirs"; 3]) {
             let said = refused.err().expect("no cluster");
             assert!(said.stdout.contains("\"ready\":false"), "{said:?}");
+            // The message itself says why that peer does not count, not only the log.
+            let names_the_mistake = ["UnknownIssuer", "refuses this node's certificate"].iter().any(|why| said.stdout.contains(why));
+            assert!(names_the_mistake, "{said:?}");
         }
     }
 
@@ -329,6 +333,26 @@ settings! {
         at(&home, &server, &["ledger", "namespace", "create", "new"]);
     }
 
+    rejoin {
+        let home = Home::new();
+        let ports = [free_port(), free_port()];
+        let join = format!("{},{}", ports[0], ports[1]);
+        let flags = ["--peer-insecure", "--join", &join];
+        let mut servers = two(&home, ports, &flags);
+        let out = ids(&servers)[1];
+        at(&home, &servers[0], &["ledger", "cluster", "remove", "node-2"]);
+        servers.remove(1).stop();
+        let start = |more: &[&str]| node(&home, "node-2", ports[1], &[flags.as_slice(), more].concat());
+        // Whatever starts it again: an operator wanted it out.
+        let unready = Unready::start(|probes| start(&["--bootstrap", "0", "--metrics", probes]));
+        unready.awaits("it was taken out", "was taken out of its cluster");
+        assert_eq!(role(&home, &servers[0], out), None);
+        drop(unready);
+        let back = together(vec![start(&["--rejoin"])]);
+        assert_eq!(ids(&back), [out], "as the node that it was");
+        eventually("it votes", || (role(&home, &servers[0], out).as_deref() == Some("voter")).then_some(()));
+    }
+
     silent_after {
         let home = Home::new();
         let ports: Vec<SocketAddr> = (0..4).map(|_| free_port()).collect();
@@ -344,9 +368,31 @@ settings! {
         drop(servers.remove(silent));
         eventually("the learner votes in the place of the silent one", || {
             let asked = &servers[2];
-            let voters = [role(&home, asked, ids[silent]), role(&home, asked, ids[3])];
-            (voters == [None, Some("voter".to_owned())]).then_some(())
+            let roles = [role(&home, asked, ids[silent]), role(&home, asked, ids[3])];
+            (roles == ["learner", "voter"].map(|role| Some(role.to_owned()))).then_some(())
         });
+    }
+
+    lease_reads {
+        let home = Home::new();
+        let ports = [free_port(), free_port()];
+        let join = format!("{},{}", ports[0], ports[1]);
+        let shared = ["--peer-insecure", "--join", &join];
+        let reads = |servers: &[Server]| {
+            let leader = status(&home, &servers[0])["leader_id"].clone();
+            let leads = servers.iter().find(|server| server.ready["nodes"][0]["id"] == leader).expect("a leader");
+            at(&home, leads, &["ledger", "get", "acme/prod", "door"])["value"].clone()
+        };
+        let by_lease = [shared.as_slice(), &["--lease-reads", "100ms"]].concat();
+        let servers = two(&home, ports, &by_lease);
+        at(&home, &servers[0], &["ledger", "namespace", "create", "acme"]);
+        at(&home, &servers[0], &["ledger", "vault", "create", "acme/prod"]);
+        for value in ["locked", "open"] {
+            at(&home, &servers[1], &["ledger", "put", "acme/prod", "door", value]);
+            assert_eq!(reads(&servers), value);
+        }
+        let refused = refused(&Home::new(), &["--peer-listen", "127.0.0.1:0", "--peer-insecure", "--lease-reads", "300ms"]);
+        assert!(refused.contains("250ms"), "{refused}");
     }
 
     voters_max {

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::{RData, Record, RecordType};
 use serde_json::Value;
 
 use crate::harness::{Home, Said, Server, eventually, free_ports};
+use crate::unready::Unready;
 
 /// A node to start: its name, and its address for peers.
 pub struct Node {
@@ -252,6 +254,33 @@ fn nodes_that_wait_for_more_than_there_are_say_so_and_found_nothing() {
     // Nothing was decided: with the third they form the cluster.
     let servers = start_together(&home, &nodes, &["--bootstrap", "3", "--join", &known]);
     assert_one_cluster(&home, &servers);
+}
+
+#[test]
+fn a_node_that_waits_for_its_cluster_refuses_calls_at_once_and_says_what_it_waits_for() {
+    let home = Home::new();
+    let [own, nobody, listen] = free_ports();
+    let (nobody, url) = (format!("127.0.0.1:{nobody}"), format!("http://127.0.0.1:{listen}"));
+    let address = format!("127.0.0.1:{listen}");
+    let token = home.write("any.token", format!("sr_0123456789abcdef_{}\n", "A".repeat(43)));
+    let read = ["ledger", "get", "acme/prod", "door", "--url", &url, "--token-file", &token];
+    for (bootstrap, waits_for) in
+        [("0", "belongs to a cluster that it could join"), ("3", "no usable answer yet")]
+    {
+        let data = home.path(bootstrap).display().to_string();
+        let waiting = Unready::start(|probes| {
+            let peers = ["--peer-listen", &format!("127.0.0.1:{own}"), "--peer-insecure", "--join", &nobody];
+            let serve = ["ledger", "serve", "--data", &data, "--listen", &address, "--metrics", probes];
+            home.command(&[serve.as_slice(), &peers, &["--bootstrap", bootstrap]].concat())
+        });
+        let body = waiting.awaits("it says what it waits for", waits_for);
+        assert!(body.contains(&nobody), "{body}");
+        let began = Instant::now();
+        let refused = home.refusal(7, &read);
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        let message = refused["message"].as_str().expect("a message");
+        assert!(message.contains("does not serve yet") && message.contains(waits_for), "{message}");
+    }
 }
 
 #[test]

@@ -29,4 +29,5 @@ mod records;
 mod snapshots;
 mod tampering;
 mod tokens;
+mod unready;
 mod vaults;

@@ -1,5 +1,7 @@
 //! Copies of the directory of a cluster's member: they may lack what the member acknowledged, so they never vote as it.
 
+use ledger_node::NodeDirectory;
+
 use crate::backups::copy_tree;
 use crate::forming::{Node, Operator, addresses, members, start_together};
 use crate::harness::{Home, Said, Server};
@@ -190,4 +192,38 @@ fn cold_copies_of_all_nodes_are_refused_until_one_is_forced_which_has_everything
         assert_eq!(operator(&home, &[&server], &token).gets(), "open");
         server
     });
+}
+
+#[test]
+fn a_directory_that_gave_its_identity_up_founds_no_cluster_of_its_own() {
+    let home = Home::new();
+    let [one, two, _] = Node::three();
+    let first = one.start(&home, &["--bootstrap", "1"]);
+    let token = keep_token(&home, &Operator::of(&home, std::slice::from_ref(&first)));
+    let join = one.peer_address.to_string();
+    two.start(&home, &["--bootstrap", "0", "--join", &join]).stop();
+    let old_id = node_id(&home, &two);
+    // As after a crash between giving up and joining.
+    let mut directory = NodeDirectory::open(home.path(two.name), None).expect("it opens");
+    directory.renounce_identity().expect("it gives up");
+    drop(directory);
+    let new_id = node_id(&home, &two);
+    assert_ne!(new_id, old_id);
+
+    let data = home.path(two.name).display().to_string();
+    let without_peers = [Home::serve(&data).as_slice(), &["--json"]].concat();
+    let starts = [
+        Server::spawn(&mut home.command(&without_peers)),
+        two.try_start(&home, &[]),
+        two.try_start(&home, &["--bootstrap", "1"]),
+        two.try_start(&home, &["--bootstrap", "1", "--join", &join]),
+    ];
+    for started in starts {
+        let said = started.err().expect("it belongs into its cluster");
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.stdout.contains("--join") && said.stdout.contains("empty directory"), "{said:?}");
+    }
+    let second = two.start(&home, &["--join", &join]);
+    assert_eq!(second.ready["nodes"][0]["id"], new_id);
+    assert!(has_member(&operator(&home, &[&first], &token), new_id));
 }

@@ -13,7 +13,7 @@ pub(crate) use consensus::{
 pub(crate) use service::{
     CheckpointAnswer, CheckpointRequest, ForwardedFailure, ForwardedWrite, JoinAnswer, JoinRequest,
     LeaderBlock, MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer,
-    ReadIndexRequest, TipsAnswer, TipsRequest, VaultTip,
+    ReadIndexRequest, TipsAnswer, TipsRequest, VaultTip, WriteStateAnswer, WriteStateRequest,
 };
 pub(crate) use snapshot::{
     SnapshotChunk, SnapshotChunkAnswer, SnapshotInstall, SnapshotInstallAnswer, SnapshotOffer,

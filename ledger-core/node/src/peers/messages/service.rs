@@ -127,6 +127,17 @@ pub(crate) enum MembershipAnswer {
     Refused(MembershipError),
 }
 
+/// Does the member take writes?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WriteStateRequest {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum WriteStateAnswer {
+    Open,
+    /// Its disk is nearly full.
+    DiskFull,
+}
+
 /// Take me in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JoinRequest {

@@ -30,7 +30,7 @@ pub enum Cluster {
         strongroom ledger cluster join 10.0.0.4:50052 --id 1234567890 --name node-4 --incarnation 00112233445566778899aabbccddeeff"
     )]
     Join(Join),
-    /// Take the node at --url out of its cluster. A leader hands over first.
+    /// Take the node at --url out of its cluster. A leader hands over first. It stays out until `join`, or a start with --rejoin.
     #[command(after_help = "Example:\n  strongroom ledger cluster leave --url http://10.0.0.3:50051")]
     Leave(Leave),
     /// Hand the lead to another voter.
@@ -38,7 +38,7 @@ pub enum Cluster {
         strongroom ledger cluster transfer\n  \
         strongroom ledger cluster transfer node-2")]
     Transfer(Transfer),
-    /// Take a node out of the cluster, for one that does not come back.
+    /// Take a node out of the cluster. It stays out until `join`, or a start with --rejoin.
     #[command(after_help = "Example:\n  strongroom ledger cluster remove node-3")]
     Remove(Remove),
 }
