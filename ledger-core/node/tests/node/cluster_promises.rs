@@ -171,6 +171,47 @@ async fn a_cluster_grows_to_seven_and_shrinks_to_three_under_load_while_leaders_
     );
 }
 
+/// A read that failed was taken for an empty one (openraft issue 1795): the follower would be told that the log ends there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_cannot_read_its_log_stops_and_says_why_and_the_others_lose_nothing() {
+    let mut cluster = TestCluster::of_voters(3).await;
+    let first = cluster.leader().await;
+    cluster.create_vault(first).await;
+    cluster.converge().await;
+    let behind = (first + 1) % 3;
+    cluster.network.isolate(cluster.nodes[behind].address());
+    let through = cluster.leader_among(|index| index != behind).await;
+    for number in 0..20 {
+        cluster.write(through, put(&format!("missed:{number}"), "value")).await;
+    }
+    // What the others know of their logs after a restart, they know from their stores.
+    let others: Vec<usize> = (0..3).filter(|index| *index != behind).collect();
+    for index in &others {
+        cluster.stop(*index).await;
+    }
+    for index in &others {
+        cluster.start(*index, Bootstrap::Joined).await;
+    }
+    let leader = cluster.leader_among(|index| index != behind).await;
+    cluster.nodes[leader].log.as_ref().unwrap().fails_reads.store(true, Ordering::SeqCst);
+    cluster.network.heal();
+    let failing = cluster.nodes[leader].ledger().clone();
+    let failure = tokio::time::timeout(Duration::from_secs(60), failing.failure()).await.expect("it stops");
+    assert!(failure.to_string().contains("the disk is broken"), "{failure}");
+    cluster.network.silence(cluster.nodes[leader].address());
+    assert!(cluster.nodes[leader].ledger.take().unwrap().shutdown().await.is_err(), "it failed");
+    // The two others go on, and the one that was behind has everything.
+    let next = cluster.leader().await;
+    cluster.write(next, put("after", "it")).await;
+    cluster.converge().await;
+    for (_, ledger) in cluster.running() {
+        assert_eq!(ledger.vault(&vault()).unwrap().version, 21);
+    }
+    cluster.start(leader, Bootstrap::Joined).await;
+    cluster.leader().await;
+    cluster.converge().await;
+}
+
 /// The leader is gone for a while, and writes go on.
 async fn stop_and_start(cluster: &mut TestCluster, writes: &mut u64) {
     let leader = cluster.leader().await;

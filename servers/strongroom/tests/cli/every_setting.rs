@@ -1,7 +1,7 @@
 //! Every documented setting of a ledger server exists as a flag and changes what the real process does.
 
 use std::io::Read as _;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use ledger_client::{ClientError, Consistency, ErrorCode, LedgerClient};

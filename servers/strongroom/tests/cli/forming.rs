@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 
-use crate::cluster_settings::{node, together};
+use crate::cluster_settings::{node, together, token};
 use crate::harness::{Home, Said, Server, eventually, free_ports};
 use crate::name_server::NameServer;
 
@@ -59,9 +59,7 @@ pub struct Operator<'a> {
 impl<'a> Operator<'a> {
     pub fn of(home: &'a Home, servers: &[Server]) -> Self {
         let urls: Vec<_> = servers.iter().map(Server::url).collect();
-        let token_file = servers.iter().find_map(|server| server.ready["token_file"].as_str());
-        let token_file = token_file.expect("the first leader has the token").to_owned();
-        Self { home, urls: urls.join(","), token_file }
+        Self { home, urls: urls.join(","), token_file: token(home) }
     }
 
     /// The same, who talks to one node only.

@@ -2,6 +2,7 @@
 
 mod harness;
 mod load;
+mod name_server;
 
 mod backups;
 mod bad_input;
@@ -30,3 +31,4 @@ mod snapshots;
 mod tampering;
 mod tokens;
 mod vaults;
+mod watches;
