@@ -453,6 +453,10 @@ mod tests {
         let mut refused = 0;
         for index in 1..=CHANGES {
             if index == CHANGES / 2 {
+                // Some are durable by now.
+                while lock(&told).is_empty() {
+                    std::thread::yield_now();
+                }
                 store.fails.store(true, Ordering::SeqCst);
             }
             if index == CHANGES / 2 + 10 {

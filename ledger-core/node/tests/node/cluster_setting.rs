@@ -69,7 +69,9 @@ pub const STEADY: Timing = Timing {
 
 /// The lead stays where it is.
 pub fn steady(options: &mut Options) {
-    options.cluster.as_mut().unwrap().timing = STEADY;
+    let cluster = options.cluster.as_mut().unwrap();
+    cluster.timing = STEADY;
+    cluster.silent_after = None;
 }
 
 /// All in one thread, whose paused clock runs as fast as the machine can.

@@ -162,7 +162,11 @@ impl TestCluster {
         book: AddressBook,
     ) -> Node {
         let transport = Arc::new(self.network.clone());
-        let peers = ClusterOptions { timing: STEADY, ..ClusterOptions::new(transport, CLUSTER, member.clone()) };
+        let peers = ClusterOptions {
+            timing: STEADY,
+            silent_after: None,
+            ..ClusterOptions::new(transport, CLUSTER, member.clone())
+        };
         let options = Options { bootstrap, cluster: Some(peers), ..Options::default() };
         let stores = EmbeddedStores::open(directory.path(), RedbOptions::default()).unwrap();
         let stores = Stores { log: stores.log, state: stores.state };
