@@ -123,7 +123,11 @@ async fn measure(folder: &Path, way: Way, entries: u64, value_bytes: usize) -> O
     fill(&leader, &vault, entries, value_bytes).await?;
     let log_bytes = leader.counters().log_bytes - before.log_bytes;
     let last = leader.node_info().last_log_index;
-    println!("{entries} entries, {} of log, were written in {:.1} s", mb(log_bytes), began.elapsed().as_secs_f64());
+    println!(
+        "{entries} entries, {} of log, were written in {:.1} s",
+        mb(log_bytes),
+        began.elapsed().as_secs_f64()
+    );
     if way == Way::Snapshot {
         let purged = || leader.node_info().purged.unwrap_or(0);
         let at_least = last.saturating_sub(entries);
@@ -142,7 +146,11 @@ async fn measure(folder: &Path, way: Way, entries: u64, value_bytes: usize) -> O
     let snapshot_bytes = leader.counters().snapshot_bytes - sent;
     println!(
         "caught up in {seconds:.2} s through {}: {:.0} entries/s, {:.1} MB/s of log",
-        if installed > 0 { format!("{installed} snapshot of {}", mb(snapshot_bytes)) } else { "the log".to_owned() },
+        if installed > 0 {
+            format!("{installed} snapshot of {}", mb(snapshot_bytes))
+        } else {
+            "the log".to_owned()
+        },
         entries as f64 / seconds,
         log_bytes as f64 / seconds / 1e6,
     );
@@ -156,7 +164,9 @@ async fn measure(folder: &Path, way: Way, entries: u64, value_bytes: usize) -> O
         return Err("the two have different blocks".into());
     }
     if (installed > 0) != (way == Way::Snapshot) {
-        return Err(format!("it was to catch up by {way:?} and did not: write more entries for a snapshot").into());
+        return Err(
+            format!("it was to catch up by {way:?} and did not: write more entries for a snapshot").into()
+        );
     }
     Ok(())
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt;
 use ledger_core::memory::{MemoryLogDisk, MemoryLogStore};
-use ledger_core::ports::{LogChange, LogId, LogKind, LogRecord, LogSnapshot, LogStore, StoreError, StoredVote};
+use ledger_core::ports::{
+    LogChange, LogId, LogKind, LogRecord, LogSnapshot, LogStore, StoreError, StoredVote,
+};
 use openraft::storage::RaftLogReader;
 
 use super::LeaderId;
@@ -64,10 +66,12 @@ async fn a_limited_read_is_never_empty_where_there_are_entries() {
     for from in 1..=RECORDS {
         for to in from + 1..=RECORDS + 3 {
             let read = log.limited_get_log_entries(from, to).await;
-            let indexes: Vec<u64> =
-                read.into_iter().flatten().map(|entry| entry.log_id.index).collect();
+            let indexes: Vec<u64> = read.into_iter().flatten().map(|entry| entry.log_id.index).collect();
             assert!(!indexes.is_empty(), "{from}..{to}");
-            assert!(indexes.iter().copied().eq(from..from + indexes.len() as u64), "{from}..{to}: {indexes:?}");
+            assert!(
+                indexes.iter().copied().eq(from..from + indexes.len() as u64),
+                "{from}..{to}: {indexes:?}"
+            );
         }
     }
     let beyond = log.limited_get_log_entries(RECORDS + 1, RECORDS + 3).await;

@@ -85,7 +85,8 @@ async fn a_snapshot_that_comes_again_when_its_receiver_has_gone_on_changes_nothi
         }
         cluster.converge().await;
         let node = &cluster.nodes[behind];
-        let before = (chain(node.ledger()), node.ledger().node_info().last_applied, installed(&cluster, behind));
+        let before =
+            (chain(node.ledger()), node.ledger().node_info().last_applied, installed(&cluster, behind));
         for request in &again {
             // Whatever it says: what counts is what it does.
             let _ = cluster.network.ask(node.address(), request.clone()).await;
@@ -100,12 +101,8 @@ async fn a_snapshot_that_comes_again_when_its_receiver_has_gone_on_changes_nothi
 
 /// The same directories a second time: they elect a leader of their own, in a later term.
 async fn second_history(cluster: &TestCluster, without: usize) -> TestCluster {
-    let copy = |node: &Node| Node {
-        home: node.home.copy(),
-        member: node.member.clone(),
-        ledger: None,
-        log: None,
-    };
+    let copy =
+        |node: &Node| Node { home: node.home.copy(), member: node.member.clone(), ledger: None, log: None };
     let mut other = TestCluster { tune: purge_all, ..TestCluster::homes(0) };
     other.nodes = cluster.nodes.iter().map(copy).collect();
     for index in (0..3).filter(|index| *index != without) {

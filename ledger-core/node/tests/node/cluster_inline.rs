@@ -32,7 +32,10 @@ async fn three_nodes_in_one_thread_elect_and_replace_their_leader_in_no_time() {
     cluster.leader().await;
     cluster.converge().await;
     let (virtual_time, time) = (virtual_start.elapsed(), began.elapsed());
-    assert!(virtual_time > Duration::from_secs(15), "an election takes its time on the clock: {virtual_time:?}");
+    assert!(
+        virtual_time > Duration::from_secs(15),
+        "an election takes its time on the clock: {virtual_time:?}"
+    );
     assert!(time < virtual_time, "{time:?} for {virtual_time:?}");
     for index in 0..3 {
         cluster.stop(index).await;

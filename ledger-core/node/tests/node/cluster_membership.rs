@@ -154,7 +154,11 @@ async fn the_lead_is_handed_over_at_once_and_no_write_is_lost() {
         let next =
             cluster.nodes[asked].ledger().cluster().transfer(Some(cluster.nodes[to].id())).await.unwrap();
         assert_eq!(next, cluster.nodes[to].id());
-        assert!(began.elapsed() < STEADY.election_min / 4, "nobody waits for an election: {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < STEADY.election_min / 4,
+            "nobody waits for an election: {:?}",
+            began.elapsed()
+        );
         cluster.write(leader, put(&format!("key-{round}"), "value")).await;
     }
     cluster.converge().await;

@@ -8,8 +8,8 @@ use ledger_core::names::NamespaceName;
 use ledger_core::transaction::Transaction;
 use ledger_node::peers::{ClusterId, Incarnation, MemberRecord, NodeName, PeerIdentity};
 use ledger_node::{
-    AdminError, Bootstrap, ClusterOptions, Consistency, Ledger, MembershipChange, MembershipError, Options, Stores,
-    Threads, Timing, WriteError,
+    AdminError, Bootstrap, ClusterOptions, Consistency, Ledger, MembershipChange, MembershipError, Options,
+    Stores, Threads, Timing, WriteError,
 };
 use tokio::time::Instant;
 

@@ -139,11 +139,7 @@ fn tls(home: &Home, name: &str, folders: [&str; 3]) -> Vec<String> {
 }
 
 /// Starts `node-1` and `node-2` with these files for the second one; both wait for each other for so long.
-fn two_with_tls(
-    home: &Home,
-    second: [&str; 3],
-    patience: &str,
-) -> Vec<Result<Server, crate::harness::Said>> {
+fn two_with_tls(home: &Home, second: [&str; 3], patience: &str) -> Vec<Result<Server, crate::harness::Said>> {
     let ports = [free_port(), free_port()];
     let join = format!("{},{}", ports[0], ports[1]);
     let nodes = [("node-1", ports[0], ["ours"; 3]), ("node-2", ports[1], second)];
