@@ -2,6 +2,7 @@
 
 mod harness;
 mod load;
+mod name_server;
 
 mod backups;
 mod bad_input;
@@ -31,3 +32,4 @@ mod tampering;
 mod tokens;
 mod unready;
 mod vaults;
+mod watches;

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::every_setting::free_port;
+use crate::harness::free_port;
 use crate::harness::eventually;
 
 /// A process that runs and may never be ready. It ends with this value.
