@@ -17,8 +17,8 @@ use crate::batcher::{Batcher, WriteQueue};
 use crate::blocking_work::BlockingWork;
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
 use crate::cluster::{
-    ClusterOptions, ClusterParts, Comparison, Duties, FoundError, LeaderCalls, LeaderCheckpoints, PeerClocks,
-    Steward, StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
+    ClusterOptions, ClusterParts, Comparison, DivergenceRegister, Duties, FoundError, LeaderCalls,
+    LeaderCheckpoints, PeerClocks, PeerRecovery, PeerRecoveryParts, RepairSender, Steward, StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
 };
 use crate::counters::CounterCells;
 use crate::directory::{DataDirectory, random_bytes};
@@ -52,6 +52,8 @@ pub(crate) struct NodeHandles {
     pub checkpoints: LeaderCheckpoints,
     log_writer: LogWriter,
     pub cluster: Arc<ClusterParts>,
+    pub recovery: PeerRecovery,
+    pub repairs: Arc<RepairSender>,
     /// Tasks that only a member has.
     member: Option<MemberTasks>,
 }
@@ -204,7 +206,9 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         if parts.options.cluster.is_some() { Electorate::Quorum } else { Electorate::ThisNodeAlone };
     let barrier = ReadBarrier::new(Arc::clone(&parts.counters), electorate);
     let queue = WriteQueue::new(&parts.options, Arc::clone(&parts.counters));
-    let (cluster, member) = membership(parts, &consensus, &barrier, &queue, stored_log.signed.clone());
+    let register = DivergenceRegister::open(directory.path(), blocking);
+    let (cluster, member) =
+        membership(parts, &consensus, (&barrier, &queue), (stored_log.signed.clone(), register.clone()));
     let checkpoints = LeaderCheckpoints {
         leader: cluster.leader_calls.clone(),
         ready: cluster.ready.clone(),
@@ -254,8 +258,30 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         randomness: parts.randomness.clone(),
         counters: Arc::clone(&parts.counters),
     };
+    let recovery = PeerRecovery::new(PeerRecoveryParts {
+        leader: cluster.leader_calls.clone(),
+        ledger: Arc::clone(&ledger),
+        counters: Arc::clone(&parts.counters),
+        register,
+        receiver: receiver.clone(),
+        log_store: Arc::clone(&parts.stores.log),
+        clock: Arc::clone(&parts.options.clock),
+        randomness: parts.randomness.clone(),
+        blocking,
+    });
+    let repairs = RepairSender {
+        consensus: consensus.clone(),
+        ledger: Arc::clone(&ledger),
+        desk,
+        calls: cluster.leader_calls.calls.clone(),
+        counters: Arc::clone(&parts.counters),
+        blocking,
+        job: Arc::default(),
+    };
     Ok(NodeHandles {
         ledger,
+        recovery,
+        repairs: Arc::new(repairs),
         consensus,
         queue,
         collector: Arc::new(collector),
@@ -276,9 +302,8 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
 fn membership(
     parts: &NodeParts,
     consensus: &Consensus,
-    barrier: &ReadBarrier,
-    queue: &WriteQueue,
-    marks: Vec<SignedMark>,
+    (barrier, queue): (&ReadBarrier, &WriteQueue),
+    (marks, register): (Vec<SignedMark>, DivergenceRegister),
 ) -> (ClusterParts, Option<MemberTasks>) {
     let node_id = parts.directory.node_id();
     let options = parts.options.cluster.as_ref();
@@ -320,6 +345,7 @@ fn membership(
         leader: leader_known,
         leader_shown: leader_seen,
         ready: is_ready,
+        register,
     };
     (cluster, member)
 }
@@ -507,8 +533,11 @@ fn spawn_member_tasks(
         leader: handles.cluster.leader_calls.clone(),
         ledger: Arc::clone(&handles.ledger),
         counters: Arc::clone(&parts.counters),
+        register: handles.cluster.register.clone(),
+        clock: Arc::clone(&parts.options.clock),
     };
     forever.spawn(comparison.run());
+    forever.spawn(handles.recovery.clone().run());
     let steward = handles.cluster.steward.clone();
     forever.spawn(watch_the_disk(handles.consensus.clone(), handles.log_writer.clone(), steward));
 }

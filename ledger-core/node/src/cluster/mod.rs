@@ -3,25 +3,35 @@
 mod checkpoints;
 mod clocks;
 mod comparison;
+mod divergence;
 mod duties;
+mod evidence;
 mod forwarding;
 mod handler;
 mod leader_calls;
 mod membership;
+mod peer_recovery;
+mod repair_sender;
 mod status;
 mod steward;
 mod watchdog;
 
 pub(crate) use checkpoints::LeaderCheckpoints;
 pub(crate) use clocks::{CLOCK_AHEAD_MAX_MS, PeerClocks};
-pub(crate) use comparison::{CompareError, Comparison, leader_blocks};
+pub(crate) use comparison::Comparison;
+pub(crate) use divergence::DivergenceRegister;
 pub(crate) use duties::{Duties, FoundError, check_identity, check_mark, found};
 pub(crate) use forwarding::{forward_command, forward_writes};
 pub(crate) use handler::{AloneHandler, NodeHandler};
 pub(crate) use leader_calls::LeaderCalls;
+pub(crate) use peer_recovery::{
+    Decision, FencedVault, PeerRecovery, PeerRecoveryError, PeerRecoveryParts,
+};
+pub(crate) use repair_sender::RepairSender;
 pub(crate) use steward::{Steward, StewardParts};
 pub(crate) use watchdog::run as watch_the_disk;
 
+pub use divergence::{Divergence, DivergenceKind, DivergenceState, Side, read_divergences};
 pub use membership::{MembershipChange, MembershipError};
 pub use status::{ClusterStatus, MemberRole, MemberStatus};
 
@@ -146,6 +156,8 @@ pub(crate) struct ClusterParts {
     /// The same, for whoever uses the node.
     pub leader_shown: watch::Receiver<Option<u64>>,
     pub ready: ordered_watch::Receiver<bool>,
+    /// What this node was found to have otherwise than its leader.
+    pub register: DivergenceRegister,
 }
 
 /// Nobody was found at a peer address.

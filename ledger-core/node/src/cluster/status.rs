@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ClusterParts;
+use super::{ClusterParts, Divergence};
 use crate::peers::{ClusterId, MemberRecord};
 
 /// What a member does.
@@ -55,6 +55,8 @@ pub struct ClusterStatus {
     pub is_changing: bool,
     /// Whether a leader is known and this node has caught up with it.
     pub is_ready: bool,
+    /// What the answering node was found to have otherwise than its leader, and what became of it; oldest first.
+    pub divergences: Vec<Divergence>,
 }
 
 pub(super) fn of(parts: &ClusterParts) -> ClusterStatus {
@@ -90,5 +92,6 @@ pub(super) fn of(parts: &ClusterParts) -> ClusterStatus {
         membership_index: members.log_index,
         is_changing: members.is_joint || !members.is_committed,
         is_ready: *parts.ready.borrow(),
+        divergences: parts.register.list(),
     }
 }

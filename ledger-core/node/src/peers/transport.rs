@@ -52,11 +52,15 @@ pub enum PeerMethod {
     Tips = 35,
     /// A member asks the leader for a change of the membership (leave, remove, transfer).
     Membership = 36,
+    /// What any member has, leader or not: the witnesses when a replica differs from the leader.
+    Compare = 37,
+    /// A member that differs asks the leader for a snapshot of everything.
+    Repair = 38,
 }
 
 impl PeerMethod {
     /// All methods.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::NodeInfo,
         Self::Promise,
         Self::Settle,
@@ -73,6 +77,8 @@ impl PeerMethod {
         Self::Checkpoint,
         Self::Tips,
         Self::Membership,
+        Self::Compare,
+        Self::Repair,
     ];
 
     /// The method of a number.
