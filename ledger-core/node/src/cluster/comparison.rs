@@ -83,7 +83,15 @@ impl Comparison {
             self.settle().await;
             let Some(look) = self.look(&mut memory) else { return std::future::pending().await };
             let mut found = self.compare_tips(look.tips, leader, &mut memory).await;
-            found.extend(self.compare_digests(look.digests, leader, &mut memory).await);
+            // A block that differs is remembered with its hash: that its keys differ says nothing new.
+            let blocks: Vec<Option<VaultId>> = found.iter().map(|found| found.vault).collect();
+            let digests = self.compare_digests(look.digests, leader, &mut memory).await;
+            let is_new = |found: &Difference| {
+                let block = (DivergenceKind::Block, found.vault);
+                found.kind == DivergenceKind::Membership
+                    || !(blocks.contains(&found.vault) || memory.aside.contains_key(&block))
+            };
+            found.extend(digests.into_iter().filter(is_new));
             for difference in found {
                 self.judge(difference, &mut memory).await;
             }
@@ -188,7 +196,11 @@ impl Comparison {
     /// Finds out who is wrong, and fences what is wrong here.
     async fn judge(&self, found: Difference, memory: &mut Memory) {
         let place = (found.kind, found.vault);
-        if self.register.is_pending(found.kind, found.vault) {
+        let is_known = match found.vault {
+            Some(vault) => self.register.is_vault_pending(vault),
+            None => self.register.is_pending(found.kind, None),
+        };
+        if is_known {
             return;
         }
         let aside = memory.aside.get(&place);

@@ -196,6 +196,12 @@ impl Cluster {
         status::of(&self.0)
     }
 
+    /// What this node was found to have otherwise than its leader, and what became of it; oldest first. It outlives a
+    /// restart.
+    pub fn divergences(&self) -> Vec<Divergence> {
+        self.0.register.list()
+    }
+
     /// Who leads as far as this node knows; changes with it.
     pub fn watch_leader(&self) -> watch::Receiver<Option<u64>> {
         self.0.leader_shown.clone()

@@ -33,6 +33,8 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(3);
 const QUIET_MAX: Duration = Duration::from_secs(30);
 /// After the leader has said that all was taken, this node knows it within this.
 const SETTLE_WAIT: Duration = Duration::from_secs(10);
+/// How long a recovery waits for the one before it: one that was refused at once ends as quickly.
+const TURN_WAIT: Duration = Duration::from_secs(5);
 /// Longest recovery: a snapshot of a large ledger over a slow network.
 const RECOVERY_MAX: Duration = Duration::from_secs(4 * 60 * 60);
 /// Recoveries of one divergence that a node begins by itself.
@@ -74,8 +76,6 @@ pub(crate) enum PeerRecoveryError {
     Busy,
     #[error("a majority of the voters has what this node has: hand the lead over to one of them, and the leader of now recovers from it")]
     LeaderAlone,
-    #[error("the leader's block is the same as this node's")]
-    SameAsLeader,
     #[error("too few voters say what they have: with the leader {with_leader:?}, with this node {with_this_node:?}")]
     Unclear { with_leader: Vec<u64>, with_this_node: Vec<u64> },
     #[error("{0}")]
@@ -192,7 +192,8 @@ impl PeerRecovery {
     }
 
     async fn attempt(&self, decision: Decision) -> Result<u64, PeerRecoveryError> {
-        let _turn = self.0.turn.try_lock().map_err(|_| PeerRecoveryError::Busy)?;
+        let turn = tokio::time::timeout(TURN_WAIT, self.0.turn.lock());
+        let _turn = turn.await.map_err(|_| PeerRecoveryError::Busy)?;
         let parts = &self.0.parts;
         let status = parts.leader.consensus.status();
         let leader = status.leader.filter(|_| !status.is_leader).ok_or(PeerRecoveryError::NoLeader)?;
@@ -237,17 +238,12 @@ impl PeerRecovery {
                     return Err(PeerRecoveryError::NotSent(what));
                 };
                 found.leader = said;
-                let is_same = said.agrees(&own);
-                if is_same && decision == Decision::Own {
-                    self.stay_fenced("the leader of now has the same block: recover the vault from its own blocks").await;
-                    return Err(PeerRecoveryError::SameAsLeader);
-                }
-                let gathered = evidence::gather(&parts.leader, &found).await;
                 let block = ExpectedBlock { vault, height: position, block_hash: said.digest };
-                if is_same {
+                if said.agrees(&own) {
+                    // The leader of now has this node's block: nothing else is put in its place.
                     return Ok(Some(block));
                 }
-                (gathered, Some(block))
+                (evidence::gather(&parts.leader, &found).await, Some(block))
             }
             // While a vault is fenced nothing can be compared beside blocks: what was found before counts.
             _ => {

@@ -200,6 +200,8 @@ fn method_name(method: PeerMethod) -> &'static str {
         PeerMethod::Checkpoint => "checkpoint",
         PeerMethod::Tips => "tips",
         PeerMethod::Membership => "membership",
+        PeerMethod::Compare => "compare",
+        PeerMethod::Repair => "repair",
         _ => "other",
     }
 }
