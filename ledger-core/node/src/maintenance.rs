@@ -165,15 +165,17 @@ impl Ledger {
         let VaultInfo { id, height, block_hash, state_root, .. } = info;
         let tip = VaultTip { vault: id, height, block_hash, state_root };
         let looked = self.shared.handles.recovery.look_at_fenced(tip, vault.to_string()).await;
-        looked.map_err(|error| MaintenanceError::NotCompared { vault: vault.clone(), reason: error.to_string() })
+        looked.map_err(|error| MaintenanceError::NotCompared {
+            vault: vault.clone(),
+            reason: error.to_string(),
+        })
     }
 
     async fn recover_from_leader(&self, vault: &VaultRef) -> Result<Recovered, PeerRecoveryError> {
         let from_node = self.shared.handles.recovery.recover(Decision::Operators).await?;
         let info = self.vault(vault).filter(|info| info.fence.is_none());
-        let VaultInfo { height, state_root, .. } = info.ok_or_else(|| {
-            PeerRecoveryError::Refused("it was fenced again, or deleted".to_owned())
-        })?;
+        let VaultInfo { height, state_root, .. } =
+            info.ok_or_else(|| PeerRecoveryError::Refused("it was fenced again, or deleted".to_owned()))?;
         let (blocks, rows_repaired, entries_resumed) = (0, 0, 0);
         let from_node = Some(from_node);
         Ok(Recovered { height, state_root, blocks, rows_repaired, entries_resumed, from_node })

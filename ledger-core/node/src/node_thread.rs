@@ -18,7 +18,8 @@ use crate::blocking_work::BlockingWork;
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
 use crate::cluster::{
     ClusterOptions, ClusterParts, Comparison, DivergenceRegister, Duties, FoundError, LeaderCalls,
-    LeaderCheckpoints, PeerClocks, PeerRecovery, PeerRecoveryParts, RepairSender, Steward, StewardParts, Timing, check_identity, check_mark, found, watch_the_disk,
+    LeaderCheckpoints, PeerClocks, PeerRecovery, PeerRecoveryParts, RepairSender, Steward, StewardParts,
+    Timing, check_identity, check_mark, found, watch_the_disk,
 };
 use crate::counters::CounterCells;
 use crate::directory::{DataDirectory, random_bytes};

@@ -42,8 +42,7 @@ impl ReplicaDigests {
     /// One digest over those of all vaults.
     pub fn idempotency(&self) -> Hash {
         let parts = self.vaults.iter().map(|vault| (vault.number.0.to_be_bytes(), vault.digest));
-        let bytes: Vec<u8> =
-            parts.flat_map(|(number, digest)| number.into_iter().chain(digest)).collect();
+        let bytes: Vec<u8> = parts.flat_map(|(number, digest)| number.into_iter().chain(digest)).collect();
         sha256(&[&bytes])
     }
 }
@@ -61,7 +60,8 @@ impl LedgerState {
     /// fenced: what its writes will be remembered by is not there yet.
     pub fn replica_digests(&self) -> Vec<ReplicaDigests> {
         let mut points: Vec<ReplicaDigests> = self.digests.points.iter().cloned().collect();
-        let now = self.applied.filter(|_| !self.is_any_fenced()).map(|applied| self.digests_at(applied.index));
+        let now =
+            self.applied.filter(|_| !self.is_any_fenced()).map(|applied| self.digests_at(applied.index));
         points.extend(now);
         points
     }
@@ -76,7 +76,9 @@ impl LedgerState {
         let second = time_ms.max(self.log_time_ms()) / POINT_INTERVAL_MS;
         let before = self.digests.second.replace(second);
         // The first entry since the node has opened: when the second began is not known.
-        let Some(applied) = self.applied.filter(|_| before.is_some_and(|before| before != second)) else { return };
+        let Some(applied) = self.applied.filter(|_| before.is_some_and(|before| before != second)) else {
+            return;
+        };
         if self.is_any_fenced() {
             return;
         }

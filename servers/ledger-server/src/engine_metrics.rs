@@ -78,7 +78,10 @@ fn divergences_open(ledger: &Ledger) -> u64 {
 }
 
 fn describe() {
-    describe_counter!("ledger_vaults_diverged_total", "Vaults found to differ from the leader's, and fenced.");
+    describe_counter!(
+        "ledger_vaults_diverged_total",
+        "Vaults found to differ from the leader's, and fenced."
+    );
     describe_counter!(
         "ledger_digests_diverged_total",
         "Times that idempotency keys or members were found to differ from the leader's."
@@ -89,8 +92,14 @@ fn describe() {
     );
     describe_counter!("ledger_peer_recoveries_begun_total", "Recoveries from the leader that were begun.");
     describe_counter!("ledger_peer_recoveries_total", "Recoveries from the leader that succeeded.");
-    describe_counter!("ledger_peer_recoveries_failed_total", "Recoveries from the leader that came to nothing.");
-    describe_gauge!("ledger_divergences_open", "What this node has otherwise than its cluster, not recovered.");
+    describe_counter!(
+        "ledger_peer_recoveries_failed_total",
+        "Recoveries from the leader that came to nothing."
+    );
+    describe_gauge!(
+        "ledger_divergences_open",
+        "What this node has otherwise than its cluster, not recovered."
+    );
     describe_counter!("ledger_writes_total", "Transactions answered with a new receipt.");
     describe_counter!("ledger_writes_replayed_total", "Transactions answered with an earlier receipt.");
     describe_counter!("ledger_writes_refused_total", "Transactions refused by the state.");

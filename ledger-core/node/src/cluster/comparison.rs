@@ -186,7 +186,8 @@ impl Comparison {
         let Some(own) = digests.iter().find(|own| own.index == answer.point.index) else { return Vec::new() };
         add(&self.counters.digests_compared, 1);
         let Ok(state) = self.ledger.read() else { return Vec::new() };
-        let found = evidence::digest_differences(own, (&answer, leader), |number| state.vault_of_number(number));
+        let found =
+            evidence::digest_differences(own, (&answer, leader), |number| state.vault_of_number(number));
         if found.is_empty() && own.index == newest {
             memory.digests_at = Some(newest);
         }
@@ -282,11 +283,7 @@ impl Comparison {
 }
 
 /// How something on the list was settled: `Some(None)` = it is not known to have been. `None` = it stands.
-fn settlement(
-    state: &LedgerState,
-    known: &Divergence,
-    replacements: u64,
-) -> Option<Option<DivergenceState>> {
+fn settlement(state: &LedgerState, known: &Divergence, replacements: u64) -> Option<Option<DivergenceState>> {
     let vault = known.vault?;
     if !state.has_vault(vault) {
         return Some(Some(DivergenceState::Recovered));

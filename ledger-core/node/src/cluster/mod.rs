@@ -24,9 +24,7 @@ pub(crate) use duties::{Duties, FoundError, check_identity, check_mark, found};
 pub(crate) use forwarding::{forward_command, forward_writes};
 pub(crate) use handler::{AloneHandler, NodeHandler};
 pub(crate) use leader_calls::LeaderCalls;
-pub(crate) use peer_recovery::{
-    Decision, FencedVault, PeerRecovery, PeerRecoveryError, PeerRecoveryParts,
-};
+pub(crate) use peer_recovery::{Decision, FencedVault, PeerRecovery, PeerRecoveryError, PeerRecoveryParts};
 pub(crate) use repair_sender::RepairSender;
 pub(crate) use steward::{Steward, StewardParts};
 pub(crate) use watchdog::run as watch_the_disk;

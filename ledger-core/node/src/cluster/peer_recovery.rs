@@ -74,9 +74,13 @@ pub(crate) enum PeerRecoveryError {
     NoLeader,
     #[error("another recovery is under way")]
     Busy,
-    #[error("a majority of the voters has what this node has: hand the lead over to one of them, and the leader of now recovers from it")]
+    #[error(
+        "a majority of the voters has what this node has: hand the lead over to one of them, and the leader of now recovers from it"
+    )]
     LeaderAlone,
-    #[error("too few voters say what they have: with the leader {with_leader:?}, with this node {with_this_node:?}")]
+    #[error(
+        "too few voters say what they have: with the leader {with_leader:?}, with this node {with_this_node:?}"
+    )]
     Unclear { with_leader: Vec<u64>, with_this_node: Vec<u64> },
     #[error("{0}")]
     Refused(String),
@@ -165,7 +169,11 @@ impl PeerRecovery {
     }
 
     /// Compares a fenced vault that is not on the list yet with the leader's, and puts it there when it differs.
-    pub async fn look_at_fenced(&self, tip: VaultTip, name: String) -> Result<FencedVault, PeerRecoveryError> {
+    pub async fn look_at_fenced(
+        &self,
+        tip: VaultTip,
+        name: String,
+    ) -> Result<FencedVault, PeerRecoveryError> {
         let parts = &self.0.parts;
         if parts.register.is_vault_pending(tip.vault) {
             return Ok(FencedVault::Differs);
@@ -254,7 +262,8 @@ impl PeerRecovery {
         };
         match (gathered.verdict(), decision) {
             (Verdict::Leader, _) => {
-                self.stay_fenced("a majority of the voters has what this node has: the leader is wrong").await;
+                self.stay_fenced("a majority of the voters has what this node has: the leader is wrong")
+                    .await;
                 Err(PeerRecoveryError::LeaderAlone)
             }
             (Verdict::Unknown, Decision::Own) => {
@@ -293,7 +302,11 @@ impl PeerRecovery {
         match outcome {
             Ok(index) => {
                 add(&parts.counters.peer_recoveries, 1);
-                tracing::warn!(leader, index, "this node has the leader's content: what differed is served again");
+                tracing::warn!(
+                    leader,
+                    index,
+                    "this node has the leader's content: what differed is served again"
+                );
                 let reason = format!("took over what node {leader} had after entry {index}");
                 let change = |known: &mut Divergence| {
                     known.state = DivergenceState::Recovered;
@@ -304,7 +317,9 @@ impl PeerRecovery {
             }
             Err(error) => {
                 add(&parts.counters.peer_recoveries_failed, 1);
-                if let PeerRecoveryError::Refused(_) | PeerRecoveryError::Exchange(ExchangeError::Refused(_)) = error {
+                if let PeerRecoveryError::Refused(_)
+                | PeerRecoveryError::Exchange(ExchangeError::Refused(_)) = error
+                {
                     return self.stay_fenced(&error.to_string()).await;
                 }
                 tracing::warn!(%error, "the recovery from the leader came to nothing");
@@ -365,7 +380,9 @@ impl PeerRecovery {
                 }
                 // It sends to another member first.
                 Err(AskError::Refused { refusal: PeerRefusal::Busy, .. }) => heard = Instant::now(),
-                Err(error) if heard.elapsed() > QUIET_MAX => return Err(PeerRecoveryError::Unanswered(error)),
+                Err(error) if heard.elapsed() > QUIET_MAX => {
+                    return Err(PeerRecoveryError::Unanswered(error));
+                }
                 Err(_) => {}
             }
             match tokio::time::timeout(POLL_INTERVAL, &mut done).await {

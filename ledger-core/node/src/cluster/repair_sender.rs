@@ -96,7 +96,11 @@ async fn send_everything(
     let applied = ledger.wait_applied(at_least);
     tokio::time::timeout(APPLY_WAIT, applied).await.map_err(|_| RepairSendError::Behind)?;
     let file = desk.make(at_least).await?;
-    tracing::warn!(member = peer.record.identity.node_id, last = file.last.index, "sending a snapshot to a member that differs");
+    tracing::warn!(
+        member = peer.record.identity.node_id,
+        last = file.last.index,
+        "sending a snapshot to a member that differs"
+    );
     send(peer, consensus.vote(), &file, (counters.as_ref(), blocking)).await?;
     add(&counters.repairs_sent, 1);
     Ok(())

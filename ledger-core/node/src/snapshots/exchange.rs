@@ -86,15 +86,15 @@ impl RepairOrder {
     /// What this node has and was not found to differ must be in the new content too: a leader that is wrong about one vault
     /// does not get it here because it is right about another.
     fn check(&self, current: &LedgerState, new: &LedgerState) -> Result<(), ExchangeError> {
-        let block = |vault, height| {
-            new.header(vault, height).ok().flatten().map(|header| header.leaf_hash())
-        };
+        let block = |vault, height| new.header(vault, height).ok().flatten().map(|header| header.leaf_hash());
         let missing = self.expected.iter().find(|expected| {
             current.has_vault(expected.vault)
                 && block(expected.vault, expected.height) != Some(expected.block_hash)
         });
         if let Some(ExpectedBlock { vault, height, .. }) = missing {
-            let what = format!("the leader's snapshot does not have block {height} of vault {vault} that a majority has");
+            let what = format!(
+                "the leader's snapshot does not have block {height} of vault {vault} that a majority has"
+            );
             return Err(ExchangeError::Refused(what));
         }
         let wrong = |vault| self.expected.iter().any(|expected| expected.vault == vault);
@@ -134,7 +134,8 @@ impl Installer {
         let applied = self.ledger.wait_applied(last.index);
         tokio::time::timeout(APPLY_WAIT, applied).await.map_err(|_| ExchangeError::Behind)?;
         if !log.has_entry(last) {
-            let what = format!("entry {} of this node's log is of another term than the leader's", last.index);
+            let what =
+                format!("entry {} of this node's log is of another term than the leader's", last.index);
             return Err(ExchangeError::Refused(what));
         }
         let (ledger, replayed) = (Arc::clone(&self.ledger), Arc::clone(log));
@@ -165,7 +166,10 @@ impl Installer {
         Ok(last.index)
     }
 
-    async fn long<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, InstallError> {
+    async fn long<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, InstallError> {
         Ok(self.blocking.long("ledger-install", work).await?)
     }
 }

@@ -310,7 +310,8 @@ impl SnapshotReceiver {
             let mut watch = |_: &_| if stops() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
             receiver.0.installer.prepare(file, &offered, &mut watch)
         };
-        let prepared = self.0.blocking.long("ledger-install", prepare).await.map_err(InstallError::from)??;
+        let prepared =
+            self.0.blocking.long("ledger-install", prepare).await.map_err(InstallError::from)??;
         let Some(order) = self.order_for(&offered) else {
             return self.0.taker.take(vote, prepared).await.map_err(|_| InstallError::Stopped.into());
         };

@@ -60,7 +60,8 @@ async fn applied_alike(cluster: &TestCluster) {
     until("all have applied the same entries", || {
         let mut infos = cluster.running().map(|(_, ledger)| ledger.node_info());
         let first = infos.next().unwrap();
-        first.last_applied == first.last_log_index && infos.all(|info| info.last_applied == first.last_applied)
+        first.last_applied == first.last_log_index
+            && infos.all(|info| info.last_applied == first.last_applied)
     })
     .await;
 }
@@ -107,7 +108,10 @@ async fn a_follower_whose_history_differs_fences_reports_and_takes_the_leaders_o
     recovered(follower, 1).await;
 
     let found = only(follower);
-    assert_eq!((found.kind, found.state, found.attempts), (DivergenceKind::Block, DivergenceState::Recovered, 1));
+    assert_eq!(
+        (found.kind, found.state, found.attempts),
+        (DivergenceKind::Block, DivergenceState::Recovered, 1)
+    );
     assert_eq!((found.position, found.vault_name.as_str()), (11, "acme/orders"));
     let header = cluster.nodes[leader].ledger().block(&vault(), 11).unwrap().unwrap().header;
     assert_eq!(found.leader.state_root, Some(header.state_root));
@@ -204,7 +208,8 @@ async fn a_leader_that_stands_alone_changes_nobody_and_recovers_once_another_one
     }
     cluster.write(leader, put("shape", "round")).await;
     applied_alike(&cluster).await;
-    let counted = |ledger: &Ledger| (ledger.counters().peer_recoveries_begun, ledger.node_info().fenced_vault_count);
+    let counted =
+        |ledger: &Ledger| (ledger.counters().peer_recoveries_begun, ledger.node_info().fenced_vault_count);
     assert!(cluster.running().all(|(_, ledger)| counted(ledger) == (0, 0)), "nobody is changed");
     assert_eq!(value(cluster.nodes[leader].ledger(), "colour").await.unwrap(), WRITTEN);
 
@@ -320,11 +325,12 @@ async fn a_dropped_idempotency_record_is_found_and_comes_back_from_the_leader() 
     tamper(&cluster.nodes[wrong], |store, applied| {
         let mut newest = None;
         let everything = ScanRange { prefix: Vec::new(), start: Vec::new() };
-        store.scan(Table::Idempotency, &everything, &mut |key, _| {
-            newest = Some(key.to_vec());
-            true
-        })
-        .unwrap();
+        store
+            .scan(Table::Idempotency, &everything, &mut |key, _| {
+                newest = Some(key.to_vec());
+                true
+            })
+            .unwrap();
         let rows = vec![RowChange { table: Table::Idempotency, key: newest.unwrap(), value: None }];
         StateBatch { dropped_vaults: Vec::new(), rows, applied }
     });
@@ -382,7 +388,9 @@ async fn a_node_that_has_signed_another_history_keeps_it_as_evidence() {
     let signer = cluster.nodes[leader].ledger();
     let stays = || {
         let found = signer.cluster().divergences();
-        found.iter().any(|found| found.state == DivergenceState::StaysFenced && found.reason.contains("signed"))
+        found
+            .iter()
+            .any(|found| found.state == DivergenceState::StaysFenced && found.reason.contains("signed"))
     };
     until("it refuses to lose what it signed", stays).await;
     assert_eq!(signer.node_info().fenced_vault_count, 1);
