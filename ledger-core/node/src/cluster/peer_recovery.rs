@@ -164,7 +164,16 @@ impl PeerRecovery {
     pub async fn recover(&self, decision: Decision) -> Result<u64, PeerRecoveryError> {
         let recovery = self.clone();
         // A task of its own, so that an order never stands without somebody who ends it.
-        let outcome = tokio::spawn(async move { recovery.attempt(decision).await }).await;
+        let outcome = tokio::spawn(async move {
+            let consensus = recovery.0.parts.leader.consensus.clone();
+            tokio::select! {
+                biased;
+                // Nothing of a node that stops is kept open by it.
+                _ = consensus.stopped() => Err(PeerRecoveryError::Stopped),
+                outcome = recovery.attempt(decision) => outcome,
+            }
+        })
+        .await;
         outcome.unwrap_or(Err(PeerRecoveryError::Stopped))
     }
 

@@ -74,7 +74,12 @@ impl RepairSender {
         tokio::spawn(async move {
             let mut end = end;
             let peer = RepairedMember { calls, record };
-            let sent = send_everything(&peer, (&consensus, &ledger, &desk), asked.at_least, with).await;
+            let sent = tokio::select! {
+                biased;
+                // Nothing of a node that stops is kept open by it.
+                _ = consensus.stopped() => return,
+                sent = send_everything(&peer, (&consensus, &ledger, &desk), asked.at_least, with) => sent,
+            };
             end.answer = Some(match sent {
                 Ok(()) => RepairAnswer::Sent,
                 Err(error) => {
