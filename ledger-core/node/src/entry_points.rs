@@ -5,11 +5,11 @@ use serde::de::DeserializeOwned;
 
 use crate::directory::cluster_file_kept;
 use crate::peers::messages::{
-    self, AppendAnswer, AppendRequest, CheckpointAnswer, CheckpointRequest, JoinAnswer, JoinRequest,
-    MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
-    SnapshotChunk, SnapshotChunkAnswer, SnapshotInstall, SnapshotInstallAnswer, SnapshotOffer,
-    SnapshotOfferAnswer, TipsAnswer, TipsRequest, TransferAnswer, TransferRequest, VoteAnswer, VoteRequest,
-    WriteStateAnswer, WriteStateRequest,
+    self, AppendAnswer, AppendRequest, CheckpointAnswer, CheckpointRequest, CompareAnswer, CompareRequest,
+    JoinAnswer, JoinRequest, MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest,
+    ReadIndexAnswer, ReadIndexRequest, RepairAnswer, RepairRequest, SnapshotChunk, SnapshotChunkAnswer,
+    SnapshotInstall, SnapshotInstallAnswer, SnapshotOffer, SnapshotOfferAnswer, TipsAnswer, TipsRequest,
+    TransferAnswer, TransferRequest, VoteAnswer, VoteRequest, WriteStateAnswer, WriteStateRequest,
 };
 use crate::peers::{
     NodeInfo, NodeInfoRequest, PeerMethod, PromiseAnswer, PromiseRequest, SettleAnswer, SettleRequest,
@@ -45,6 +45,8 @@ pub fn peer_request(method: PeerMethod, body: &[u8]) -> Decoded {
         PeerMethod::Tips => message::<TipsRequest>(body),
         PeerMethod::Membership => message::<MembershipRequest>(body),
         PeerMethod::WriteState => message::<WriteStateRequest>(body),
+        PeerMethod::Compare => message::<CompareRequest>(body),
+        PeerMethod::Repair => message::<RepairRequest>(body),
     }
 }
 
@@ -67,6 +69,8 @@ pub fn peer_answer(method: PeerMethod, body: &[u8]) -> Decoded {
         PeerMethod::Tips => message::<TipsAnswer>(body),
         PeerMethod::Membership => message::<MembershipAnswer>(body),
         PeerMethod::WriteState => message::<WriteStateAnswer>(body),
+        PeerMethod::Compare => message::<CompareAnswer>(body),
+        PeerMethod::Repair => message::<RepairAnswer>(body),
     }
 }
 

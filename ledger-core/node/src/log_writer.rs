@@ -435,7 +435,7 @@ mod tests {
                             let is_durable = result.is_ok() && last.is_some_and(|id| id.index >= index);
                             lock(&told).push((index, is_durable));
                         });
-                        let urgency = if index % 3 == 0 { Urgency::RideAlong } else { Urgency::Now };
+                        let urgency = if index.is_multiple_of(3) { Urgency::RideAlong } else { Urgency::Now };
                         assert!(writer.enqueue(vec![record(index)], urgency, Some(completion)).is_ok());
                     }
                 });

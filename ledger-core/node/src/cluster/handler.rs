@@ -8,14 +8,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    ClusterParts, LeaderCheckpoints, MembershipError, checkpoints, comparison, forwarding, membership,
+    ClusterParts, LeaderCheckpoints, MembershipError, RepairSender, checkpoints, comparison, evidence,
+    forwarding, membership,
 };
 use crate::applied_state::AppliedLedger;
 use crate::batcher::WriteQueue;
 use crate::checkpoint_signer::CheckpointSigner;
 use crate::peers::messages::{
-    self, CheckpointRequest, JoinAnswer, JoinRequest, MembershipRequest, ProposeRequest, ReadIndexAnswer,
-    ReadIndexRequest, SnapshotInstall, SnapshotOffer, TipsRequest, WriteStateAnswer, WriteStateRequest,
+    self, CheckpointRequest, CompareRequest, JoinAnswer, JoinRequest, MembershipRequest, ProposeRequest,
+    ReadIndexAnswer, ReadIndexRequest, RepairRequest, SnapshotInstall, SnapshotOffer, TipsRequest,
+    WriteStateAnswer, WriteStateRequest,
 };
 use crate::peers::{
     ClusterId, KnownAsker, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerFuture, PeerHandler,
@@ -35,6 +37,7 @@ pub(crate) struct NodeHandler {
     pub ledger: Arc<AppliedLedger>,
     pub signer: CheckpointSigner,
     pub checkpoints: LeaderCheckpoints,
+    pub repairs: Arc<RepairSender>,
     /// The ledger's signing key as text, for members that join. Never in a log.
     pub log_key: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -84,7 +87,9 @@ impl NodeHandler {
             | PeerMethod::Membership
             | PeerMethod::Checkpoint
             | PeerMethod::Tips
-            | PeerMethod::WriteState => {
+            | PeerMethod::WriteState
+            | PeerMethod::Compare
+            | PeerMethod::Repair => {
                 self.check_cluster(&request)?;
                 self.check_member(&request.from)?;
                 self.serve(request).await
@@ -118,6 +123,14 @@ impl NodeHandler {
                     Ok(()) => WriteStateAnswer::Open,
                     Err(DiskFull) => WriteStateAnswer::DiskFull,
                 })
+            }
+            PeerMethod::Compare => {
+                let asked: CompareRequest = decode(&request.body)?;
+                encode(&evidence::answer(&self.ledger, &asked)?)
+            }
+            PeerMethod::Repair => {
+                let asked: RepairRequest = decode(&request.body)?;
+                encode(&self.repairs.answer(request.from.node_id, asked)?)
             }
             PeerMethod::Membership => {
                 let asked: MembershipRequest = decode(&request.body)?;
@@ -168,7 +181,7 @@ impl NodeHandler {
         Ok(Known::Yes)
     }
 
-    /// The leader knows every member; another one may not know the newest yet.
+    /// Mostly the leader answers these, and it knows every member; another one refuses whom it does not know yet.
     fn check_member(&self, from: &PeerIdentity) -> Result<(), PeerRefusal> {
         match self.check_known(&self.cluster.consensus.members(), from)? {
             Known::Yes => Ok(()),

@@ -54,11 +54,15 @@ pub enum PeerMethod {
     Membership = 36,
     /// Does this member take writes, or is its disk nearly full?
     WriteState = 37,
+    /// What any member has, leader or not: the witnesses when a replica differs from the leader.
+    Compare = 38,
+    /// A member that differs asks the leader for a snapshot of everything.
+    Repair = 39,
 }
 
 impl PeerMethod {
     /// All methods.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::NodeInfo,
         Self::Promise,
         Self::Settle,
@@ -76,6 +80,8 @@ impl PeerMethod {
         Self::Tips,
         Self::Membership,
         Self::WriteState,
+        Self::Compare,
+        Self::Repair,
     ];
 
     /// The method of a number.

@@ -197,6 +197,7 @@ mod tests {
             members: vec![member(1, "2"), member(2, "node-b")],
             is_changing: false,
             is_ready: true,
+            divergences: Vec::new(),
         };
         assert_eq!(find(&info, "node-b").ok(), Some(2));
         assert_eq!(find(&info, "2").ok(), Some(1));
