@@ -86,6 +86,42 @@ pub struct ClusterInfo {
     pub is_changing: bool,
     /// Whether a leader is known and the node has caught up with it.
     pub is_ready: bool,
+    /// What the answering node was found to have otherwise than its leader; oldest first.
+    pub divergences: Vec<ReplicaDivergence>,
+}
+
+/// Something that a node had otherwise than its leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplicaDivergence {
+    /// `block`, `idempotency_keys` or `membership`.
+    pub kind: &'static str,
+    /// `NAMESPACE/VAULT`; empty when it concerns the whole node.
+    pub vault: String,
+    /// Height of the block, or the log entry after which was compared.
+    pub position: u64,
+    /// Hash of the node's block, or its digest of the rest.
+    pub own_digest: Vec<u8>,
+    /// State root after that block; empty where there is none.
+    pub own_state_root: Vec<u8>,
+    /// The same of the leader.
+    pub leader_digest: Vec<u8>,
+    /// The same of the leader.
+    pub leader_state_root: Vec<u8>,
+    /// Who led.
+    pub leader_id: u64,
+    /// Voters that had what the leader had.
+    pub with_leader: Vec<u64>,
+    /// Voters that had what the node had.
+    pub with_this_node: Vec<u64>,
+    /// When it was found, unix milliseconds.
+    pub found_at_ms: u64,
+    /// `open`, `recovering`, `recovered`, `stays_fenced` or `leader_alone`.
+    pub state: &'static str,
+    /// Recoveries that were begun for it.
+    pub attempts: u32,
+    /// For people; may be empty.
+    pub reason: String,
 }
 
 impl ClusterInfo {
@@ -197,7 +233,40 @@ fn info_from(answer: v1::ClusterInfo) -> Result<ClusterInfo, ClientError> {
         members: answer.members.into_iter().map(member_from).collect::<Result<_, _>>()?,
         is_changing: answer.is_changing,
         is_ready: answer.is_ready,
+        divergences: answer.divergences.into_iter().map(divergence_from).collect(),
     })
+}
+
+fn divergence_from(found: v1::Divergence) -> ReplicaDivergence {
+    use v1::divergence::{Kind, State};
+    ReplicaDivergence {
+        kind: match Kind::try_from(found.kind) {
+            Ok(Kind::Block) => "block",
+            Ok(Kind::IdempotencyKeys) => "idempotency_keys",
+            Ok(Kind::Membership) => "membership",
+            Ok(Kind::Unspecified) | Err(_) => "unknown",
+        },
+        vault: found.vault,
+        position: found.position,
+        own_digest: found.own_digest.to_vec(),
+        own_state_root: found.own_state_root.to_vec(),
+        leader_digest: found.leader_digest.to_vec(),
+        leader_state_root: found.leader_state_root.to_vec(),
+        leader_id: found.leader_id,
+        with_leader: found.with_leader,
+        with_this_node: found.with_this_node,
+        found_at_ms: found.found_at_ms,
+        state: match State::try_from(found.state) {
+            Ok(State::Open) => "open",
+            Ok(State::Recovering) => "recovering",
+            Ok(State::Recovered) => "recovered",
+            Ok(State::StaysFenced) => "stays_fenced",
+            Ok(State::LeaderAlone) => "leader_alone",
+            Ok(State::Unspecified) | Err(_) => "unknown",
+        },
+        attempts: found.attempts,
+        reason: found.reason,
+    }
 }
 
 fn member_from(member: v1::ClusterMember) -> Result<ClusterMember, ClientError> {

@@ -215,8 +215,10 @@ impl Refusal {
             idempotency_key: None,
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
             tries: 0,
-            nothing_happened: matches!(reason.as_str(), "NOT_LEADER" | "NO_LEADER" | "NOT_SERVING_YET" | "OVERLOADED")
-                || was_not_sent(status),
+            nothing_happened: matches!(
+                reason.as_str(),
+                "NOT_LEADER" | "NO_LEADER" | "NOT_SERVING_YET" | "OVERLOADED"
+            ) || was_not_sent(status),
             unknown_outcomes: 0,
             leader_url: hint.as_ref().map(|hint| hint.url.clone()).or_else(|| field("leader_url").cloned()),
             leader_term: hint

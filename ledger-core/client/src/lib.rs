@@ -65,7 +65,9 @@ mod wire;
 pub use admin::{AdminPage, MintedToken, NodeInfo, SnapshotInfo, Snapshots, TokenInfo, TokenRole, Vault};
 pub use backup::{BackupPart, BackupPieces};
 pub use client::LedgerClient;
-pub use cluster::{ClusterInfo, ClusterMember, ClusterNode, MemberRole, MembershipChange, MembershipKind};
+pub use cluster::{
+    ClusterInfo, ClusterMember, ClusterNode, MemberRole, MembershipChange, MembershipKind, ReplicaDivergence,
+};
 pub use error::{ClientError, ErrorCode, Fork, Refusal, tls_hint};
 pub use history::{BlockContent, BlockRange, HistoricalRead, History, HistorySubject};
 pub use maintenance::{IntegrityDepth, IntegrityIssue, IntegrityReport, RecoveredVault, VaultFence};

@@ -81,6 +81,8 @@ pub struct RecoveredVault {
     pub rows_repaired: u64,
     /// Log entries whose writes had waited.
     pub entries_resumed: u64,
+    /// The node whose content was taken over; `None` = it was made anew from the node's own blocks.
+    pub from_node_id: Option<u64>,
 }
 
 impl LedgerClient {
@@ -109,7 +111,9 @@ impl LedgerClient {
         })
     }
 
-    /// Makes the rows of a fenced vault anew from its blocks. Waits for an hour at most.
+    /// Makes the rows of a fenced vault anew from its blocks, on the node that this client is for: name one URL and set
+    /// [`UnlistedNodes::Ignore`](crate::UnlistedNodes::Ignore), or the leader answers. A follower whose blocks differ from
+    /// its leader's takes the leader's content over. Waits for an hour at most.
     pub async fn recover_vault(&self, vault: &VaultRef) -> Result<RecoveredVault, ClientError> {
         let request = v1::RecoverVaultRequest { vault: wire::vault_ref(vault) };
         let send = |channel, request| async move { admin(channel).recover_vault(request).await };
@@ -120,6 +124,7 @@ impl LedgerClient {
             blocks: answer.blocks,
             rows_repaired: answer.rows_repaired,
             entries_resumed: answer.entries_resumed,
+            from_node_id: Some(answer.from_node_id).filter(|id| *id != 0),
         })
     }
 

@@ -56,6 +56,24 @@ impl AppliedLedger {
         Ok(before)
     }
 
+    /// Puts another state of the same entry in the place of this one, once `settle` has made it so and has put its rows in
+    /// the place of this one's. No reader sees one without the other. Answers the state before; dropping it takes a
+    /// while.
+    pub fn exchange<E: From<HalfApplied>>(
+        &self,
+        mut state: LedgerState,
+        settle: impl FnOnce(&LedgerState, &mut LedgerState) -> Result<(), E>,
+    ) -> Result<LedgerState, E> {
+        let mut current = self.write()?;
+        settle(&current, &mut state)?;
+        let tokens = Arc::clone(state.tokens());
+        let before = std::mem::replace(&mut *current, state);
+        self.replacements.fetch_add(1, Ordering::SeqCst);
+        drop(current);
+        self.tokens.send_replace(tokens);
+        Ok(before)
+    }
+
     pub fn read(&self) -> Result<RwLockReadGuard<'_, LedgerState>, HalfApplied> {
         self.state.read().map_err(|_| HalfApplied)
     }

@@ -55,6 +55,20 @@ counters! {
     tips_compared,
     /// Vaults that were fenced because they differ from the leader's.
     vaults_diverged,
+    /// Times that what is beside blocks (idempotency keys, membership) was compared with the leader's.
+    digests_compared,
+    /// Times that it was found to differ.
+    digests_diverged,
+    /// Times that a difference was found and a majority has what this node has: the leader stands alone.
+    leader_stands_alone,
+    /// Recoveries from a peer that were begun.
+    peer_recoveries_begun,
+    /// Recoveries from a peer that ended with the peer's content here.
+    peer_recoveries,
+    /// Recoveries from a peer that came to nothing.
+    peer_recoveries_failed,
+    /// Snapshots that were sent to members that differ.
+    repairs_sent,
     /// Commits of the state store.
     flushes,
     /// Times that applying waited for a flush because the overlay was full.

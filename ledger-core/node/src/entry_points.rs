@@ -5,8 +5,9 @@ use serde::de::DeserializeOwned;
 
 use crate::directory::cluster_file_kept;
 use crate::peers::messages::{
-    self, AppendAnswer, AppendRequest, CheckpointAnswer, CheckpointRequest, JoinAnswer, JoinRequest,
-    LedgerKeyAnswer, LedgerKeyRequest, MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest,
+    self, AppendAnswer, AppendRequest, CheckpointAnswer, CheckpointRequest, CompareAnswer, CompareRequest,
+    JoinAnswer, JoinRequest, LedgerKeyAnswer, LedgerKeyRequest, MembershipAnswer, MembershipRequest,
+    ProposeAnswer, ProposeRequest, ReadIndexAnswer, ReadIndexRequest, RepairAnswer, RepairRequest,
     SnapshotChunk, SnapshotChunkAnswer, SnapshotInstall, SnapshotInstallAnswer, SnapshotOffer,
     SnapshotOfferAnswer, TipsAnswer, TipsRequest, TransferAnswer, TransferRequest, VoteAnswer, VoteRequest,
     WriteStateAnswer, WriteStateRequest,
@@ -45,6 +46,8 @@ pub fn peer_request(method: PeerMethod, body: &[u8]) -> Decoded {
         PeerMethod::Tips => message::<TipsRequest>(body),
         PeerMethod::Membership => message::<MembershipRequest>(body),
         PeerMethod::WriteState => message::<WriteStateRequest>(body),
+        PeerMethod::Compare => message::<CompareRequest>(body),
+        PeerMethod::Repair => message::<RepairRequest>(body),
         PeerMethod::LedgerKey => message::<LedgerKeyRequest>(body),
     }
 }
@@ -68,6 +71,8 @@ pub fn peer_answer(method: PeerMethod, body: &[u8]) -> Decoded {
         PeerMethod::Tips => message::<TipsAnswer>(body),
         PeerMethod::Membership => message::<MembershipAnswer>(body),
         PeerMethod::WriteState => message::<WriteStateAnswer>(body),
+        PeerMethod::Compare => message::<CompareAnswer>(body),
+        PeerMethod::Repair => message::<RepairAnswer>(body),
         PeerMethod::LedgerKey => message::<LedgerKeyAnswer>(body),
     }
 }

@@ -392,6 +392,7 @@ impl Ledger {
             ledger: Arc::clone(&self.shared.handles.ledger),
             signer: self.shared.handles.signer.clone(),
             checkpoints: self.shared.handles.checkpoints.clone(),
+            repairs: Arc::clone(&self.shared.handles.repairs),
             log_key: Arc::new(move || key.to_secret_text().to_string()),
         })
     }

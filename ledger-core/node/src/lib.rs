@@ -96,9 +96,9 @@ mod write_state;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use cluster::{
-    Cluster, ClusterOptions, ClusterStatus, FindError, LOG_KEEP_BYTES_DEFAULT, LeaseReads, MemberRole,
-    MemberStatus, MembershipChange, MembershipError, SILENT_AFTER_DEFAULT, Timing, VOTERS_MAX,
-    VOTERS_MAX_DEFAULT,
+    Cluster, ClusterOptions, ClusterStatus, Divergence, DivergenceKind, DivergenceState, FindError,
+    LOG_KEEP_BYTES_DEFAULT, LeaseReads, MemberRole, MemberStatus, MembershipChange, MembershipError,
+    SILENT_AFTER_DEFAULT, Side, Timing, VOTERS_MAX, VOTERS_MAX_DEFAULT, read_divergences,
 };
 pub use counters::Counters;
 pub use directory::{

@@ -347,3 +347,142 @@ fn flatten(batch: Vec<Change>) -> (Vec<LogChange>, Vec<Completion>, ChangeNumber
     }
     (changes, completions, last)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use ledger_core::memory::{MemoryLogDisk, MemoryLogStore};
+    use ledger_core::ports::{LogKind, LogRecord, LogSnapshot};
+
+    use super::*;
+
+    const CHANGES: u64 = 600;
+    const SENDERS: u64 = 4;
+
+    /// A store whose commits take the longer the fewer changes they have, and of which one may fail.
+    struct Uneven {
+        inner: MemoryLogStore,
+        fails: AtomicBool,
+    }
+
+    impl LogStore for Uneven {
+        fn snapshot(&self) -> Result<LogSnapshot, StoreError> {
+            self.inner.snapshot()
+        }
+
+        fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogRecord>, StoreError> {
+            self.inner.read(from, to, bytes_max)
+        }
+
+        fn commit(&self, changes: &[LogChange]) -> Result<(), StoreError> {
+            (changes.len()..32).for_each(|_| std::thread::yield_now());
+            if self.fails.load(Ordering::SeqCst) {
+                return Err(StoreError::Poisoned);
+            }
+            self.inner.commit(changes)
+        }
+    }
+
+    /// A running writer on an uneven store.
+    fn uneven() -> (LogWriter, Arc<Uneven>, Worker) {
+        let inner = MemoryLogStore::open(&MemoryLogDisk::default());
+        let store = Arc::new(Uneven { inner, fails: AtomicBool::new(false) });
+        let writer = LogWriter::new();
+        let parts = LogWriterParts {
+            store: store.clone(),
+            counters: Arc::default(),
+            failure: FailureCell::default(),
+            on_durable: Box::new(|_| {}),
+        };
+        let worker = writer.start(parts, Threads::Own);
+        (writer, store, worker.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn record(index: u64) -> LogChange {
+        let id = LogId { term: 1, node: 1, index };
+        LogChange::Append(LogRecord { id, kind: LogKind::Blank, payload: bytes::Bytes::new() })
+    }
+
+    fn end(writer: &LogWriter, worker: Worker) {
+        writer.finish();
+        if let Worker::Thread(thread) = worker {
+            assert!(thread.join().is_ok());
+        }
+    }
+
+    /// The engine takes a completion for a watermark: everything before it counts as durable. One that comes before its
+    /// turn would acknowledge what is not on the disk (openraft issue 1960 drops progress for the same reason).
+    #[test]
+    fn completions_come_in_the_order_of_the_stream_and_each_when_its_record_is_durable() {
+        let (writer, store, worker) = uneven();
+        let told: Arc<Mutex<Vec<(u64, bool)>>> = Arc::default();
+        let next = Mutex::new(1);
+        std::thread::scope(|scope| {
+            for _ in 0..SENDERS {
+                scope.spawn(|| {
+                    loop {
+                        // The order of the stream is the order of the entries, whoever sends them.
+                        let mut next = lock(&next);
+                        let index = *next;
+                        if index > CHANGES {
+                            return;
+                        }
+                        *next += 1;
+                        let (told, store) = (Arc::clone(&told), Arc::clone(&store));
+                        let completion: Completion = Box::new(move |result| {
+                            let last = store.snapshot().ok().and_then(|snapshot| snapshot.last);
+                            let is_durable = result.is_ok() && last.is_some_and(|id| id.index >= index);
+                            lock(&told).push((index, is_durable));
+                        });
+                        let urgency = if index.is_multiple_of(3) { Urgency::RideAlong } else { Urgency::Now };
+                        assert!(writer.enqueue(vec![record(index)], urgency, Some(completion)).is_ok());
+                    }
+                });
+            }
+        });
+        end(&writer, worker);
+        let expected: Vec<(u64, bool)> = (1..=CHANGES).map(|index| (index, true)).collect();
+        assert_eq!(*lock(&told), expected);
+    }
+
+    #[test]
+    fn after_a_completion_that_failed_none_succeeds() {
+        let (writer, store, worker) = uneven();
+        let told: Arc<Mutex<Vec<bool>>> = Arc::default();
+        let mut refused = 0;
+        for index in 1..=CHANGES {
+            if index == CHANGES / 2 {
+                // Some are durable by now.
+                while lock(&told).is_empty() {
+                    std::thread::yield_now();
+                }
+                store.fails.store(true, Ordering::SeqCst);
+            }
+            if index == CHANGES / 2 + 10 {
+                // It works again: that changes nothing.
+                store.fails.store(false, Ordering::SeqCst);
+            }
+            let telling = Arc::clone(&told);
+            let completion: Completion = Box::new(move |result| lock(&telling).push(result.is_ok()));
+            // Some wait for others, so that commits have one and several.
+            let urgency = if index % 7 == 0 { Urgency::Now } else { Urgency::RideAlong };
+            refused += u64::from(writer.enqueue(vec![record(index)], urgency, Some(completion)).is_err());
+            if index == CHANGES / 2 + 9 {
+                // What fails has failed before the store works again.
+                while !matches!(writer.lock().phase, Phase::Ended(_)) {
+                    std::thread::yield_now();
+                }
+            }
+        }
+        end(&writer, worker);
+        let told = lock(&told);
+        assert!(told.is_sorted_by(|before, after| before >= after), "{told:?}");
+        assert!(told.contains(&true) && told.contains(&false), "{told:?}");
+        assert_eq!(told.len() as u64 + refused, CHANGES, "everyone is told");
+    }
+
+    fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

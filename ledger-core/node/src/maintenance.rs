@@ -15,12 +15,12 @@ use ledger_verify::Hash;
 use tokio::sync::oneshot;
 
 use crate::applied_state::{AppliedLedger, HalfApplied};
-use crate::cluster::{CompareError, leader_blocks};
+use crate::cluster::{Decision, FencedVault, PeerRecoveryError};
 use crate::errors::ReadFailure;
 use crate::failure::{FailureCell, PanicReport};
 use crate::flusher::Flusher;
 use crate::ledger::Ledger;
-use crate::peers::messages::{LeaderBlock, VaultTip};
+use crate::peers::messages::VaultTip;
 
 /// A caller that meets another's job may ask again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -49,16 +49,13 @@ pub enum MaintenanceError {
         /// Why.
         refusal: RecoveryRefusal,
     },
-    /// The vault has other blocks on this node than on the leader; it stays fenced.
-    #[error(
-        "vault {vault} was not recovered: this node's own block {height} differs from the cluster's, so its blocks cannot \
-         be trusted. Remove the node from the cluster and let it join with an empty directory"
-    )]
-    BlocksDiffer {
+    /// The vault has something else on this node than on the leader, and the leader's was not taken over; it stays fenced.
+    #[error("vault {vault} was not recovered from the leader: {reason}. It stays fenced")]
+    NotFromPeer {
         /// The vault.
         vault: VaultRef,
-        /// Height of its newest block here.
-        height: u64,
+        /// Why.
+        reason: String,
     },
     /// The leader's block could not be compared with this node's; the vault stays fenced.
     #[error(
@@ -111,47 +108,77 @@ impl Ledger {
         Ok(report)
     }
 
-    /// Recovers a fenced vault: its rows are made anew from its blocks, and the fence is lifted when they lead to
-    /// the newest header. Other vaults go on meanwhile.
+    /// Recovers a fenced vault. On a node that leads or runs alone, and where the leader has the same block, its rows are
+    /// made anew from its own blocks, and the fence is lifted when they lead to the newest header. A follower whose blocks
+    /// differ, or cannot be used, takes the leader's content over, unless a majority of the voters has what this node
+    /// has. Other vaults go on meanwhile.
     ///
     /// # Errors
-    /// When there is no such vault, it is not fenced, its blocks cannot be used, or they are not those of the leader: it
-    /// stays fenced then.
+    /// When there is no such vault, it is not fenced, its blocks cannot be used and no leader's can either: it stays fenced
+    /// then.
     pub async fn recover_vault(&self, vault: &VaultRef) -> Result<Recovered, MaintenanceError> {
         let job = self.job(vault)?;
-        self.compare_fenced(vault).await?;
-        self.run_job(job.recover()).await
+        match self.beside_the_leaders(vault).await? {
+            FencedVault::Differs => match self.recover_from_leader(vault).await {
+                Err(PeerRecoveryError::LeaderAlone) => self.run_job(job.recover()).await,
+                other => other.map_err(|error| not_from_peer(vault, &error)),
+            },
+            FencedVault::AheadOfLeader { leader } => {
+                let reason = format!("this node has more blocks than the leader, which has {leader}");
+                Err(MaintenanceError::NotCompared { vault: vault.clone(), reason })
+            }
+            FencedVault::LeaderSilent => {
+                let reason = "the vault is fenced there too, or gone".to_owned();
+                Err(MaintenanceError::NotCompared { vault: vault.clone(), reason })
+            }
+            FencedVault::SameAsMajoritys => self.run_job(job.recover()).await,
+            FencedVault::SameAsLeaders => {
+                let refused = match self.run_job(job.recover()).await {
+                    Err(MaintenanceError::NotRecovered { refusal, .. }) if self.follows() => refusal,
+                    other => return other,
+                };
+                match refused {
+                    // The leader's blocks can be used.
+                    RecoveryRefusal::Compacted { .. }
+                    | RecoveryRefusal::BlockUnusable { .. }
+                    | RecoveryRefusal::TipDiffers { .. } => {
+                        let recovered = self.recover_from_leader(vault).await;
+                        recovered.map_err(|error| not_from_peer(vault, &error))
+                    }
+                    refusal => Err(MaintenanceError::NotRecovered { vault: vault.clone(), refusal }),
+                }
+            }
+        }
     }
 
-    /// Recovery trusts this node's blocks. A member that follows asks the leader whether they are the cluster's: a fenced
-    /// vault gets no block, so the answer holds until the fence is lifted.
-    async fn compare_fenced(&self, vault: &VaultRef) -> Result<(), MaintenanceError> {
+    fn follows(&self) -> bool {
         let cluster = &self.shared.handles.cluster;
-        let Some(info) = self.vault(vault).filter(|info| info.fence.is_some()) else { return Ok(()) };
-        if cluster.cluster_id.is_none() || cluster.consensus.status().is_leader {
-            return Ok(());
-        }
+        cluster.cluster_id.is_some() && !cluster.consensus.status().is_leader
+    }
+
+    /// Recovery from own blocks trusts them. A member that follows asks the leader whether they are the cluster's: a fenced
+    /// vault gets no block, so the answer holds until the fence is lifted.
+    async fn beside_the_leaders(&self, vault: &VaultRef) -> Result<FencedVault, MaintenanceError> {
+        let Some(info) = self.vault(vault).filter(|info| info.fence.is_some() && self.follows()) else {
+            return Ok(FencedVault::SameAsLeaders);
+        };
         let VaultInfo { id, height, block_hash, state_root, .. } = info;
         let tip = VaultTip { vault: id, height, block_hash, state_root };
-        let not_compared = |reason| MaintenanceError::NotCompared { vault: vault.clone(), reason };
-        let blocks = leader_blocks(&cluster.leader_calls, vec![tip]).await;
-        let blocks = blocks.map_err(|error: CompareError| not_compared(error.to_string()))?;
-        match blocks.first() {
-            Some(LeaderBlock::SameHeight { block_hash: block, state_root: root })
-                if (*block, *root) == (block_hash, state_root) =>
-            {
-                Ok(())
-            }
-            Some(LeaderBlock::SameHeight { .. }) => {
-                Err(MaintenanceError::BlocksDiffer { vault: vault.clone(), height })
-            }
-            Some(LeaderBlock::Below { height: leader, .. }) => {
-                Err(not_compared(format!("this node has block {height}, the leader only {leader}")))
-            }
-            Some(LeaderBlock::Silent) | None => {
-                Err(not_compared("the vault is fenced there too, or gone".to_owned()))
-            }
-        }
+        let looked = self.shared.handles.recovery.look_at_fenced(tip, vault.to_string()).await;
+        looked.map_err(|error| MaintenanceError::NotCompared {
+            vault: vault.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    async fn recover_from_leader(&self, vault: &VaultRef) -> Result<Recovered, PeerRecoveryError> {
+        let from_node = self.shared.handles.recovery.recover(Decision::Operators).await?;
+        let info = self.vault(vault).filter(|info| info.fence.is_none());
+        let VaultInfo { height, state_root, .. } =
+            info.ok_or_else(|| PeerRecoveryError::Refused("it was fenced again, or deleted".to_owned()))?;
+        let (blocks, rows_repaired, entries_resumed) = (0, 0, 0);
+        let from_node = Some(from_node);
+        Ok(Recovered { height, state_root, blocks, rows_repaired, entries_resumed, from_node })
     }
 
     fn job(&self, vault: &VaultRef) -> Result<Job, MaintenanceError> {
@@ -191,6 +218,14 @@ impl Ledger {
         let thread = std::thread::Builder::new().name("ledger-maintenance".to_owned());
         thread.spawn(body).map_err(|_| busy())?;
         answer.await.unwrap_or(Err(MaintenanceError::Stopped))
+    }
+}
+
+fn not_from_peer(vault: &VaultRef, error: &PeerRecoveryError) -> MaintenanceError {
+    match error {
+        PeerRecoveryError::Busy => MaintenanceError::Busy { retry_after: RETRY_AFTER },
+        PeerRecoveryError::Stopped => MaintenanceError::Stopped,
+        error => MaintenanceError::NotFromPeer { vault: vault.clone(), reason: error.to_string() },
     }
 }
 

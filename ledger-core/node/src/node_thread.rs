@@ -18,8 +18,9 @@ use crate::batcher::{Batcher, WriteQueue};
 use crate::blocking_work::BlockingWork;
 use crate::checkpoint_signer::{CheckpointSigner, SignerParts};
 use crate::cluster::{
-    ClusterOptions, ClusterParts, FoundError, KeyCheck, LeaderCalls, LeaderCheckpoints, PeerClocks, Removal, Steward,
-    StewardParts, Timing, check_identity, check_mark, found,
+    ClusterOptions, ClusterParts, DivergenceRegister, FoundError, KeyCheck, LeaderCalls, LeaderCheckpoints,
+    PeerClocks, PeerRecovery, PeerRecoveryParts, Removal, RepairSender, Steward, StewardParts, Timing,
+    check_identity, check_mark, found,
 };
 use crate::counters::CounterCells;
 use crate::directory::{DataDirectory, random_bytes};
@@ -54,6 +55,8 @@ pub(crate) struct NodeHandles {
     pub checkpoints: LeaderCheckpoints,
     log_writer: LogWriter,
     pub cluster: Arc<ClusterParts>,
+    pub recovery: PeerRecovery,
+    pub repairs: Arc<RepairSender>,
     /// Tasks that only a member has.
     member: Option<MemberTasks>,
 }
@@ -194,7 +197,9 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         if parts.options.cluster.is_some() { Electorate::Quorum } else { Electorate::ThisNodeAlone };
     let barrier = ReadBarrier::new(Arc::clone(&parts.counters), electorate);
     let queue = WriteQueue::new(&parts.options, Arc::clone(&parts.counters));
-    let (cluster, member) = membership(parts, &consensus, &barrier, &queue, stored_log.signed.clone());
+    let register = DivergenceRegister::open(directory.path(), blocking);
+    let (cluster, member) =
+        membership(parts, &consensus, (&barrier, &queue), (stored_log.signed.clone(), register.clone()));
     let checkpoints = LeaderCheckpoints {
         leader: cluster.leader_calls.clone(),
         ready: cluster.ready.clone(),
@@ -244,8 +249,30 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
         randomness: parts.randomness.clone(),
         counters: Arc::clone(&parts.counters),
     };
+    let recovery = PeerRecovery::new(PeerRecoveryParts {
+        leader: cluster.leader_calls.clone(),
+        ledger: Arc::clone(&ledger),
+        counters: Arc::clone(&parts.counters),
+        register,
+        receiver: receiver.clone(),
+        log_store: Arc::clone(&parts.stores.log),
+        clock: Arc::clone(&parts.options.clock),
+        randomness: parts.randomness.clone(),
+        blocking,
+    });
+    let repairs = RepairSender {
+        consensus: consensus.clone(),
+        ledger: Arc::clone(&ledger),
+        desk,
+        calls: cluster.leader_calls.calls.clone(),
+        counters: Arc::clone(&parts.counters),
+        blocking,
+        job: Arc::default(),
+    };
     Ok(NodeHandles {
         ledger,
+        recovery,
+        repairs: Arc::new(repairs),
         consensus,
         queue,
         collector: Arc::new(collector),
@@ -266,9 +293,8 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
 fn membership(
     parts: &NodeParts,
     consensus: &Consensus,
-    barrier: &ReadBarrier,
-    queue: &WriteQueue,
-    marks: Vec<SignedMark>,
+    (barrier, queue): (&ReadBarrier, &WriteQueue),
+    (marks, register): (Vec<SignedMark>, DivergenceRegister),
 ) -> (ClusterParts, Option<MemberTasks>) {
     let node_id = parts.directory.node_id();
     let options = parts.options.cluster.as_ref();
@@ -317,6 +343,7 @@ fn membership(
         leader_shown: leader_seen,
         ready: is_ready,
         removal: Removal::default(),
+        register,
     };
     (cluster, member)
 }

@@ -239,10 +239,11 @@ impl LedgerState {
             );
         }
         let remembered = RememberedBlock { log_index: at.index, vault: number, time_ms };
-        self.idempotency.remember(remembered, records.iter().map(|record| record.digest));
+        let digests: Vec<KeyDigest> = records.iter().map(|record| record.digest).collect();
         let results = records.iter().map(|record| record.results.clone()).collect();
         let row = IdempotencyRow { height, first_sequence, block_hash, time_ms, records };
         let row = codec::encode("an idempotency row", &row)?;
+        self.idempotency.remember(remembered, &row, digests.into_iter());
         self.overlay.put(Table::Idempotency, rows::idempotency_key(at.index, number), row);
         Ok(Sealed { height, first_sequence, block_hash, results })
     }

@@ -133,6 +133,11 @@ impl LedgerState {
         self.namespaces.get(&vault.namespace)?.vaults.get(&vault.vault).copied()
     }
 
+    /// The name of a vault.
+    pub fn vault_name(&self, id: VaultId) -> Option<&VaultRef> {
+        self.vaults.get(&id).map(|vault| &vault.name)
+    }
+
     /// One namespace.
     pub fn namespace(&self, name: &NamespaceName) -> Option<NamespaceInfo> {
         self.namespaces.get(name).map(|namespace| namespace.info(name))

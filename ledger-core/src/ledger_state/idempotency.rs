@@ -4,8 +4,9 @@
 //! entry. Whatever was dropped lies behind the floor, and a key behind the floor is refused, never
 //! applied again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use ledger_verify::Hash;
 use sha2::{Digest, Sha256};
 
 use crate::names::{VaultId, VaultNumber};
@@ -35,6 +36,70 @@ pub(super) struct RecordPlace {
 pub(super) struct IdempotencyIndex {
     places: HashMap<KeyDigest, RecordPlace>,
     blocks: VecDeque<RememberedBlock>,
+    /// Of every vault of which anything is remembered; as many as vaults at most.
+    sums: BTreeMap<VaultNumber, RememberedSum>,
+}
+
+/// What is remembered of a vault, as a number that does not depend on the order in which it came: the sum, modulo
+/// 2^256, of the SHA-256 of every row and of every key's place. Two nodes that remember the same have the same sum, also
+/// when one of them was restarted or has recovered the vault. It finds faults; it is no defence against somebody who
+/// chooses what is summed.
+#[derive(Debug, Clone, Copy, Default)]
+struct RememberedSum {
+    sum: [u64; 4],
+    blocks: u64,
+}
+
+impl RememberedSum {
+    fn add(&mut self, hash: &Hash) {
+        let mut carry = false;
+        for (word, added) in self.sum.iter_mut().zip(words(hash)) {
+            let (sum, first) = word.overflowing_add(added);
+            let (sum, second) = sum.overflowing_add(u64::from(carry));
+            (*word, carry) = (sum, first || second);
+        }
+    }
+
+    fn subtract(&mut self, hash: &Hash) {
+        let mut borrow = false;
+        for (word, removed) in self.sum.iter_mut().zip(words(hash)) {
+            let (rest, first) = word.overflowing_sub(removed);
+            let (rest, second) = rest.overflowing_sub(u64::from(borrow));
+            (*word, borrow) = (rest, first || second);
+        }
+    }
+
+    /// Least significant byte first.
+    fn bytes(&self) -> Hash {
+        let mut bytes = [0; 32];
+        let words = self.sum.iter().flat_map(|word| word.to_le_bytes());
+        bytes.iter_mut().zip(words).for_each(|(to, from)| *to = from);
+        bytes
+    }
+}
+
+fn words(hash: &Hash) -> [u64; 4] {
+    let (words, _) = hash.as_chunks::<8>();
+    let mut found = [0; 4];
+    found.iter_mut().zip(words).for_each(|(to, from)| *to = u64::from_le_bytes(*from));
+    found
+}
+
+fn row_hash(row: &[u8]) -> Hash {
+    let mut hasher = Sha256::new();
+    hasher.update(b"strongroom remembered row 1");
+    hasher.update(row);
+    hasher.finalize().into()
+}
+
+fn place_hash(digest: &KeyDigest, place: &RecordPlace) -> Hash {
+    let mut hasher = Sha256::new();
+    hasher.update(b"strongroom remembered key 1");
+    hasher.update(digest);
+    hasher.update(place.log_index.to_be_bytes());
+    hasher.update(place.vault.0.to_be_bytes());
+    hasher.update(place.position.to_be_bytes());
+    hasher.finalize().into()
 }
 
 /// One row of the idempotency table.
@@ -50,7 +115,21 @@ impl IdempotencyIndex {
         self.places.get(digest).copied()
     }
 
-    pub(super) fn remember(&mut self, block: RememberedBlock, digests: impl Iterator<Item = KeyDigest>) {
+    /// What is remembered of each vault.
+    pub(super) fn sums(&self) -> impl Iterator<Item = (VaultNumber, Hash)> {
+        self.sums.iter().map(|(vault, sum)| (*vault, sum.bytes()))
+    }
+
+    /// `row` is the stored row of the block.
+    pub(super) fn remember(
+        &mut self,
+        block: RememberedBlock,
+        row: &[u8],
+        digests: impl Iterator<Item = KeyDigest>,
+    ) {
+        let sum = self.sums.entry(block.vault).or_default();
+        sum.add(&row_hash(row));
+        sum.blocks += 1;
         for (position, digest) in (0_u32..).zip(digests) {
             if is_planted(PlantedBug::DropIdempotencyRecord)
                 && digest.first().is_some_and(|byte| byte % 4 == 0)
@@ -58,7 +137,10 @@ impl IdempotencyIndex {
                 continue;
             }
             let place = RecordPlace { log_index: block.log_index, vault: block.vault, position };
-            self.places.insert(digest, place);
+            sum.add(&place_hash(&digest, &place));
+            if let Some(before) = self.places.insert(digest, place) {
+                sum.subtract(&place_hash(&digest, &before));
+            }
         }
         // In log order, whatever the order of the calls: a recovered vault's blocks come late.
         let order = |block: &RememberedBlock| (block.log_index, block.vault);
@@ -78,10 +160,19 @@ impl IdempotencyIndex {
         (too_old || self.places.len() > RECORDS_MAX).then_some(*oldest)
     }
 
-    pub(super) fn forget_oldest(&mut self, digests: impl Iterator<Item = KeyDigest>) {
-        self.blocks.pop_front();
+    /// `row` is the stored row of the oldest block.
+    pub(super) fn forget_oldest(&mut self, row: &[u8], digests: impl Iterator<Item = KeyDigest>) {
+        let Some(block) = self.blocks.pop_front() else { return };
+        let sum = self.sums.entry(block.vault).or_default();
+        sum.subtract(&row_hash(row));
+        sum.blocks = sum.blocks.saturating_sub(1);
         for digest in digests {
-            self.places.remove(&digest);
+            if let Some(place) = self.places.remove(&digest) {
+                sum.subtract(&place_hash(&digest, &place));
+            }
+        }
+        if sum.blocks == 0 {
+            self.sums.remove(&block.vault);
         }
     }
 }

@@ -14,6 +14,7 @@ use super::fence;
 use super::idempotency::{IdempotencyIndex, RememberedBlock};
 use super::journal::Journal;
 use super::lists::{ListRows, with_lists};
+use super::replica_digests::RecentDigests;
 use super::{LedgerState, Namespace, StateError, Vault, inconsistent, known_header_version};
 use crate::access_token::{AccessToken, AccessTokens};
 use crate::codec;
@@ -47,6 +48,7 @@ pub(super) fn load(store: Arc<dyn StateStore>) -> Result<LedgerState, StateError
         cluster_id,
         tokens: Arc::new(tokens(&overlay)?),
         journal: Journal::load(&overlay)?,
+        digests: RecentDigests::default(),
         overlay,
     };
     load_vaults(&mut state)?;
@@ -98,12 +100,12 @@ fn namespaces(overlay: &Overlay) -> Result<BTreeMap<NamespaceName, Namespace>, S
 
 fn idempotency(overlay: &Overlay) -> Result<IdempotencyIndex, StateError> {
     let mut index = IdempotencyIndex::default();
-    each(overlay, Table::Idempotency, Vec::new(), |key, row| {
-        let row: IdempotencyRow = codec::decode("an idempotency row", row)?;
+    each(overlay, Table::Idempotency, Vec::new(), |key, stored| {
+        let row: IdempotencyRow = codec::decode("an idempotency row", stored)?;
         let (log_index, vault) =
             rows::idempotency_of(key).ok_or_else(|| inconsistent("an idempotency row has no valid key"))?;
         let block = RememberedBlock { log_index, vault, time_ms: row.time_ms };
-        index.remember(block, row.records.iter().map(|record| record.digest));
+        index.remember(block, stored, row.records.iter().map(|record| record.digest));
         Ok(())
     })?;
     Ok(index)

@@ -16,6 +16,7 @@ mod load;
 mod read;
 mod recovery;
 mod replay;
+mod replica_digests;
 mod retention;
 mod rewind;
 mod scan;
@@ -39,6 +40,7 @@ pub use integrity::{
 pub use lists::{Collected, LIST_BLOCKS_MAX, LIST_MEMBERS_MAX, ListCollector, ListHead};
 pub use read::{PAGE_ROWS_MAX, Page, PageRequest, ReadError, RelationshipFilter};
 pub use recovery::{Recovered, RecoveryRefusal, VaultRecovery};
+pub use replica_digests::{ReplicaDigests, VaultDigest};
 pub use rewind::{REWIND_IN_PLACE_MAX, Rewind};
 
 pub(crate) use lists::{ListRows, list_leaves, with_lists};
@@ -59,6 +61,7 @@ use crate::rows::{self, HorizonRow, LedgerRow, VaultRow};
 use crate::state_tree::StateTree;
 use idempotency::IdempotencyIndex;
 use journal::Journal;
+use replica_digests::RecentDigests;
 use staged::StagedContent;
 
 /// Keys (entities and relationships, of all vaults) that one node holds in its state trees.
@@ -128,6 +131,8 @@ pub struct LedgerState {
     cluster_id: Option<[u8; 16]>,
     tokens: Arc<AccessTokens>,
     journal: Journal,
+    /// What other replicas are compared with beside blocks.
+    digests: RecentDigests,
 }
 
 /// The change that makes a stored ledger forget its cluster: for a node that goes on in a new one.
@@ -181,9 +186,20 @@ impl LedgerState {
     ///
     /// [`StateInstall::view`]: crate::ports::StateInstall::view
     pub fn load_ahead(content: Box<dyn StateView>, store: Arc<dyn StateStore>) -> Result<Self, StateError> {
-        let mut state = load::load(Arc::new(StagedContent::new(content)))?;
-        state.overlay.move_to(store);
+        let mut state = Self::load_staged(content)?;
+        state.stand_on(store);
         Ok(state)
+    }
+
+    /// As [`load`](Self::load), from a content that no store has yet: entries can be applied to it, and nothing of it can be
+    /// flushed before it [stands on](Self::stand_on) a store with that content.
+    pub fn load_staged(content: Box<dyn StateView>) -> Result<Self, StateError> {
+        load::load(Arc::new(StagedContent::new(content)))
+    }
+
+    /// The content that this was loaded from is in a store now.
+    pub fn stand_on(&mut self, store: Arc<dyn StateStore>) {
+        self.overlay.move_to(store);
     }
 
     /// The newest entry whose effects are here.
@@ -326,6 +342,7 @@ impl LedgerState {
     }
 
     fn advance_time(&mut self, time_ms: u64) -> Result<u64, StateError> {
+        self.note_digests(time_ms);
         let identity = self.identity.as_mut().ok_or(StateError::NotInitialised)?;
         identity.log_time_ms = identity.log_time_ms.max(time_ms);
         Ok(identity.log_time_ms)

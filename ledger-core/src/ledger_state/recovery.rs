@@ -94,6 +94,8 @@ pub struct Recovered {
     pub rows_repaired: u64,
     /// Log entries with writes that had waited.
     pub entries_resumed: u64,
+    /// The node whose content was taken over; `None` = the vault was made anew from this node's own blocks.
+    pub from_node: Option<u64>,
 }
 
 /// A recovery under way.
@@ -243,6 +245,7 @@ impl VaultRecovery {
             blocks,
             rows_repaired: self.rows_repaired,
             entries_resumed: postponed.len() as u64,
+            from_node: None,
         })
     }
 

@@ -68,12 +68,13 @@ impl LedgerState {
     fn forget_old_keys(&mut self, time_ms: u64) -> Result<(), StateError> {
         while let Some(oldest) = self.idempotency.due(time_ms) {
             let row_key = rows::idempotency_key(oldest.log_index, oldest.vault);
-            let row = self.idempotency_row(&row_key)?;
+            let stored = self.stored_idempotency_row(&row_key)?;
+            let row: IdempotencyRow = codec::decode("an idempotency row", &stored)?;
             let newest_key_ms = row.records.iter().map(|record| record.key_ms).max().unwrap_or(0);
             if let Some(identity) = self.identity.as_mut() {
                 identity.forgotten_before_ms = identity.forgotten_before_ms.max(newest_key_ms + 1);
             }
-            self.idempotency.forget_oldest(row.records.iter().map(|record| record.digest));
+            self.idempotency.forget_oldest(&stored, row.records.iter().map(|record| record.digest));
             self.overlay.delete(Table::Idempotency, row_key);
         }
         Ok(())
@@ -178,9 +179,12 @@ impl LedgerState {
     }
 
     fn idempotency_row(&self, row_key: &[u8]) -> Result<IdempotencyRow, StateError> {
+        Ok(codec::decode("an idempotency row", &self.stored_idempotency_row(row_key)?)?)
+    }
+
+    fn stored_idempotency_row(&self, row_key: &[u8]) -> Result<Bytes, StateError> {
         let row = self.overlay.get(Table::Idempotency, row_key)?;
-        let row = row.ok_or_else(|| inconsistent("an idempotency row is missing"))?;
-        Ok(codec::decode("an idempotency row", &row)?)
+        row.ok_or_else(|| inconsistent("an idempotency row is missing"))
     }
 }
 

@@ -42,6 +42,12 @@ impl EngineMetrics {
             ("ledger_snapshot_bytes_total", counters.snapshot_bytes),
             ("ledger_snapshot_ms_total", counters.snapshot_ms),
             ("ledger_snapshots_pruned_total", counters.snapshots_pruned),
+            ("ledger_vaults_diverged_total", counters.vaults_diverged),
+            ("ledger_digests_diverged_total", counters.digests_diverged),
+            ("ledger_leader_alone_total", counters.leader_stands_alone),
+            ("ledger_peer_recoveries_begun_total", counters.peer_recoveries_begun),
+            ("ledger_peer_recoveries_total", counters.peer_recoveries),
+            ("ledger_peer_recoveries_failed_total", counters.peer_recoveries_failed),
         ];
         for (name, total) in totals {
             metrics::counter!(name).absolute(total);
@@ -56,6 +62,7 @@ impl EngineMetrics {
             ("ledger_namespaces", node.namespace_count),
             ("ledger_vaults", node.vault_count),
             ("ledger_vaults_fenced", node.fenced_vault_count),
+            ("ledger_divergences_open", divergences_open(&self.ledger)),
             ("ledger_log_time_ms", self.ledger.log_time_ms()),
             ("ledger_snapshot_index", node.snapshot_index.unwrap_or(0)),
             ("ledger_snapshot_created_at_ms", node.snapshot_created_at_ms.unwrap_or(0)),
@@ -66,7 +73,33 @@ impl EngineMetrics {
     }
 }
 
+fn divergences_open(ledger: &Ledger) -> u64 {
+    ledger.cluster().divergences().iter().filter(|found| found.is_pending()).count() as u64
+}
+
 fn describe() {
+    describe_counter!(
+        "ledger_vaults_diverged_total",
+        "Vaults found to differ from the leader's, and fenced."
+    );
+    describe_counter!(
+        "ledger_digests_diverged_total",
+        "Times that idempotency keys or members were found to differ from the leader's."
+    );
+    describe_counter!(
+        "ledger_leader_alone_total",
+        "Times that a majority had something else than the leader: hand the lead over."
+    );
+    describe_counter!("ledger_peer_recoveries_begun_total", "Recoveries from the leader that were begun.");
+    describe_counter!("ledger_peer_recoveries_total", "Recoveries from the leader that succeeded.");
+    describe_counter!(
+        "ledger_peer_recoveries_failed_total",
+        "Recoveries from the leader that came to nothing."
+    );
+    describe_gauge!(
+        "ledger_divergences_open",
+        "What this node has otherwise than its cluster, not recovered."
+    );
     describe_counter!("ledger_writes_total", "Transactions answered with a new receipt.");
     describe_counter!("ledger_writes_replayed_total", "Transactions answered with an earlier receipt.");
     describe_counter!("ledger_writes_refused_total", "Transactions refused by the state.");

@@ -171,7 +171,7 @@ pub(crate) fn maintenance_failed(failure: MaintenanceError) -> Status {
                 }
             }
         }
-        MaintenanceError::BlocksDiffer { vault, .. } => {
+        MaintenanceError::NotFromPeer { vault, .. } => {
             let metadata = Metadata::none().with("vault", vault);
             status(Code::FailedPrecondition, Reason::VaultNotRecoverable, failure.to_string(), metadata)
         }

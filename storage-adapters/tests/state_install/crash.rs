@@ -194,7 +194,14 @@ fn any_effect_of_an_install_may_fail_and_the_content_is_the_old_one_or_the_new_o
             let installed = carry_out(&store, &steps[1]).is_ok();
             let after = Content::of(&store).expect("reads go on");
             if installed {
-                // What failed came after the new content had taken the place of the old, such as removing that.
+                // What failed came after the new content had taken the place of the old, such as removing that: it is
+                // there, and a power cut does not take it back.
+                let new = &contents(steps)[2];
+                assert_eq!(after, *new, "operation {operation}, {kind:?}: it says it is installed");
+                drop(store);
+                let after = Disk::of(&cut(&base, &disk.effects(), Syncs::Work, Unsynced::Lost));
+                let found = Content::of(&open(&after).expect("it opens")).expect("it can be read");
+                assert_eq!(found, *new, "operation {operation}, {kind:?}: what was installed is there again");
                 went_on += 1;
                 continue;
             }

@@ -8,19 +8,20 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    ClusterParts, LeaderCheckpoints, MembershipError, checkpoints, comparison, forwarding, membership,
+    ClusterParts, LeaderCheckpoints, MembershipError, RepairSender, checkpoints, comparison, evidence,
+    forwarding, membership,
 };
 use crate::applied_state::AppliedLedger;
 use crate::batcher::WriteQueue;
 use crate::checkpoint_signer::CheckpointSigner;
 use crate::peers::messages::{
-    self, CheckpointRequest, JoinAnswer, JoinRequest, LedgerKeyAnswer, LedgerKeyRequest,
-    MembershipRequest, ProposeRequest, ReadIndexAnswer,
-    ReadIndexRequest, SnapshotInstall, SnapshotOffer, TipsRequest, WriteStateAnswer, WriteStateRequest,
+    self, CheckpointRequest, CompareRequest, JoinAnswer, JoinRequest, LedgerKeyAnswer, LedgerKeyRequest,
+    MembershipRequest, ProposeRequest, ReadIndexAnswer, ReadIndexRequest, RepairRequest, SnapshotInstall,
+    SnapshotOffer, TipsRequest, WriteStateAnswer, WriteStateRequest,
 };
 use crate::peers::{
-    ClusterId, KnownAsker, LedgerKey, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerFuture, PeerHandler,
-    PeerIdentity, PeerMethod, PeerRefusal, PeerRequest, Standing,
+    ClusterId, KnownAsker, LedgerKey, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerFuture,
+    PeerHandler, PeerIdentity, PeerMethod, PeerRefusal, PeerRequest, Standing,
 };
 use crate::raft::{Consensus, ConsensusError, Members, check_leaders_vote};
 use crate::snapshots::SnapshotReceiver;
@@ -36,6 +37,7 @@ pub(crate) struct NodeHandler {
     pub ledger: Arc<AppliedLedger>,
     pub signer: CheckpointSigner,
     pub checkpoints: LeaderCheckpoints,
+    pub repairs: Arc<RepairSender>,
     /// The ledger's signing key as text, for members that join. Never in a log.
     pub log_key: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -86,7 +88,9 @@ impl NodeHandler {
             | PeerMethod::Checkpoint
             | PeerMethod::Tips
             | PeerMethod::WriteState
-            | PeerMethod::LedgerKey => {
+            | PeerMethod::LedgerKey
+            | PeerMethod::Compare
+            | PeerMethod::Repair => {
                 self.check_cluster(&request)?;
                 self.check_member(&request.from)?;
                 self.serve(request).await
@@ -128,6 +132,14 @@ impl NodeHandler {
                     return Err(PeerRefusal::NotLeader { leader: status.leader });
                 }
                 encode(&LedgerKeyAnswer { key: LedgerKey::new((self.log_key)()) })
+            }
+            PeerMethod::Compare => {
+                let asked: CompareRequest = decode(&request.body)?;
+                encode(&evidence::answer(&self.ledger, &asked)?)
+            }
+            PeerMethod::Repair => {
+                let asked: RepairRequest = decode(&request.body)?;
+                encode(&self.repairs.answer(request.from.node_id, asked)?)
             }
             PeerMethod::Membership => {
                 let asked: MembershipRequest = decode(&request.body)?;
@@ -178,7 +190,7 @@ impl NodeHandler {
         Ok(Known::Yes)
     }
 
-    /// The leader knows every member; another one may not know the newest yet.
+    /// Mostly the leader answers these, and it knows every member; another one refuses whom it does not know yet.
     fn check_member(&self, from: &PeerIdentity) -> Result<(), PeerRefusal> {
         match self.check_known(&self.cluster.consensus.members(), from)? {
             Known::Yes => Ok(()),

@@ -74,7 +74,9 @@ mod tests {
     use super::*;
 
     fn key(seed: u8) -> VerifierKey {
-        SigningKey::from_seed("strongroom/00000000000000000000000000000001", &[seed; 32]).unwrap().verifier_key()
+        SigningKey::from_seed("strongroom/00000000000000000000000000000001", &[seed; 32])
+            .unwrap()
+            .verifier_key()
     }
 
     #[test]

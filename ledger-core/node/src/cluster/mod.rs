@@ -3,31 +3,39 @@
 mod checkpoints;
 mod clocks;
 mod comparison;
+mod divergence;
 mod duties;
+mod evidence;
 mod forwarding;
 mod full_disk;
 mod handler;
 mod key_check;
 mod leader_calls;
 mod membership;
+mod peer_recovery;
 mod removal;
+mod repair_sender;
 mod status;
 mod steward;
 mod watchdog;
 
 pub(crate) use checkpoints::LeaderCheckpoints;
 pub(crate) use clocks::{CLOCK_AHEAD_MAX_MS, PeerClocks};
-pub(crate) use comparison::{CompareError, Comparison, leader_blocks};
+pub(crate) use comparison::Comparison;
+pub(crate) use divergence::DivergenceRegister;
 pub(crate) use duties::{Duties, FoundError, check_identity, check_mark, found};
 pub(crate) use forwarding::{forward_command, forward_writes};
 pub(crate) use full_disk::FullDiskWatch;
 pub(crate) use handler::{AloneHandler, NodeHandler};
 pub(crate) use key_check::KeyCheck;
 pub(crate) use leader_calls::LeaderCalls;
+pub(crate) use peer_recovery::{Decision, FencedVault, PeerRecovery, PeerRecoveryError, PeerRecoveryParts};
 pub(crate) use removal::{Removal, RemovalWatch};
+pub(crate) use repair_sender::RepairSender;
 pub(crate) use steward::{Steward, StewardParts};
 pub(crate) use watchdog::run as watch_the_disk;
 
+pub use divergence::{Divergence, DivergenceKind, DivergenceState, Side, read_divergences};
 pub use membership::{MembershipChange, MembershipError};
 pub use status::{ClusterStatus, MemberRole, MemberStatus};
 
@@ -154,6 +162,8 @@ pub(crate) struct ClusterParts {
     pub leader_shown: watch::Receiver<Option<u64>>,
     pub ready: ordered_watch::Receiver<bool>,
     pub removal: Removal,
+    /// What this node was found to have otherwise than its leader.
+    pub register: DivergenceRegister,
 }
 
 /// Nobody was found at a peer address.
@@ -190,6 +200,12 @@ impl Cluster {
     /// What this node knows about its cluster.
     pub fn status(&self) -> ClusterStatus {
         status::of(&self.0)
+    }
+
+    /// What this node was found to have otherwise than its leader, and what became of it; oldest first. It outlives a
+    /// restart.
+    pub fn divergences(&self) -> Vec<Divergence> {
+        self.0.register.list()
     }
 
     /// Who leads as far as this node knows; changes with it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ClusterParts;
+use super::{ClusterParts, Divergence};
 use crate::peers::{ClusterId, MemberRecord};
 
 /// What a member does.
@@ -58,6 +58,8 @@ pub struct ClusterStatus {
     /// Whether the answering node was taken out of the cluster, as the leader told it: it is not ready then, and does not
     /// come back by itself.
     pub is_removed: bool,
+    /// What the answering node was found to have otherwise than its leader, and what became of it; oldest first.
+    pub divergences: Vec<Divergence>,
 }
 
 pub(super) fn of(parts: &ClusterParts) -> ClusterStatus {
@@ -94,5 +96,6 @@ pub(super) fn of(parts: &ClusterParts) -> ClusterStatus {
         is_changing: members.is_joint || !members.is_committed,
         is_ready: *parts.ready.borrow(),
         is_removed: parts.removal.is_known(),
+        divergences: parts.register.list(),
     }
 }

@@ -12,6 +12,11 @@ pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Direct
     write_telling(path, |_| Ok(content.to_vec()), mode)
 }
 
+/// Writes a private file of another part of the node.
+pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_steps(path, |_| Ok(content.to_vec()), 0o600)
+}
+
 /// As [`write`], of what is known only once the file is there.
 pub(super) fn write_telling(
     path: &Path,

@@ -28,6 +28,7 @@ const FORMAT_OLDEST: u32 = 1;
 pub use cluster_file::{FIRST_MEMBERS_MAX, Formation, Promise};
 pub(crate) use cluster_file::{check_members, check_record, cluster_file_kept};
 pub use data_directory::DataDirectory;
+pub(crate) use durable_file::write_durably;
 pub use errors::DirectoryError;
 pub(crate) use log_key::name_of as key_name;
 pub use node_directory::NodeDirectory;

@@ -85,7 +85,9 @@ async fn ask(
             Ok(NodeInfo { standing: Standing::Member(standing), .. }) => alive(Some(standing.cluster)),
             Ok(NodeInfo { .. }) | Err(MessageError::Format { .. } | MessageError::Malformed(_)) => None,
         },
-        Err(PeerError::Refused { refusal: PeerRefusal::NotReady { .. } | PeerRefusal::Busy, .. }) => alive(None),
+        Err(PeerError::Refused { refusal: PeerRefusal::NotReady { .. } | PeerRefusal::Busy, .. }) => {
+            alive(None)
+        }
         Err(_) => None,
     }
 }

@@ -284,7 +284,7 @@ impl Machine {
                 Goal::Join => {
                     let (silent, unknown) = (outlook.silent(), outlook.unknown());
                     self.waiting = Waiting::NoCluster { silent, unknown };
-                },
+                }
                 Goal::Form { nodes } => self.begin(outlook, nodes, mint, effects),
             }
         }

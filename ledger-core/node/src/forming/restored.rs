@@ -16,8 +16,8 @@ use crate::peers::messages::{
     self, JoinAnswer, JoinRequest, LedgerKeyAnswer, LedgerKeyRequest, MessageError,
 };
 use crate::peers::{
-    ClusterId, LedgerKey, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerError, PeerMethod, PeerRefusal,
-    PeerRequest, PeerTransport, Standing,
+    ClusterId, LedgerKey, MemberRecord, MemberStanding, NodeInfo, NodeInfoRequest, PeerError, PeerMethod,
+    PeerRefusal, PeerRequest, PeerTransport, Standing,
 };
 
 /// How long one peer may take to answer.
@@ -127,9 +127,8 @@ impl Returning<'_> {
         });
         for address in addresses.iter().filter(|address| **address != self.me.peer_address) {
             let refused = |refusal| PeerError::Refused { address: address.clone(), refusal };
-            let malformed = |error: MessageError| {
-                refused(PeerRefusal::Malformed { reason: error.to_string() })
-            };
+            let malformed =
+                |error: MessageError| refused(PeerRefusal::Malformed { reason: error.to_string() });
             let body = messages::encode(&JoinRequest { member: self.me.clone() }).map_err(malformed)?;
             match self.call(address, PeerMethod::Join, body, JOIN_TIMEOUT).await {
                 Ok(answer) => {
@@ -146,7 +145,8 @@ impl Returning<'_> {
     pub async fn present_key(&self, addresses: BTreeSet<String>) -> Option<LedgerKey> {
         let body = messages::encode(&LedgerKeyRequest {}).ok()?;
         let others = addresses.iter().filter(|address| **address != self.me.peer_address);
-        let asked = others.map(|address| self.call(address, PeerMethod::LedgerKey, body.clone(), CALL_TIMEOUT));
+        let asked =
+            others.map(|address| self.call(address, PeerMethod::LedgerKey, body.clone(), CALL_TIMEOUT));
         let answers = join_all(asked).await.into_iter().flatten();
         let mut keys = answers.filter_map(|answer| messages::decode::<LedgerKeyAnswer>(&answer).ok());
         keys.next().map(|answer| answer.key)

@@ -65,8 +65,11 @@ pub(super) fn spawn(
         leader: handles.cluster.leader_calls.clone(),
         ledger: Arc::clone(&handles.ledger),
         counters: Arc::clone(&parts.counters),
+        register: handles.cluster.register.clone(),
+        clock: Arc::clone(&parts.options.clock),
     };
     forever.spawn(comparison.run());
+    forever.spawn(handles.recovery.clone().run());
     if let Some(calls) = handles.cluster.leader_calls.calls.clone() {
         let full_disk = FullDiskWatch {
             node_id: parts.directory.node_id(),

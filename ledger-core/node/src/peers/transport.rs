@@ -54,14 +54,18 @@ pub enum PeerMethod {
     Membership = 36,
     /// Does this member take writes, or is its disk nearly full?
     WriteState = 37,
+    /// What any member has, leader or not: the witnesses when a replica differs from the leader.
+    Compare = 38,
+    /// A member that differs asks the leader for a snapshot of everything.
+    Repair = 39,
     /// A member asks the leader for the ledger's present key: it may have been rotated while the member was no part of the
     /// cluster.
-    LedgerKey = 38,
+    LedgerKey = 40,
 }
 
 impl PeerMethod {
     /// All methods.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::NodeInfo,
         Self::Promise,
         Self::Settle,
@@ -79,6 +83,8 @@ impl PeerMethod {
         Self::Tips,
         Self::Membership,
         Self::WriteState,
+        Self::Compare,
+        Self::Repair,
         Self::LedgerKey,
     ];
 

@@ -53,6 +53,15 @@ impl Log {
         self.lock().purged().map(|id| id.index)
     }
 
+    /// Whether the log has an entry, or ends with having purged it.
+    pub(super) fn has(&self, id: &EngineLogId) -> bool {
+        if self.lock().purged() == Some(*id) {
+            return true;
+        }
+        let found = self.read_some(id.index, id.index.saturating_add(1));
+        found.is_ok_and(|entries| entries.first().is_some_and(|entry| entry.log_id == *id))
+    }
+
     /// The first index of the longest part of the log, up to its end, that is within so many entries and bytes.
     pub fn first_within(&self, amount: LogAmount) -> u64 {
         self.lock().first_within(amount.entries, amount.bytes)
@@ -65,7 +74,7 @@ impl Log {
     }
 
     /// At least one entry of a range that has any, from its start.
-    fn read_some(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
+    pub(super) fn read_some(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
         let plan = self.lock().plan(from, to, READ_BYTES_MAX);
         let Some((from, stored_to)) = plan.stored else {
             return Ok(plan.held);

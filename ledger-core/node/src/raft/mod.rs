@@ -7,6 +7,8 @@ mod answers;
 mod consensus;
 mod log;
 mod log_index;
+#[cfg(test)]
+mod log_reads;
 mod members;
 mod network;
 mod proposal_data;

@@ -132,8 +132,10 @@ impl PeerClient {
         let message = wire::append_request(request)?;
         let bytes = message.records.iter().map(|record| record.payload.len() + RECORD_OVERHEAD_BYTES).sum();
         if is_planted(PlantedBug::AnswerBeforeCommit) {
-            let answer = self.call(PeerMethod::Append, &message, (bytes, Duration::from_millis(20))).await;
-            return Ok(answer.map_or(AppendEntriesResponse::Success, |answer: AppendAnswer| {
+            let answer: Result<AppendAnswer, NetworkError> =
+                self.call(PeerMethod::Append, &message, (bytes, Duration::from_millis(20))).await;
+            return Ok(answer.map_or(AppendEntriesResponse::Success, |answer| {
+                self.network.clocks.observe(self.target, answer.clock_ms);
                 wire::engine_append_answer(answer.outcome)
             }));
         }

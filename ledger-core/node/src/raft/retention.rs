@@ -66,16 +66,27 @@ pub(crate) struct LogRetention {
     held: Mutex<BTreeMap<NodeId, u64>>,
     /// Index after the last entry that no member gets any more.
     cut_next: AtomicU64,
+    /// Nothing behind this entry is purged while this node recovers from a peer.
+    held_here: Mutex<Option<u64>>,
 }
 
 impl LogRetention {
     pub fn new(bounds: RetentionBounds) -> Self {
-        Self { bounds, held: Mutex::default(), cut_next: AtomicU64::new(0) }
+        Self { bounds, held: Mutex::default(), cut_next: AtomicU64::new(0), held_here: Mutex::default() }
     }
 
     /// A member is sent a snapshot that ends with an entry: what comes after it is held for that member.
     pub fn hold(&self, member: NodeId, last: u64) {
         self.held().insert(member, last);
+    }
+
+    /// What comes after an entry is needed by this node itself, until [`release_here`](Self::release_here).
+    pub fn hold_here(&self, last: u64) {
+        *self.held_here.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
+
+    pub fn release_here(&self) {
+        *self.held_here.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether anything is held for a member.
@@ -100,7 +111,8 @@ impl LogRetention {
             let needed = needed(member, *last);
             view.matched.contains_key(member) && needed < kept && needed >= hard
         });
-        let least = held.iter().map(|(member, last)| needed(member, *last)).min();
+        let here = *self.held_here.lock().unwrap_or_else(PoisonError::into_inner);
+        let least = held.iter().map(|(member, last)| needed(member, *last)).chain(here.map(Some)).min();
         match least {
             Some(least) => kept.min(least),
             None => kept,
@@ -161,6 +173,16 @@ mod tests {
         retention.hold(2, 350);
         assert_eq!(retention.purge_target(&view(500, 400, 0, &[(3, Some(10))])), Some(399));
         retention.hold(2, 350);
+        assert_eq!(retention.purge_target(&view(500, 400, 0, &[])), Some(399));
+    }
+
+    #[test]
+    fn a_node_that_recovers_keeps_what_it_has_to_apply_again() {
+        let retention = LogRetention::new(RetentionBounds::of_member(1 << 20));
+        retention.hold_here(300);
+        assert_eq!(retention.purge_target(&view(500, 400, 0, &[])), Some(300));
+        assert_eq!(retention.purge_target(&view(500, 400, 450, &[(2, Some(10))])), Some(300));
+        retention.release_here();
         assert_eq!(retention.purge_target(&view(500, 400, 0, &[])), Some(399));
     }
 

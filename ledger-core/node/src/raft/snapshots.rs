@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use ledger_core::ledger_state::LedgerState;
+use ledger_core::ports::LogId;
 use openraft::async_runtime::watch::WatchReceiver;
 
 use super::consensus::{Consensus, ConsensusError};
 use super::retention::RetentionView;
-use super::state_machine::SnapshotContent;
+use super::state_machine::{SnapshotContent, apply_to};
 use super::{Snapshot, SnapshotMeta, record, wire};
 use crate::peers::PeerFuture;
 use crate::peers::messages::WireVote;
@@ -33,6 +35,32 @@ impl Consensus {
             Some(target) => self.raft.trigger().purge_log(target).await.map_err(|_| ConsensusError::Stopped),
             None => Ok(()),
         }
+    }
+
+    /// Lets go of the log as far as a peer's content has been put in its place, whatever is kept for others: what this node
+    /// had differed, and so may its entries.
+    pub async fn release_replaced(&self, durable: u64) -> Result<(), ConsensusError> {
+        self.raft.trigger().snapshot().await.map_err(|_| ConsensusError::Stopped)?;
+        let wait = self.raft.wait(Some(NOTE_WAIT));
+        let is_noted = |index: Option<u64>| index >= Some(durable);
+        let noted = wait.metrics(
+            |metrics| is_noted(metrics.snapshot.as_ref().map(|id| id.index)),
+            "the durable position is noted",
+        );
+        if noted.await.is_err() {
+            return Ok(());
+        }
+        self.raft.trigger().purge_log(durable).await.map_err(|_| ConsensusError::Stopped)
+    }
+
+    /// Keeps what comes after an entry for this node itself.
+    pub fn hold_log_here(&self, last: u64) {
+        self.retention.hold_here(last);
+    }
+
+    /// This node does not need the end of its log any more.
+    pub fn release_log_here(&self) {
+        self.retention.release_here();
     }
 
     /// Whether a part of the log is held for a member that is sent a snapshot.
@@ -70,5 +98,28 @@ impl SnapshotTaker for Consensus {
             let answer = self.raft.install_full_snapshot(wire::engine_vote(&vote), snapshot).await;
             answer.map(|answer| wire::wire_vote(&answer.vote)).map_err(|error| error.to_string())
         })
+    }
+
+    fn last_log_index(&self) -> Option<u64> {
+        self.status().last_log_index
+    }
+
+    fn has_entry(&self, id: LogId) -> bool {
+        self.log.has(&record::engine_log_id(id))
+    }
+
+    fn replay(&self, state: &mut LedgerState, through: u64) -> Result<(), String> {
+        let mut next = state.last_applied().map_or(0, |id| id.index + 1);
+        while next <= through {
+            let entries = self.log.read_some(next, through + 1).map_err(|error| error.to_string())?;
+            if entries.is_empty() {
+                return Err(format!("the log does not have entry {next}"));
+            }
+            for entry in &entries {
+                apply_to(state, entry).map_err(|error| error.to_string())?;
+                next = entry.log_id.index + 1;
+            }
+        }
+        Ok(())
     }
 }

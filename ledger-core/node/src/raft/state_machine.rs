@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use ledger_core::command::Outcome;
+use ledger_core::ledger_state::LedgerState;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
@@ -65,27 +66,34 @@ struct NotNext {
     found: u64,
 }
 
+/// Applies the entry that is next.
+pub(super) fn apply_to(state: &mut LedgerState, entry: &Entry) -> Result<Option<Outcome>, SharedError> {
+    let at = record::port_log_id(&entry.log_id);
+    let expected = state.last_applied().map_or(0, |id| id.index + 1);
+    if at.index != expected {
+        return Err(shared(NotNext { expected, found: at.index }));
+    }
+    match &entry.payload {
+        EntryPayload::Blank => {
+            state.apply_blank(at);
+            Ok(None)
+        }
+        EntryPayload::Normal(data) => state.apply(at, data.proposal()).map(Some).map_err(shared),
+        EntryPayload::Membership(membership) => {
+            let encoded = record::encode_membership(Some(&entry.log_id), membership).map_err(shared)?;
+            state.apply_membership(at, encoded);
+            Ok(None)
+        }
+    }
+}
+
 impl StateMachine {
     fn apply_entry(&self, entry: &Entry) -> Result<(Option<Outcome>, usize), SharedError> {
-        let at = record::port_log_id(&entry.log_id);
         let mut state = self.ledger.write().map_err(shared)?;
-        let expected = state.last_applied().map_or(0, |id| id.index + 1);
-        if at.index != expected {
-            return Err(shared(NotNext { expected, found: at.index }));
+        let outcome = apply_to(&mut state, entry)?;
+        if let EntryPayload::Membership(membership) = &entry.payload {
+            self.addresses.replace(membership);
         }
-        let outcome = match &entry.payload {
-            EntryPayload::Blank => {
-                state.apply_blank(at);
-                None
-            }
-            EntryPayload::Normal(data) => Some(state.apply(at, data.proposal()).map_err(shared)?),
-            EntryPayload::Membership(membership) => {
-                let encoded = record::encode_membership(Some(&entry.log_id), membership).map_err(shared)?;
-                state.apply_membership(at, encoded);
-                self.addresses.replace(membership);
-                None
-            }
-        };
         Ok((outcome, state.overlay_bytes()))
     }
 

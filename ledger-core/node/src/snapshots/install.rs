@@ -86,8 +86,9 @@ pub(crate) struct Installer {
 /// A snapshot that was verified, stored beside the present content, and loaded.
 pub(crate) struct PreparedSnapshot {
     pub header: Header,
-    install: Box<dyn StateInstall>,
-    state: LedgerState,
+    pub(super) install: Box<dyn StateInstall>,
+    /// As it is loaded from the stored content; it stands on that content until the store has it.
+    pub(super) state: LedgerState,
 }
 
 impl std::fmt::Debug for PreparedSnapshot {
@@ -143,15 +144,15 @@ impl Installer {
             membership: Bytes::copy_from_slice(&verified.header.membership),
         };
         let install = rows.seal(&applied)?;
-        let state =
-            LedgerState::load_ahead(install.view()?, Arc::clone(&self.store)).map_err(InstallError::State)?;
+        let state = LedgerState::load_staged(install.view()?).map_err(InstallError::State)?;
         check_fences(&state, &verified.header)?;
         Ok(PreparedSnapshot { header: verified.header, install, state })
     }
 
     /// Puts a snapshot in the place of what is applied: log first, then store and state at once.
     pub async fn publish(&self, prepared: PreparedSnapshot) -> Result<(), InstallError> {
-        let PreparedSnapshot { header, install, state } = prepared;
+        let PreparedSnapshot { header, install, mut state } = prepared;
+        state.stand_on(Arc::clone(&self.store));
         let last = header.applied;
         let applied = self.applied()?;
         if let Some(applied) = applied.filter(|applied| applied.index >= last.index) {

@@ -2,6 +2,7 @@
 //! that the log does not reach any more.
 
 mod desk;
+mod exchange;
 mod folder;
 mod incoming;
 mod install;
@@ -11,6 +12,7 @@ mod restore;
 mod sender;
 
 pub(crate) use desk::SnapshotDesk;
+pub(crate) use exchange::{ExchangeError, ExpectedBlock, RepairOrder};
 pub use folder::{SnapshotFolder, StoredSnapshot};
 pub(crate) use install::{InstallError, Installer, PreparedSnapshot};
 pub use maker::{SnapshotFailure, SnapshotWork};

@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ledger_core::ledger_state::LedgerState;
 use ledger_core::ports::LogId;
 use ledger_verify::Hash;
 use ledger_verify::hash::sha256;
 use tokio::sync::{Mutex, watch};
 
+use super::exchange::{ExchangeError, RepairOrder};
 use super::folder::SnapshotFolder;
 use super::incoming::{Incoming, Offered};
 use super::install::{InstallError, Installer, PreparedSnapshot};
@@ -40,6 +42,15 @@ pub(crate) trait SnapshotTaker: Send + Sync + 'static {
 
     /// Lets the engine put a snapshot in place; answers this node's vote. A vote above `vote` means that it was not.
     fn take(&self, vote: WireVote, snapshot: PreparedSnapshot) -> PeerFuture<'_, Result<WireVote, String>>;
+
+    /// The last entry of the log.
+    fn last_log_index(&self) -> Option<u64>;
+
+    /// Whether the log has an entry of this index and term.
+    fn has_entry(&self, id: LogId) -> bool;
+
+    /// Applies the entries of the log to a state, from the one that it needs next.
+    fn replay(&self, state: &mut LedgerState, through: u64) -> Result<(), String>;
 }
 
 /// Receives snapshots, one at a time. Clones share it.
@@ -57,6 +68,8 @@ struct Inner {
     /// Changes with the stage, for those who wait for an install.
     changed: watch::Sender<u64>,
     stopping: AtomicBool,
+    /// A snapshot that this node has asked for, to put it in the place of what it has applied.
+    ordered: std::sync::Mutex<Option<Arc<RepairOrder>>>,
 }
 
 enum Stage {
@@ -93,7 +106,25 @@ impl SnapshotReceiver {
             stage: Mutex::new(stage),
             changed: watch::Sender::new(0),
             stopping: AtomicBool::new(false),
+            ordered: std::sync::Mutex::default(),
         })))
+    }
+
+    /// Takes a snapshot that holds no more than is applied here, in place of that, until the answer is dropped.
+    pub fn order(&self, order: Arc<RepairOrder>) -> StandingOrder {
+        *self.ordered() = Some(order);
+        StandingOrder(self.clone())
+    }
+
+    fn ordered(&self) -> std::sync::MutexGuard<'_, Option<Arc<RepairOrder>>> {
+        self.0.ordered.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The order that an offer may fill. What the engine needs because its log lacks entries is no matter of an order.
+    fn order_for(&self, offered: &Offered) -> Option<Arc<RepairOrder>> {
+        let order = self.ordered().clone()?;
+        let in_log = self.0.taker.last_log_index() >= Some(offered.last.index);
+        (in_log && order.at_least <= offered.last.index).then_some(order)
     }
 
     /// Answers one of the three methods of a transfer. Who sent it was checked before.
@@ -134,7 +165,8 @@ impl SnapshotReceiver {
             return Ok(SnapshotOfferAnswer::HigherVote(ours));
         }
         let applied = self.0.installer.applied().map_err(|error| not_ready(&error))?;
-        if let Some(applied) = applied.filter(|applied| applied.index >= offered.last.index) {
+        let has_all = applied.filter(|applied| applied.index >= offered.last.index);
+        if let Some(applied) = has_all.filter(|_| self.order_for(&offered).is_none()) {
             return Ok(not_needed(&applied, &offered, offer.vote));
         }
         let mut stage = self.0.stage.lock().await;
@@ -270,17 +302,32 @@ impl SnapshotReceiver {
         offered: Offered,
         vote: WireVote,
         path: &Path,
-    ) -> Result<WireVote, InstallError> {
-        let file = File::open(path)?;
+    ) -> Result<WireVote, WorkError> {
+        let file = File::open(path).map_err(InstallError::from)?;
         let receiver = self.clone();
         let prepare = move || {
             let stops = || receiver.0.stopping.load(Ordering::SeqCst);
             let mut watch = |_: &_| if stops() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
             receiver.0.installer.prepare(file, &offered, &mut watch)
         };
-        let prepared = self.0.blocking.long("ledger-install", prepare).await?;
-        let prepared = prepared?;
-        self.0.taker.take(vote, prepared).await.map_err(|_| InstallError::Stopped)
+        let prepared =
+            self.0.blocking.long("ledger-install", prepare).await.map_err(InstallError::from)??;
+        let Some(order) = self.order_for(&offered) else {
+            return self.0.taker.take(vote, prepared).await.map_err(|_| InstallError::Stopped.into());
+        };
+        let exchanged = self.0.installer.exchange(prepared, &order, &self.0.taker).await;
+        let failed = exchanged.as_ref().err().map(ToString::to_string);
+        match exchanged {
+            Ok(index) => order.finish(Ok(index)),
+            Err(error) => {
+                let of_the_content = matches!(error, ExchangeError::Refused(_));
+                order.finish(Err(error));
+                let what = failed.unwrap_or_default();
+                return Err(if of_the_content { WorkError::Refused(what) } else { WorkError::Passing(what) });
+            }
+        }
+        // Not under an order: the leader's vote is the one that it was sent with.
+        Ok(vote)
     }
 
     /// The file that was installed is a snapshot of this node now.
@@ -319,6 +366,39 @@ impl Stage {
                 Some(SnapshotInstallAnswer::SendFrom(incoming.have))
             }
             _ => Some(SnapshotInstallAnswer::Unknown),
+        }
+    }
+}
+
+/// While it lives the order stands.
+pub(crate) struct StandingOrder(SnapshotReceiver);
+
+impl Drop for StandingOrder {
+    fn drop(&mut self) {
+        *self.0.ordered() = None;
+    }
+}
+
+/// What arrived was not put in place.
+#[derive(Debug, thiserror::Error)]
+enum WorkError {
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// It was ordered, and is not what was ordered.
+    #[error("{0}")]
+    Refused(String),
+    /// It was ordered, and may be taken another time.
+    #[error("{0}")]
+    Passing(String),
+}
+
+impl WorkError {
+    /// Whether the file itself is at fault: the same one would fail again.
+    fn is_of_the_file(&self) -> bool {
+        match self {
+            Self::Install(error) => error.is_of_the_file(),
+            Self::Refused(_) => true,
+            Self::Passing(_) => false,
         }
     }
 }

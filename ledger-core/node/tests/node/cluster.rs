@@ -42,7 +42,7 @@ async fn a_new_leader_goes_on_where_the_old_one_was_and_a_restarted_node_catches
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_node_takes_writes_commands_and_linearizable_reads() {
-    let cluster = TestCluster::of_voters(3).await;
+    let cluster = TestCluster::led_by_one(3).await;
     let leader = cluster.leader().await;
     let follower = (leader + 1) % 3;
     cluster.create_vault(follower).await;

@@ -68,13 +68,18 @@ async fn a_request_for_another_node_at_the_same_address_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_may_neither_write_nor_read_nor_change_members() {
-    let mut cluster = TestCluster::of_voters(3).await;
+    let mut cluster = TestCluster::led_by_one(3).await;
     let leader = cluster.leader().await;
     let stranger = cluster.add_home();
     let from = cluster.nodes[stranger].member.identity.clone();
     let to = &cluster.nodes[leader];
-    for method in [PeerMethod::ReadIndex, PeerMethod::Propose, PeerMethod::Checkpoint, PeerMethod::Membership, PeerMethod::LedgerKey]
-    {
+    for method in [
+        PeerMethod::ReadIndex,
+        PeerMethod::Propose,
+        PeerMethod::Checkpoint,
+        PeerMethod::Membership,
+        PeerMethod::LedgerKey,
+    ] {
         let refused = cluster.network.ask(to.address(), request(&from, to.id(), method)).await.unwrap_err();
         let PeerRefusal::Identity { reason } = &refused else { panic!("{method:?}: {refused}") };
         assert!(reason.contains("no member"), "{reason}");
@@ -117,7 +122,7 @@ fn message(fields: &impl serde::Serialize) -> Bytes {
 /// A store refuses entries with holes, and a node whose store fails stops.
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_that_do_not_follow_what_is_there_are_refused_and_the_node_goes_on() {
-    let cluster = TestCluster::of_voters(3).await;
+    let cluster = TestCluster::led_by_one(3).await;
     let leader = cluster.leader().await;
     cluster.create_vault(leader).await;
     cluster.converge().await;
@@ -146,7 +151,7 @@ async fn entries_that_do_not_follow_what_is_there_are_refused_and_the_node_goes_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_speaks_in_no_other_members_name_and_claims_no_vote_that_it_only_asks_for() {
-    let cluster = TestCluster::of_voters(3).await;
+    let cluster = TestCluster::led_by_one(3).await;
     let leader = cluster.leader().await;
     let (other, to) = (&cluster.nodes[(leader + 2) % 3], &cluster.nodes[(leader + 1) % 3]);
     let (leader_id, term) = (cluster.nodes[leader].id(), to.ledger().node_info().term);

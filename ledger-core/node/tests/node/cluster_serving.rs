@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ledger_core::names::{NamespaceName, VaultId, VaultRef};
+use ledger_core::names::{VaultId, VaultRef};
 use ledger_node::peers::{PeerMethod, PeerRefusal, PeerRequest};
 use ledger_node::{
     AdminError, Consistency, LeaseReads, MaintenanceError, ReadFailure, VerifiedSubject, WriteError,
@@ -18,7 +18,7 @@ use super::setting::{actor, key, put, vault};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn followers_serve_verified_reads_and_only_the_leader_signs() {
-    let cluster = TestCluster::of_voters(3).await;
+    let cluster = TestCluster::led_by_one(3).await;
     let leader = cluster.leader().await;
     cluster.create_vault(leader).await;
     for n in 0..10 {
@@ -38,7 +38,7 @@ async fn followers_serve_verified_reads_and_only_the_leader_signs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_followers_snapshot_carries_the_leaders_checkpoints() {
-    let cluster = TestCluster::of_voters(3).await;
+    let cluster = TestCluster::led_by_one(3).await;
     let leader = cluster.leader().await;
     cluster.create_vault(leader).await;
     cluster.write(leader, put("key", "value")).await;
@@ -51,8 +51,8 @@ async fn a_followers_snapshot_carries_the_leaders_checkpoints() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vault_that_differs_from_the_leaders_is_fenced_and_recovers() {
-    let cluster = TestCluster::of_voters(3).await;
+async fn a_vault_that_nobody_vouches_for_is_fenced_and_recovers_once_they_do() {
+    let cluster = TestCluster::led_by_one(3).await;
     let leader = cluster.leader().await;
     cluster.create_vault(leader).await;
     cluster.write(leader, put("key", "value")).await;
@@ -61,24 +61,25 @@ async fn a_vault_that_differs_from_the_leaders_is_fenced_and_recovers() {
     let follower = node.ledger();
     until("the replicas are compared", || follower.counters().tips_compared > 0).await;
     assert_eq!(follower.counters().vaults_diverged, 0);
+    // The leader's answers differ, and what the other voter says is unusable.
     cluster.network.forge_answers(PeerMethod::Tips, node.address());
+    cluster.network.forge_answers(PeerMethod::Compare, node.address());
     cluster.write(leader, put("key", "other")).await;
     until("the follower fences the vault", || follower.counters().vaults_diverged == 1).await;
     let refused = follower.get(&vault(), &key("key"), Consistency::Eventual).await.unwrap_err();
     assert!(matches!(refused, ReadFailure::VaultDiverged { .. }), "{refused}");
     // Its own blocks are not the leader's, as far as it can tell: they are no base for a recovery.
     let refused = follower.recover_vault(&vault()).await.unwrap_err();
-    assert!(matches!(refused, MaintenanceError::BlocksDiffer { .. }), "{refused}");
-    assert!(refused.to_string().contains("empty directory"), "{refused}");
+    assert!(matches!(refused, MaintenanceError::NotFromPeer { .. }), "{refused}");
     cluster.network.isolate(node.address());
     let refused = follower.recover_vault(&vault()).await.unwrap_err();
-    assert!(matches!(refused, MaintenanceError::NotCompared { .. }), "{refused}");
+    assert!(matches!(refused, MaintenanceError::NotFromPeer { .. }), "{refused}");
     assert_eq!(follower.node_info().fenced_vault_count, 1);
     // The others do not notice.
     cluster.network.heal();
     cluster.leader().await;
     cluster.write(leader, put("key", "third")).await;
-    follower.recover_vault(&vault()).await.unwrap();
+    until("the vault is not fenced any more", || follower.node_info().fenced_vault_count == 0).await;
     cluster.converge().await;
     let read = follower.get(&vault(), &key("key"), Consistency::Linearizable).await.unwrap();
     assert_eq!(read.value.unwrap().value.as_ref(), b"third");
@@ -88,7 +89,7 @@ async fn a_vault_that_differs_from_the_leaders_is_fenced_and_recovers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_is_ahead_of_the_leaders_and_differs_below_is_fenced() {
     type Tip = (VaultId, u64, [u8; 32], [u8; 32]);
-    let cluster = TestCluster::of_voters(3).await;
+    let cluster = TestCluster::led_by_one(3).await;
     let leader = cluster.leader().await;
     cluster.create_vault(leader).await;
     cluster.converge().await;
@@ -108,6 +109,7 @@ async fn a_vault_that_is_ahead_of_the_leaders_and_differs_below_is_fenced() {
     until("the replicas are compared", || follower.counters().tips_compared > compared + 1).await;
     assert_eq!(follower.counters().vaults_diverged, 0, "below, both have the same blocks");
     cluster.network.forge_answers(PeerMethod::Tips, node.address());
+    cluster.network.forge_answers(PeerMethod::Compare, node.address());
     until("the follower fences the vault", || follower.counters().vaults_diverged == 1).await;
     let refused = follower.get(&vault(), &key("key"), Consistency::Eventual).await.unwrap_err();
     assert!(matches!(refused, ReadFailure::VaultDiverged { .. }), "{refused}");
@@ -115,7 +117,7 @@ async fn a_vault_that_is_ahead_of_the_leaders_and_differs_below_is_fenced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_clock_is_far_ahead_of_a_quorum_does_not_set_the_ledgers_time() {
-    let cluster = TestCluster::of_voters(3).await;
+    let cluster = TestCluster::led_by_one(3).await;
     let leader = cluster.leader().await;
     cluster.create_vault(leader).await;
     let node = &cluster.nodes[leader];
@@ -182,9 +184,10 @@ async fn a_leader_whose_disk_hangs_gives_up_the_lead_within_seconds() {
     let others = |index| index != leader;
     let stuck = cluster.nodes[leader].id();
     let write = cluster.write((leader + 1) % 3, put("key", "value"));
-    tokio::time::timeout(Duration::from_secs(10), write).await.expect("another node leads soon");
+    // Two seconds make a disk that hangs, and one more is for a successor; the rest is for a busy machine.
+    tokio::time::timeout(Duration::from_secs(30), write).await.expect("another node leads soon");
     let next = cluster.leader_among(others).await;
-    assert_ne!(cluster.nodes[next].ledger().cluster().status().leader, Some(stuck));
+    assert_ne!(cluster.nodes[next].id(), stuck);
     log.open_gate();
     cluster.leader().await;
     cluster.converge().await;
@@ -192,7 +195,7 @@ async fn a_leader_whose_disk_hangs_gives_up_the_lead_within_seconds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_whose_answer_is_lost_happens_once() {
-    let cluster = TestCluster::of_voters(3).await;
+    let cluster = TestCluster::led_by_one(3).await;
     let leader = cluster.leader().await;
     cluster.create_vault(leader).await;
     let follower = (leader + 1) % 3;
@@ -213,13 +216,15 @@ async fn a_write_whose_answer_is_lost_happens_once() {
 async fn a_new_leader_knows_every_vault_that_was_acknowledged_before_it_led() {
     let cluster = TestCluster::of_voters(3).await;
     let leader = cluster.leader().await;
-    let acme = NamespaceName::new("acme").unwrap();
-    cluster.nodes[leader].ledger().create_namespace(acme).await.unwrap();
+    cluster.create_vault(leader).await;
     for attempt in 0.. {
         let leader = cluster.leader().await;
         cluster.converge().await;
         let made: VaultRef = format!("acme/vault-{attempt}").parse().unwrap();
-        cluster.nodes[leader].ledger().create_vault(made.clone()).await.unwrap();
+        if cluster.nodes[leader].ledger().create_vault(made.clone()).await.is_err() {
+            // Nothing was acknowledged, and so nothing is promised.
+            continue;
+        }
         // From now on nobody learns that anything is committed; elections go on.
         let no_entries = |request: &mut ledger_node::peers::PeerRequest| match request.method {
             PeerMethod::Append => Fate::Lost,
@@ -264,27 +269,21 @@ async fn a_leader_cut_off_answers_no_linearizable_read_and_loses_no_acknowledged
     cluster.network.heal();
     cluster.leader().await;
     cluster.converge().await;
-    let read = old.get(&vault(), &key("key"), Consistency::Linearizable).await.unwrap();
-    assert_eq!(read.value.unwrap().value.as_ref(), b"new");
+    assert_eq!(cluster.value(leader, "key").await.as_deref(), Some("new"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_by_lease_end_with_the_lease() {
-    let mut cluster = TestCluster::homes(3);
-    cluster.tune = |options| {
+    let cluster = TestCluster::of_voters_tuned(3, |options| {
         let lease = LeaseReads { clock_drift_max: Duration::from_millis(50) };
         options.cluster.as_mut().unwrap().lease_reads = Some(lease);
-    };
-    let members: Vec<_> = cluster.nodes.iter().map(|node| node.member.clone()).collect();
-    cluster.start(0, ledger_node::Bootstrap::Members(members)).await;
-    for index in 1..3 {
-        cluster.start(index, ledger_node::Bootstrap::Joined).await;
-    }
+    });
+    let cluster = cluster.await;
     let leader = cluster.leader().await;
     cluster.create_vault(leader).await;
     cluster.write(leader, put("key", "old")).await;
     let ledger = cluster.nodes[leader].ledger();
-    ledger.get(&vault(), &key("key"), Consistency::Linearizable).await.unwrap();
+    assert_eq!(cluster.value(leader, "key").await.as_deref(), Some("old"));
     cluster.network.isolate(cluster.nodes[leader].address());
     let next = cluster.leader_among(|index| index != leader).await;
     cluster.write(next, put("key", "new")).await;

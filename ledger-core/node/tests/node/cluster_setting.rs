@@ -7,12 +7,15 @@ use ledger_core::command::Receipt;
 use ledger_core::names::NamespaceName;
 use ledger_core::transaction::Transaction;
 use ledger_node::peers::{ClusterId, Incarnation, MemberRecord, NodeName, PeerIdentity};
-use ledger_node::{Bootstrap, ClusterOptions, Ledger, Options, Stores, Timing, WriteError};
+use ledger_node::{
+    AdminError, Bootstrap, ClusterOptions, Consistency, Ledger, MembershipChange, MembershipError, Options,
+    Stores, Threads, Timing, WriteError,
+};
 use tokio::time::Instant;
 
 use super::observed_stores::ObservedLog;
 use super::peer_network::PeerNetwork;
-use super::setting::{Home, actor, vault};
+use super::setting::{Home, actor, key, vault};
 
 pub const CLUSTER: ClusterId = ClusterId([7; 16]);
 /// No test waits longer for what must happen.
@@ -47,14 +50,33 @@ pub struct TestCluster {
     pub tune: fn(&mut Options),
 }
 
-/// Quick elections: tests wait for many.
-pub fn quick() -> Timing {
-    Timing {
-        heartbeat: Duration::from_millis(30),
-        election_min: Duration::from_millis(150),
-        election_max: Duration::from_millis(300),
-        quorum_loss_silence: Duration::from_millis(1_200),
-    }
+/// Quick elections, for tests that wait for some. On a busy machine there may be one more at any time: what such a test
+/// asks for, it asks for until it is there.
+pub const QUICK: Timing = Timing {
+    heartbeat: Duration::from_millis(30),
+    election_min: Duration::from_millis(150),
+    election_max: Duration::from_millis(300),
+    quorum_loss_silence: Duration::from_millis(1_200),
+};
+
+/// Longer than a machine is ever busy: after the first election, nobody leads who was not handed the lead.
+pub const STEADY: Timing = Timing {
+    heartbeat: Duration::from_millis(50),
+    election_min: Duration::from_secs(100),
+    election_max: Duration::from_secs(200),
+    quorum_loss_silence: Duration::from_secs(400),
+};
+
+/// The lead stays where it is.
+pub fn steady(options: &mut Options) {
+    let cluster = options.cluster.as_mut().unwrap();
+    cluster.timing = STEADY;
+    cluster.silent_after = None;
+}
+
+/// All in one thread, whose paused clock runs as fast as the machine can.
+pub fn in_one_thread(options: &mut Options) {
+    options.threads = Threads::Inline { seed: 7 };
 }
 
 impl TestCluster {
@@ -69,12 +91,23 @@ impl TestCluster {
 
     /// Nodes that are the first voters, all running.
     pub async fn of_voters(count: usize) -> Self {
-        let mut cluster = Self::homes(count);
+        Self::of_voters_tuned(count, |_| {}).await
+    }
+
+    /// As [`of_voters`](Self::of_voters), with a leader that stays.
+    pub async fn led_by_one(count: usize) -> Self {
+        Self::of_voters_tuned(count, steady).await
+    }
+
+    /// As [`of_voters`](Self::of_voters), with other options.
+    pub async fn of_voters_tuned(count: usize, tune: fn(&mut Options)) -> Self {
+        let mut cluster = Self { tune, ..Self::homes(count) };
         let members: Vec<MemberRecord> = cluster.nodes.iter().map(|node| node.member.clone()).collect();
-        for index in 0..count {
-            let bootstrap = if index == 0 { Bootstrap::Members(members.clone()) } else { Bootstrap::Joined };
-            cluster.start(index, bootstrap).await;
+        // Whoever is asked for its vote first is there already.
+        for index in 1..count {
+            cluster.start(index, Bootstrap::Joined).await;
         }
+        cluster.start(0, Bootstrap::Members(members)).await;
         cluster.leader().await;
         cluster
     }
@@ -105,7 +138,7 @@ impl TestCluster {
         let mut options = Options {
             bootstrap,
             cluster: Some(ClusterOptions {
-                timing: quick(),
+                timing: QUICK,
                 ..ClusterOptions::new(transport, CLUSTER, node.member.clone())
             }),
             ..node.home.options()
@@ -161,8 +194,54 @@ impl TestCluster {
 
     pub async fn create_vault(&self, through: usize) {
         let ledger = self.nodes[through].ledger();
-        ledger.create_namespace(NamespaceName::new("acme").unwrap()).await.unwrap();
-        ledger.create_vault(vault()).await.unwrap();
+        let (acme, vault) = (NamespaceName::new("acme").unwrap(), vault());
+        let made = answered("a namespace", async || match ledger.create_namespace(acme.clone()).await {
+            // An attempt whose outcome nobody told has made it.
+            Err(AdminError::Refused(_)) => Ok(None),
+            other => other.map(Some),
+        });
+        made.await;
+        let made = answered("a vault", async || match ledger.create_vault(vault.clone()).await {
+            Err(AdminError::Refused(_)) => Ok(None),
+            other => other.map(Some),
+        });
+        made.await;
+    }
+
+    /// Takes a node in, whoever leads meanwhile; it votes then.
+    pub async fn add(&self, through: usize, index: usize) {
+        let cluster = self.nodes[through].ledger().cluster();
+        let member = &self.nodes[index].member;
+        let added = answered("a new voter", async || match cluster.add(member.clone()).await {
+            Ok(MembershipChange::Voter { .. }) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        added.await;
+    }
+
+    /// Takes a node out, whoever leads meanwhile.
+    pub async fn remove(&self, through: usize, node_id: u64) {
+        let cluster = self.nodes[through].ledger().cluster();
+        let removed = answered("a member less", async || match cluster.remove(node_id).await {
+            // An attempt whose outcome nobody told has taken it out.
+            Err(MembershipError::NotMember { .. }) => Ok(()),
+            other => other.map(drop),
+        });
+        removed.await;
+    }
+
+    /// Hands the lead to a node, whoever has it.
+    pub async fn transfer(&self, to: usize) {
+        let (cluster, id) = (self.nodes[to].ledger().cluster(), self.nodes[to].id());
+        answered("a hand-over", async || cluster.transfer(Some(id)).await).await;
+    }
+
+    /// A linearizable read, whoever leads meanwhile.
+    pub async fn value(&self, through: usize, name: &str) -> Option<String> {
+        let ledger = self.nodes[through].ledger();
+        let (vault, key) = (vault(), key(name));
+        let read = answered("a read", async || ledger.get(&vault, &key, Consistency::Linearizable).await);
+        read.await.value.map(|entity| String::from_utf8(entity.value.to_vec()).unwrap())
     }
 
     /// Writes through a node as a client does: with the same key until there is a decision.
@@ -199,6 +278,18 @@ impl TestCluster {
             })
             .collect();
         assert!(tips.windows(2).all(|pair| pair[0] == pair[1]), "the replicas differ: {tips:?}");
+    }
+}
+
+/// Asks until there is an answer: there is none while nobody leads.
+pub async fn answered<T, E: std::fmt::Display>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(Instant::now() < deadline, "{what}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -3,6 +3,8 @@
 mod backups;
 mod checkpoints;
 mod cluster;
+mod cluster_conflicts;
+mod cluster_divergence;
 mod cluster_identity;
 mod cluster_inline;
 mod cluster_membership;

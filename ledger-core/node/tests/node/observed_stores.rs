@@ -15,6 +15,7 @@ pub struct ObservedLog {
     gate: Mutex<bool>,
     opened: Condvar,
     pub fails: AtomicBool,
+    pub fails_reads: AtomicBool,
     pub panics: AtomicBool,
     /// With it, purges beyond what this store holds are counted.
     state: Option<Arc<dyn StateStore>>,
@@ -30,6 +31,7 @@ impl ObservedLog {
             gate: Mutex::new(true),
             opened: Condvar::new(),
             fails: AtomicBool::new(false),
+            fails_reads: AtomicBool::new(false),
             panics: AtomicBool::new(false),
             state: None,
             purges: AtomicU64::new(0),
@@ -75,6 +77,9 @@ impl LogStore for ObservedLog {
     }
 
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogRecord>, StoreError> {
+        if self.fails_reads.load(Ordering::SeqCst) {
+            return Err(broken("read the log"));
+        }
         self.inner.read(from, to, bytes_max)
     }
 

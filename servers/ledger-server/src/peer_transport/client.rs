@@ -201,6 +201,8 @@ fn method_name(method: PeerMethod) -> &'static str {
         PeerMethod::Tips => "tips",
         PeerMethod::Membership => "membership",
         PeerMethod::WriteState => "write_state",
+        PeerMethod::Compare => "compare",
+        PeerMethod::Repair => "repair",
         PeerMethod::LedgerKey => "ledger_key",
         _ => "other",
     }

@@ -1,5 +1,6 @@
 //! The way to one peer: a connection that is made when it is needed and made anew when it breaks.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(super) struct Link {
     bytes: Semaphore,
     /// By the clock of the system: calls come from runtimes that may have another one.
     used: Mutex<std::time::Instant>,
+    /// A peer that was never there may just be starting.
+    was_reached: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -61,6 +64,7 @@ impl Link {
             calls: Semaphore::new(CALLS_PER_LINK_MAX),
             bytes: Semaphore::new(BODY_BYTES_PER_LINK_MAX / BYTES_PERMIT),
             used: Mutex::new(std::time::Instant::now()),
+            was_reached: AtomicBool::new(false),
         }
     }
 
@@ -158,14 +162,20 @@ impl Link {
         let peer = &self.target.address;
         self.state.send_replace(match connected {
             Ok(connected) => {
-                if !is_first {
-                    tracing::info!(peer, "a peer is reached again");
+                let again = self.was_reached.swap(true, Ordering::Relaxed);
+                match (is_first, again) {
+                    (true, _) => {}
+                    (false, true) => tracing::info!(peer, "a peer is reached again"),
+                    (false, false) => tracing::info!(peer, "a peer is reached"),
                 }
                 State::Connected(Arc::new(connected))
             }
             Err(error) => {
-                if is_first {
-                    tracing::warn!(peer, %error, "a peer cannot be reached; trying on");
+                let is_absent = matches!(error, LinkError::Unreachable { .. });
+                match (is_first, is_absent && !self.was_reached.load(Ordering::Relaxed)) {
+                    (false, _) => {}
+                    (true, true) => tracing::info!(peer, %error, "a peer is not there yet; trying on"),
+                    (true, false) => tracing::warn!(peer, %error, "a peer cannot be reached; trying on"),
                 }
                 State::Failed(Failed { error, tls, wait, retry_at: Instant::now() + wait })
             }

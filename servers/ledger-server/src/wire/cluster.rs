@@ -1,7 +1,10 @@
 //! Members of a cluster, and how they change.
 
 use ledger_node::peers::{Incarnation, MemberRecord, NodeName, PeerIdentity};
-use ledger_node::{ClusterStatus, MemberRole, MemberStatus, MembershipChange};
+use ledger_node::{
+    ClusterStatus, Divergence, DivergenceKind, DivergenceState, MemberRole, MemberStatus, MembershipChange,
+    Side,
+};
 use ledger_proto::v1;
 
 use super::field::{AtField, BadField, FieldFault, exact, required};
@@ -67,6 +70,45 @@ pub(crate) fn info_answer(status: ClusterStatus) -> v1::ClusterInfo {
         is_changing: status.is_changing,
         is_ready: status.is_ready,
         members: status.members.into_iter().map(member_answer).collect(),
+        divergences: status.divergences.into_iter().map(divergence_answer).collect(),
+    }
+}
+
+fn divergence_answer(found: Divergence) -> v1::Divergence {
+    use v1::divergence::{Kind, State};
+    let kind = match found.kind {
+        DivergenceKind::Block => Kind::Block,
+        DivergenceKind::IdempotencyKeys => Kind::IdempotencyKeys,
+        DivergenceKind::Membership => Kind::Membership,
+        // A kind that this server does not know yet.
+        _ => Kind::Unspecified,
+    };
+    let state = match found.state {
+        DivergenceState::Open => State::Open,
+        DivergenceState::Recovering => State::Recovering,
+        DivergenceState::Recovered => State::Recovered,
+        DivergenceState::StaysFenced => State::StaysFenced,
+        DivergenceState::LeaderAlone => State::LeaderAlone,
+        // A state that this server does not know yet.
+        _ => State::Unspecified,
+    };
+    let root = |side: &Side| side.state_root.map(|root| root.to_vec()).unwrap_or_default().into();
+    v1::Divergence {
+        kind: kind.into(),
+        vault: found.vault_name,
+        position: found.position,
+        own_digest: found.own.digest.to_vec().into(),
+        own_state_root: root(&found.own),
+        leader_digest: found.leader.digest.to_vec().into(),
+        leader_state_root: root(&found.leader),
+        leader_id: found.leader_id,
+        with_leader: found.with_leader,
+        with_this_node: found.with_this_node,
+        found_at_ms: found.found_at_ms,
+        changed_at_ms: found.changed_at_ms,
+        state: state.into(),
+        attempts: found.attempts,
+        reason: found.reason,
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) fn recovered_answer(recovered: Recovered) -> v1::RecoverVaultResponse
         blocks: recovered.blocks,
         rows_repaired: recovered.rows_repaired,
         entries_resumed: recovered.entries_resumed,
+        from_node_id: recovered.from_node.unwrap_or(0),
     }
 }
 

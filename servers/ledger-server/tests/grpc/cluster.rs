@@ -49,11 +49,14 @@ async fn every_node_shows_the_members_and_tells_who_leads() {
     let token = cluster.admin_token();
     for (index, node) in cluster.nodes.iter().enumerate() {
         let mut admin = node.clients(&token).await.admin;
-        // The hint follows the leader a moment later.
+        // The hint follows the leader a moment later, and so do the first answers to the leader.
         let answer = tokio::time::timeout(PATIENCE, async {
             loop {
                 let answer = admin.get_cluster_info(v1::GetClusterInfoRequest {}).await.unwrap();
-                if answer.metadata().get(ledger_proto::LEADER_HEADER).is_some() == (index != leader) {
+                let is_told = answer.metadata().get(ledger_proto::LEADER_HEADER).is_some();
+                let members = &answer.get_ref().members;
+                let has_heard = members.iter().all(|member| member.matched_index.is_some());
+                if is_told == (index != leader) && (index != leader || has_heard) {
                     return answer;
                 }
             }
@@ -164,8 +167,16 @@ async fn a_node_joins_by_its_address_the_lead_moves_and_a_node_leaves() {
     let mut leaving = newcomer.clients(&token).await.admin;
     let left = leaving.leave_cluster(v1::LeaveClusterRequest {}).await.unwrap().into_inner();
     assert_eq!((left.node_id, left.kind()), (newcomer.id(), v1::membership_change::Kind::Removed));
-    let info = admin.get_cluster_info(v1::GetClusterInfoRequest {}).await.unwrap().into_inner();
-    assert!(info.leader_id != newcomer.id() && info.members.len() == 3, "{info:?}");
+    let heard = async {
+        loop {
+            let info = admin.get_cluster_info(v1::GetClusterInfoRequest {}).await.unwrap().into_inner();
+            if info.leader_id != newcomer.id() && info.leader_id != 0 && info.members.len() == 3 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, heard).await.expect("every node hears who is left");
     let gone = admin.remove_node(v1::RemoveNodeRequest { node_id: newcomer.id() }).await;
     refused(gone, Code::NotFound, "UNKNOWN_NODE");
     cluster.stop().await;

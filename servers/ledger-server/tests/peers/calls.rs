@@ -183,11 +183,15 @@ async fn a_call_that_nobody_waits_for_is_given_up_by_the_peer_too() {
     }
     until("the dropped call ends", || async { dropped() }, |count| (count == 1).then_some(())).await;
 
-    let short = Duration::from_millis(100);
-    let request = a.request(PeerMethod::Propose, "");
-    let error = a.transport.call(&b.address, Some(&b.name), request, short).await.unwrap_err();
-    assert_eq!(error, PeerError::Timeout { address: b.address.clone(), timeout: short });
-    until("the late call ends", || async { dropped() }, |count| (count == 2).then_some(())).await;
+    // On a busy machine a call may be late before it arrives: then another one shows it.
+    let late = || async {
+        let short = Duration::from_millis(100);
+        let request = a.request(PeerMethod::Propose, "");
+        let error = a.transport.call(&b.address, Some(&b.name), request, short).await.unwrap_err();
+        assert_eq!(error, PeerError::Timeout { address: b.address.clone(), timeout: short });
+        dropped()
+    };
+    until("a late call ends", late, |count| (count >= 2).then_some(())).await;
 }
 
 /// Waits without any runtime.

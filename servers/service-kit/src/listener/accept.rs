@@ -136,22 +136,23 @@ impl Entry {
             return;
         };
         let name = self.name;
-        let reason =
-            match tokio::time::timeout(self.limits.tls_handshake_timeout, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    let connection = Connection::tls(stream, remote, self.protocol, &self.limits, slot);
-                    let _ = self.ready.send(connection).await;
-                    return;
-                }
-                Ok(Err(error)) => {
-                    self.refused.log(name, remote, &error);
-                    "failed"
-                }
-                Err(_) => {
-                    self.refused.log(name, remote, &"it was not finished in time: the caller may not speak TLS");
-                    "timeout"
-                }
-            };
+        let reason = match tokio::time::timeout(self.limits.tls_handshake_timeout, acceptor.accept(stream))
+            .await
+        {
+            Ok(Ok(stream)) => {
+                let connection = Connection::tls(stream, remote, self.protocol, &self.limits, slot);
+                let _ = self.ready.send(connection).await;
+                return;
+            }
+            Ok(Err(error)) => {
+                self.refused.log(name, remote, &error);
+                "failed"
+            }
+            Err(_) => {
+                self.refused.log(name, remote, &"it was not finished in time: the caller may not speak TLS");
+                "timeout"
+            }
+        };
         metrics::counter!("strongroom_tls_handshake_failures_total", "listener" => name, "reason" => reason)
             .increment(1);
     }

@@ -302,6 +302,7 @@ fn backups_under_load_hold_every_write_that_was_acknowledged_before() {
     verify.extend(notes.iter().flat_map(|note| ["--checkpoint", note.as_str()]));
     let verified = home.json(&verify);
     assert_eq!(verified["checkpoints_extended"], 4);
-    assert!(verified["blocks_replayed"].as_u64() > Some(0), "{verified}");
+    // Each marker after the first backup, which is the base, has a block of its own, however much of the load was in it.
+    assert!(verified["blocks_replayed"].as_u64() >= Some(3), "{verified}");
     assert_eq!(verified["vaults"][0]["key_count"], 3_001);
 }

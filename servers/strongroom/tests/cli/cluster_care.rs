@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ledger_client::{ClientOptions, Consistency, LedgerClient, MemoryPins};
 use ledger_core::entity::EntityKey;
 
-use crate::cluster_settings::{are_one, at, node, together, token, two};
-use crate::every_setting::free_port;
-use crate::harness::{Home, Server, put, runtime, vault};
+use crate::cluster_settings::{assert_one_cluster, at, node, together, token, two};
+use crate::forming::Operator;
+use crate::harness::{Home, Server, free_port, put, runtime, vault};
 
 #[test]
 fn a_cluster_that_is_gone_is_restored_to_a_height_into_a_new_one() {
@@ -18,8 +18,7 @@ fn a_cluster_that_is_gone_is_restored_to_a_height_into_a_new_one() {
     let join = format!("{},{}", ports[0], ports[1]);
     let servers = two(&home, ports, &["--peer-insecure", "--join", &join]);
     let folder = home.path("backup").display().to_string();
-    at(&home, &servers[0], &["ledger", "namespace", "create", "acme"]);
-    at(&home, &servers[1], &["ledger", "vault", "create", "acme/prod"]);
+    Operator::of(&home, &servers).makes_vault();
     at(&home, &servers[0], &["ledger", "put", "acme/prod", "door", "locked"]);
     at(&home, &servers[0], &["ledger", "backup", "create", "--to", &folder]);
     // What one node acknowledged is in the backup that another one gives.
@@ -44,7 +43,7 @@ fn a_cluster_that_is_gone_is_restored_to_a_height_into_a_new_one() {
     let member = ports[0].to_string();
     let joins = ["--peer-insecure", "--bootstrap", "0", "--join", &member];
     servers.extend(together(vec![node(&home, "node-2", ports[1], &joins)]));
-    assert!(are_one(&home, &servers));
+    assert_one_cluster(&home, &servers);
     let read = at(&home, &servers[1], &["ledger", "get", "acme/prod", "door"]);
     assert_eq!(read["value"], "locked", "{read}");
     at(&home, &servers[1], &["ledger", "put", "acme/prod", "door", "open"]);
@@ -60,11 +59,9 @@ fn a_cluster_that_is_rolled_node_by_node_loses_no_acknowledged_write() {
         let flags = ["--peer-insecure", "--bootstrap", "3", "--join", &join, "--listen", &listens[n]];
         node(&home, &format!("node-{}", n + 1), ports[n], &flags)
     };
-    let mut servers: Vec<Option<Server>> =
-        together((0..3).map(start).collect()).into_iter().map(Some).collect();
-    let first = servers[0].as_ref().expect("it runs");
-    at(&home, first, &["ledger", "namespace", "create", "acme"]);
-    at(&home, first, &["ledger", "vault", "create", "acme/prod"]);
+    let servers = together((0..3).map(start).collect());
+    Operator::of(&home, &servers).makes_vault();
+    let mut servers: Vec<Option<Server>> = servers.into_iter().map(Some).collect();
     let urls = listens.iter().map(|listen| format!("http://{listen}")).collect::<Vec<_>>().join(",");
     let secret = std::fs::read_to_string(token(&home)).expect("readable").trim_end().to_owned();
     let runtime = runtime();

@@ -1,17 +1,16 @@
 //! What each setting of a node among others changes, seen on real processes that speak to each other on loopback.
 
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hickory_proto::op::{Message, MessageType};
-use hickory_proto::rr::{RData, Record, RecordType};
 use serde_json::Value;
 
-use crate::every_setting::{free_port, refused, settings, started};
-use crate::harness::{Home, Server, eventually};
+use crate::every_setting::{refused, settings, started};
+use crate::harness::{Home, Server, eventually, free_port};
+use crate::name_server::NameServer;
 use crate::unready::Unready;
 
 /// One node of a test's cluster, with a directory of its own.
@@ -54,6 +53,13 @@ pub fn at(home: &Home, server: &Server, command: &[&str]) -> Value {
     home.json(&[command, &["--url", server.url(), "--token-file", &token]].concat())
 }
 
+/// Makes a namespace.
+fn make(home: &Home, server: &Server, name: &str) {
+    let (token, command) = (token(home), ["ledger", "namespace", "create", name]);
+    let at = ["--url", server.url(), "--token-file", &token];
+    home.persists(&[command.as_slice(), &at].concat(), "NAMESPACE_EXISTS");
+}
+
 pub fn status(home: &Home, server: &Server) -> Value {
     at(home, server, &["ledger", "cluster", "status"])
 }
@@ -62,11 +68,14 @@ fn ids(servers: &[Server]) -> Vec<u64> {
     servers.iter().map(|server| server.ready["nodes"][0]["id"].as_u64().expect("an id")).collect()
 }
 
-/// Whether all of them are in one cluster with so many members.
-pub fn are_one(home: &Home, servers: &[Server]) -> bool {
-    let seen: Vec<Value> = servers.iter().map(|server| status(home, server)).collect();
-    let members = |status: &Value| status["members"].as_array().map(Vec::len);
-    seen.iter().all(|one| one["cluster_id"] == seen[0]["cluster_id"] && members(one) == Some(servers.len()))
+/// All of them are in one cluster with so many members; each hears of the others in its time.
+pub fn assert_one_cluster(home: &Home, servers: &[Server]) {
+    eventually("every node knows all members", || {
+        let seen: Vec<Value> = servers.iter().map(|server| status(home, server)).collect();
+        let members = |status: &Value| status["members"].as_array().map(Vec::len);
+        assert!(seen.iter().all(|one| one["cluster_id"] == seen[0]["cluster_id"]), "{seen:?}");
+        seen.iter().all(|one| members(one) == Some(servers.len())).then_some(())
+    });
 }
 
 /// Role of a node, as the cluster says.
@@ -97,36 +106,13 @@ impl Callers {
         Self { address, count }
     }
 
-    /// How often a node with these flags, which finds no cluster in a second, calls.
+    /// How often a node with these flags, which finds no cluster in two seconds, calls.
     fn during_a_vain_start(&self, flags: &[&str]) -> u64 {
         let before = self.count.load(Ordering::Relaxed);
-        let vain = ["--bootstrap", "2", "--bootstrap-timeout", "1s", "--peer-insecure"];
+        let vain = ["--bootstrap", "2", "--bootstrap-timeout", "2s", "--peer-insecure"];
         refused(&Home::new(), &[vain.as_slice(), flags].concat());
         self.count.load(Ordering::Relaxed) - before
     }
-}
-
-/// A name server that has these addresses for every name.
-fn name_server(addresses: [IpAddr; 2]) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    let address = socket.local_addr().expect("bound");
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4_096];
-        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            let mut message = Message::from_vec(&buffer[..length]).expect("a question");
-            let query = message.queries[0].clone();
-            message.metadata.message_type = MessageType::Response;
-            message.additionals.clear();
-            message.edns = None;
-            let data = addresses.iter().filter_map(|address| match (address, query.query_type()) {
-                (IpAddr::V4(ip), RecordType::A) => Some(RData::A((*ip).into())),
-                _ => None,
-            });
-            message.answers = data.map(|data| Record::from_rdata(query.name().clone(), 300, data)).collect();
-            socket.send_to(&message.to_vec().expect("a message"), from).expect("sent");
-        }
-    });
-    address
 }
 
 /// Certificates for `node-1` and `node-2` of one authority in a folder, made by the program itself.
@@ -153,8 +139,8 @@ fn tls(home: &Home, name: &str, folders: [&str; 3]) -> Vec<String> {
     ]
 }
 
-/// Starts `node-1` and `node-2` with these files for the second one.
-fn two_with_tls(home: &Home, second: [&str; 3]) -> Vec<Result<Server, crate::harness::Said>> {
+/// Starts `node-1` and `node-2` with these files for the second one; both wait for each other for so long.
+fn two_with_tls(home: &Home, second: [&str; 3], patience: &str) -> Vec<Result<Server, crate::harness::Said>> {
     let ports = [free_port(), free_port()];
     let join = format!("{},{}", ports[0], ports[1]);
     let nodes = [("node-1", ports[0], ["ours"; 3]), ("node-2", ports[1], second)];
@@ -162,7 +148,7 @@ fn two_with_tls(home: &Home, second: [&str; 3]) -> Vec<Result<Server, crate::har
         .into_iter()
         .map(|(name, port, folders)| {
             let files = tls(home, name, folders);
-            let mut flags = vec!["--bootstrap", "2", "--join", &join, "--bootstrap-timeout", "3s"];
+            let mut flags = vec!["--bootstrap", "2", "--join", &join, "--bootstrap-timeout", patience];
             flags.extend(files.iter().map(String::as_str));
             let mut command = node(home, name, port, &flags);
             std::thread::spawn(move || Server::spawn(&mut command))
@@ -177,7 +163,7 @@ settings! {
         started(&home, &["--bootstrap", "1"]).stop();
         let ports = [free_port(), free_port()];
         let servers = two(&home, ports, &["--peer-insecure", "--join", &format!("{},{}", ports[0], ports[1])]);
-        assert!(are_one(&home, &servers));
+        assert_one_cluster(&home, &servers);
         assert!(refused(&home, &["--bootstrap", "8"]).contains("bootstrap"));
     }
 
@@ -204,7 +190,7 @@ settings! {
         let peers = format!(r#"{{"cached_at":0,"peers":[{{"addr":"{}"}},{{"addr":"{}"}}]}}"#, ports[0], ports[1]);
         let file = home.write("peers.cache", peers);
         let servers = two(&home, ports, &["--peer-insecure", "--join", &file]);
-        assert!(are_one(&home, &servers));
+        assert_one_cluster(&home, &servers);
         assert!(refused(&home, &["--join", "one.json,two.json"]).contains("join"));
     }
 
@@ -224,16 +210,18 @@ settings! {
         // One port on two addresses, as a name has them.
         let port = free_port().port();
         let ports = [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([127, 0, 0, 2], port))];
-        let resolver = name_server(ports.map(|address| address.ip())).to_string();
+        let server = NameServer::knowing("ledger.example.com", ports.map(|address| address.ip()).to_vec());
+        let resolver = server.address.to_string();
         let name = format!("ledger.example.com:{port}");
         let flags = ["--peer-insecure", "--discovery", &name, "--discovery-resolver", &resolver];
-        assert!(are_one(&home, &two(&home, ports, &flags)));
+        assert_one_cluster(&home, &two(&home, ports, &flags));
         assert!(refused(&home, &["--discovery", "no name:x"]).contains("discovery"));
     }
 
     discovery_resolver {
         let peer = Callers::counted();
-        let resolver = name_server([peer.address.ip(); 2]).to_string();
+        let server = NameServer::knowing("ledger.example.com", vec![peer.address.ip()]);
+        let resolver = server.address.to_string();
         let name = format!("ledger.example.com:{}", peer.address.port());
         let calls = peer.during_a_vain_start(&["--discovery", &name, "--discovery-resolver", &resolver]);
         assert!(calls > 0, "the address that this resolver names is called");
@@ -276,8 +264,8 @@ settings! {
     peer_tls_cert {
         let home = Home::new();
         certified(&home, "ours");
-        let servers: Vec<_> = two_with_tls(&home, ["ours"; 3]).into_iter().map(|one| one.expect("ready")).collect();
-        assert!(are_one(&home, &servers));
+        let servers: Vec<_> = two_with_tls(&home, ["ours"; 3], "60s").into_iter().map(|one| one.expect("ready")).collect();
+        assert_one_cluster(&home, &servers);
         let missing = ["--peer-tls-cert", "none.pem", "--peer-tls-key", "none.key", "--peer-ca", "none.pem"];
         assert!(refused(&home, &missing).contains("none.pem"));
     }
@@ -297,7 +285,7 @@ settings! {
         certified(&home, "ours");
         certified(&home, "theirs");
         // The second node is of another authority: neither lets the other take part.
-        for refused in two_with_tls(&home, ["theirs"; 3]) {
+        for refused in two_with_tls(&home, ["theirs"; 3], "3s") {
             let said = refused.err().expect("no cluster");
             assert!(said.stdout.contains("\"ready\":false"), "{said:?}");
             // The message itself says why that peer does not count, not only the log.
@@ -338,7 +326,7 @@ settings! {
         let join = format!("{},{}", ports[0], ports[1]);
         let servers = two(&home, ports, &["--peer-insecure", "--join", &join]);
         let before = status(&home, &servers[0])["cluster_id"].clone();
-        at(&home, &servers[0], &["ledger", "namespace", "create", "kept"]);
+        make(&home, &servers[0], "kept");
         // Killed: the survivor may not know yet that what it has was acknowledged. With two voters it has all of it.
         drop(servers);
         let alone = |flags: &[&str]| Server::spawn(&mut node(&home, "node-1", ports[0], flags));
@@ -347,7 +335,7 @@ settings! {
         assert_ne!(after["cluster_id"], before);
         assert_eq!(after["members"].as_array().map(Vec::len), Some(1));
         at(&home, &server, &["ledger", "namespace", "show", "kept"]);
-        at(&home, &server, &["ledger", "namespace", "create", "new"]);
+        make(&home, &server, "new");
     }
 
     rejoin {
@@ -374,7 +362,7 @@ settings! {
         let home = Home::new();
         let ports: Vec<SocketAddr> = (0..4).map(|_| free_port()).collect();
         let join = ports[..3].iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-        let shared = ["--peer-insecure", "--join", &join, "--voters-max", "3", "--silent-after", "2s"];
+        let shared = ["--peer-insecure", "--join", &join, "--voters-max", "3", "--silent-after", "6s"];
         let founders = (0..3).map(|n| node(&home, &format!("node-{}", n + 1), ports[n], &[shared.as_slice(), &["--bootstrap", "3"]].concat()));
         let mut servers = together(founders.collect());
         let spare = node(&home, "node-4", ports[3], &[shared.as_slice(), &["--bootstrap", "0"]].concat());

@@ -1,7 +1,7 @@
 //! Every documented setting of a ledger server exists as a flag and changes what the real process does.
 
 use std::io::Read as _;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use ledger_client::{ClientError, Consistency, ErrorCode, LedgerClient};
@@ -10,7 +10,7 @@ use ledger_core::entity::{EntityKey, EntityValue};
 use ledger_core::transaction::{Action, Operation};
 use tokio::runtime::Runtime;
 
-use crate::harness::{DEADLINE, Home, Said, Server, client, eventually, put, runtime, vault};
+use crate::harness::{DEADLINE, Home, Said, Server, client, eventually, free_port, put, runtime, vault};
 
 /// One test per setting, and the list of them.
 macro_rules! settings {
@@ -128,10 +128,6 @@ fn overloaded(answers: &[Result<Receipt, ClientError>]) -> usize {
 fn heights(answers: Vec<Result<Receipt, ClientError>>) -> usize {
     let heights = answers.into_iter().map(|answer| answer.expect("a receipt").height);
     heights.collect::<std::collections::BTreeSet<_>>().len()
-}
-
-pub fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
 /// A certificate for localhost with its key, and the authority that signed it.
@@ -540,7 +536,7 @@ settings! {
 
     drain_delay {
         let home = Home::new();
-        let server = started(&home, &["--drain-delay", "4s"]);
+        let server = started(&home, &["--drain-delay", "10s"]);
         let asked = Instant::now();
         server.signal("TERM");
         let metrics = server.metrics_url().to_owned();
@@ -548,7 +544,7 @@ settings! {
         assert!(home.run(&["health", &format!("{metrics}/livez")]).code == 0, "it still lives");
         let (status, log) = server.wait();
         assert_eq!(status.code(), Some(0), "{log}");
-        assert!(asked.elapsed() >= Duration::from_secs(4));
+        assert!(asked.elapsed() >= Duration::from_secs(10));
     }
 
     drain_timeout {

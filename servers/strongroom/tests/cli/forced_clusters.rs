@@ -2,6 +2,7 @@
 
 use crate::forming::{Node, Operator, addresses, members, start_together};
 use crate::harness::{Home, Server, eventually};
+use crate::name_server::NameServer;
 
 fn kept_token(home: &Home, operator: &Operator<'_>) -> String {
     home.write("kept.token", std::fs::read_to_string(&operator.token_file).expect("readable"))
@@ -42,7 +43,8 @@ fn a_node_is_forced_only_when_no_other_member_answers_and_only_once() {
     kill(third);
     // Nobody leads, and the node says so instead of naming who did.
     let last = two.at(&second);
-    let status = eventually("it notices", || Some(last.status()).filter(|status| status["leader_id"].is_null()));
+    let status =
+        eventually("it notices", || Some(last.status()).filter(|status| status["leader_id"].is_null()));
     assert!(members(&status).iter().all(|member| member["role"] == "voter"), "{status}");
     let shown = home.run(&last.arguments(&["cluster", "status"])).stdout;
     assert!(shown.contains("nobody leads"), "{shown}");
@@ -124,12 +126,18 @@ fn a_cluster_of_one_rotates_its_key_and_whoever_comes_back_takes_the_new_one() {
 fn a_name_that_does_not_exist_and_no_address_at_all_are_told_apart() {
     let home = Home::new();
     let nodes = Node::three();
-    let resolver = crate::forming::NameServer::knowing("ledger.example.com", Vec::new());
+    let resolver = NameServer::knowing("ledger.example.com", Vec::new());
     let address = resolver.address.to_string();
     let wait = ["--bootstrap", "3", "--bootstrap-timeout", "1s"];
     for (found, says) in [
-        (&["--discovery", "nosuch.invalid", "--discovery-resolver", &address][..], "nosuch.invalid does not exist"),
-        (&["--discovery", "ledger.example.com", "--discovery-resolver", &address], "ledger.example.com has no addresses"),
+        (
+            &["--discovery", "nosuch.invalid", "--discovery-resolver", &address][..],
+            "nosuch.invalid does not exist",
+        ),
+        (
+            &["--discovery", "ledger.example.com", "--discovery-resolver", &address],
+            "ledger.example.com has no addresses",
+        ),
         (&[], "was given no address of another"),
     ] {
         let said = nodes[0].try_start(&home, &[&wait, found].concat()).err().expect("it is alone");

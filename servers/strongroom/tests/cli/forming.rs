@@ -1,16 +1,14 @@
 //! Clusters that form, grow, shrink and start anew, out of nodes that are started as an operator starts them.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Message, MessageType, ResponseCode};
-use hickory_proto::rr::{RData, Record, RecordType};
 use serde_json::Value;
 
+use crate::cluster_settings::{node, together, token};
 use crate::harness::{Home, Said, Server, eventually, free_ports};
+use crate::name_server::NameServer;
 use crate::unready::Unready;
 
 /// A node to start: its name, and its address for peers.
@@ -31,10 +29,7 @@ impl Node {
 
     /// The whole command line, but for how it finds the others.
     fn command(&self, home: &Home, more: &[&str]) -> std::process::Command {
-        let data = home.path(self.name).display().to_string();
-        let peer_address = self.peer_address.to_string();
-        let own = ["--name", self.name, "--peer-listen", &peer_address, "--peer-insecure", "--poll", "100ms"];
-        home.command(&[Home::serve(&data).as_slice(), &own, more, &["--json"]].concat())
+        node(home, self.name, self.peer_address, &[&["--peer-insecure"], more].concat())
     }
 
     pub fn start(&self, home: &Home, more: &[&str]) -> Server {
@@ -52,10 +47,8 @@ pub fn addresses(nodes: &[Node]) -> String {
 
 /// Starts nodes that wait for each other.
 pub fn start_together<const N: usize>(home: &Home, nodes: &[Node; N], more: &[&str]) -> [Server; N] {
-    std::thread::scope(|scope| {
-        let starting = nodes.each_ref().map(|node| scope.spawn(|| node.start(home, more)));
-        starting.map(|starting| starting.join().expect("it starts"))
-    })
+    let servers = together(nodes.iter().map(|node| node.command(home, more)).collect());
+    servers.try_into().unwrap_or_else(|_| panic!("one server for each node"))
 }
 
 /// An operator, who knows some nodes and has the administrator's token.
@@ -68,9 +61,7 @@ pub struct Operator<'a> {
 impl<'a> Operator<'a> {
     pub fn of(home: &'a Home, servers: &[Server]) -> Self {
         let urls: Vec<_> = servers.iter().map(Server::url).collect();
-        let token_file = servers.iter().find_map(|server| server.ready["token_file"].as_str());
-        let token_file = token_file.expect("the first leader has the token").to_owned();
-        Self { home, urls: urls.join(","), token_file }
+        Self { home, urls: urls.join(","), token_file: token(home) }
     }
 
     /// The same, who talks to one node only.
@@ -90,9 +81,21 @@ impl<'a> Operator<'a> {
         self.does(&["cluster", "status"])
     }
 
+    /// As [`Home::persists`].
+    fn persists(&self, arguments: &[&str], done: &str) -> Option<Value> {
+        self.home.persists(&self.arguments(arguments), done)
+    }
+
     pub fn makes_vault(&self) {
-        self.does(&["namespace", "create", "acme"]);
-        self.does(&["vault", "create", "acme/prod"]);
+        self.persists(&["namespace", "create", "acme"], "NAMESPACE_EXISTS");
+        self.persists(&["vault", "create", "acme/prod"], "VAULT_EXISTS");
+    }
+
+    /// A change that says it has removed somebody, or else it had happened before its answer was lost.
+    fn removes(&self, arguments: &[&str], done: &str) {
+        if let Some(change) = self.persists(arguments, done) {
+            assert_eq!(change["change"], "removed");
+        }
     }
 
     /// Every one of these nodes knows at once what was acknowledged by another.
@@ -166,15 +169,16 @@ fn nodes_that_know_addresses_form_one_cluster_which_grows_moves_its_lead_and_shr
     assert_eq!(status["cluster_id"], cluster_id);
     assert_eq!(operator.at(&fourth).gets(), "locked", "any node takes any request");
 
-    let moved = operator.does(&["cluster", "transfer", "node-4"]);
+    let moved = operator.persists(&["cluster", "transfer", "node-4"], "-").expect("an answer");
     assert_eq!(moved["leader_id"], fourth.ready["nodes"][0]["id"]);
-    assert_eq!(operator.status()["leader_id"], moved["leader_id"]);
+    // Whoever is asked next may hear of it a moment later.
+    eventually("all hear of it", || (operator.status()["leader_id"] == moved["leader_id"]).then_some(()));
     operator.puts("open");
 
-    assert_eq!(operator.does(&["cluster", "remove", "node-2"])["change"], "removed");
+    operator.removes(&["cluster", "remove", "node-2"], "UNKNOWN_NODE");
     operator.awaits_voters(&["node-1", "node-3", "node-4"]);
     // The leader itself leaves, and hands over.
-    assert_eq!(operator.at(&fourth).does(&["cluster", "leave"])["change"], "removed");
+    operator.at(&fourth).removes(&["cluster", "leave"], "UNKNOWN_NODE");
     operator.awaits_voters(&["node-1", "node-3"]);
     operator.puts("ajar");
     assert_eq!(operator.gets(), "ajar");
@@ -196,17 +200,14 @@ fn a_file_of_peers_forms_a_cluster_and_a_file_that_is_missing_is_written() {
     let own = home.path("own.cache").display().to_string();
     let join = format!("{},{own}", nodes[1].peer_address);
     let server = fourth.start(&home, &["--bootstrap", "0", "--join", &join]);
-    let written = eventually("the members are remembered", || {
+    eventually("the members are remembered", || {
         let text = std::fs::read_to_string(&own).ok()?;
         let cache: Value = serde_json::from_str(&text).expect("JSON");
         let peers = cache["peers"].as_array().expect("a list");
         let known: BTreeSet<_> =
             peers.iter().map(|peer| peer["addr"].as_str().expect("text").to_owned()).collect();
-        (known.len() >= 3).then_some(known)
+        nodes.iter().all(|node| known.contains(&node.peer_address.to_string())).then_some(())
     });
-    for node in &nodes {
-        assert!(written.contains(&node.peer_address.to_string()), "{written:?}");
-    }
     server.stop();
     // What it wrote is enough to come back.
     let back = fourth.start(&home, &["--join", &own]);
@@ -321,62 +322,4 @@ fn the_last_node_of_a_lost_cluster_goes_on_under_a_new_id_and_others_join_it() {
     let now = operator.awaits_voters(&["node-1", "node-3"]);
     assert_eq!(now["cluster_id"], status["cluster_id"]);
     assert_eq!(operator.at(&joined).gets(), "open");
-}
-
-/// A name server that knows one name, until it is dropped.
-pub struct NameServer {
-    pub address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    answering: Option<std::thread::JoinHandle<()>>,
-}
-
-impl NameServer {
-    pub fn knowing(name: &'static str, addresses: Vec<IpAddr>) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-        let address = socket.local_addr().expect("an address");
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let answering = std::thread::spawn(move || {
-            let mut buffer = [0; 4_096];
-            loop {
-                let (length, from) = socket.recv_from(&mut buffer).expect("a question");
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let answer = answer(&buffer[..length], name, &addresses);
-                socket.send_to(&answer, from).expect("sent");
-            }
-        });
-        Self { address, stop, answering: Some(answering) }
-    }
-}
-
-impl Drop for NameServer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // Wakes it up.
-        let wake = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.send_to(b"-", self.address));
-        if let (Ok(_), Some(answering)) = (wake, self.answering.take()) {
-            let _ = answering.join();
-        }
-    }
-}
-
-fn answer(question: &[u8], name: &str, addresses: &[IpAddr]) -> Vec<u8> {
-    let mut message = Message::from_vec(question).expect("a question");
-    let query = message.queries[0].clone();
-    message.metadata.message_type = MessageType::Response;
-    message.additionals.clear();
-    message.edns = None;
-    if query.name().to_ascii().trim_end_matches('.').eq_ignore_ascii_case(name) {
-        let records = addresses.iter().filter_map(|address| match (address, query.query_type()) {
-            (IpAddr::V4(ip), RecordType::A) => Some(RData::A((*ip).into())),
-            (IpAddr::V6(ip), RecordType::AAAA) => Some(RData::AAAA((*ip).into())),
-            _ => None,
-        });
-        message.answers = records.map(|data| Record::from_rdata(query.name().clone(), 300, data)).collect();
-    } else {
-        message.metadata.response_code = ResponseCode::NXDomain;
-    }
-    message.to_vec().expect("an answer")
 }

@@ -1,8 +1,10 @@
 //! Runs the program in a home of its own.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -77,6 +79,19 @@ impl Home {
         let said = self.run(&with_json);
         assert_eq!(said.code, 0, "{arguments:?}: {said:?}");
         serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {said:?}"))
+    }
+
+    /// Runs a command until it succeeds, as an operator does while nobody leads. What an attempt without an answer did
+    /// is refused to the next one by the name `done`: then there is no answer.
+    pub fn persists(&self, arguments: &[&str], done: &str) -> Option<Value> {
+        let with_json = [arguments, &["--json"]].concat();
+        eventually(&format!("{arguments:?} succeeds"), || {
+            let said = self.run(&with_json);
+            match said.code {
+                0 => Some(Some(serde_json::from_str(&said.stdout).expect("one JSON object"))),
+                _ => (said.refusal()["code"] == done).then_some(None),
+            }
+        })
     }
 
     /// Runs a command that must fail with `code`; returns its error object.
@@ -218,8 +233,8 @@ pub fn dev_with_vault() -> (Home, Server) {
 }
 
 pub fn make_vault(home: &Home) {
-    home.json(&["ledger", "namespace", "create", "acme"]);
-    home.json(&["ledger", "vault", "create", "acme/prod"]);
+    home.persists(&["ledger", "namespace", "create", "acme"], "NAMESPACE_EXISTS");
+    home.persists(&["ledger", "vault", "create", "acme/prod"], "VAULT_EXISTS");
 }
 
 /// A client of the library, for load.
@@ -268,9 +283,29 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Ports of this machine that were free just now, all different.
+/// Below the ports that systems give to whoever does not name one (from 32,768 on Linux): who listens on one of these,
+/// stops and comes back finds it free.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+/// Tests run in processes of their own, with numbers close to each other.
+const PORTS_OF_A_PROCESS: u32 = 16;
+
+/// Ports of this machine that are free, all different.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [_; N] =
-        std::array::from_fn(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    held.map(|listener| listener.local_addr().expect("an address").port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let next = || {
+        let of_this_process = std::process::id().wrapping_mul(PORTS_OF_A_PROCESS);
+        let place = of_this_process.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(PORTS.start + place % (PORTS.end - PORTS.start)).expect("a port")
+    };
+    let is_free = |port: &u16| {
+        let hosts = [[127, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 3]].map(IpAddr::from);
+        hosts.into_iter().all(|host| TcpListener::bind((host, *port)).is_ok())
+    };
+    std::array::from_fn(|_| std::iter::repeat_with(next).take(1_000).find(is_free).expect("a free port"))
+}
+
+/// The same, one, on loopback.
+pub fn free_port() -> SocketAddr {
+    let [port] = free_ports();
+    SocketAddr::from(([127, 0, 0, 1], port))
 }

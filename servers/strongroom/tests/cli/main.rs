@@ -2,6 +2,7 @@
 
 mod harness;
 mod load;
+mod name_server;
 
 mod backups;
 mod bad_input;
@@ -32,3 +33,4 @@ mod tampering;
 mod tokens;
 mod unready;
 mod vaults;
+mod watches;

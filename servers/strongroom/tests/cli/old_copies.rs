@@ -28,6 +28,16 @@ fn keep_token(home: &Home, operator: &Operator<'_>) -> String {
     home.write("kept.token", std::fs::read_to_string(&operator.token_file).expect("readable"))
 }
 
+/// A cluster of these nodes with a value, and its token.
+fn founded(home: &Home, nodes: &[Node; 3], flags: &[&str], value: &str) -> ([Server; 3], String) {
+    let servers = start_together(home, nodes, flags);
+    let all = Operator::of(home, &servers);
+    all.makes_vault();
+    all.puts(value);
+    let token = keep_token(home, &all);
+    (servers, token)
+}
+
 fn operator<'a>(home: &'a Home, servers: &[&Server], token_file: &str) -> Operator<'a> {
     let urls: Vec<_> = servers.iter().map(|server| server.url()).collect();
     Operator { home, urls: urls.join(","), token_file: token_file.to_owned() }
@@ -52,12 +62,7 @@ fn an_old_copy_of_a_member_elects_nobody_who_lacks_what_it_acknowledged() {
     let nodes = Node::three();
     let known = addresses(&nodes);
     let flags = ["--bootstrap", "3", "--join", &known];
-    let servers = start_together(&home, &nodes, &flags);
-    let all = Operator::of(&home, &servers);
-    let token = keep_token(&home, &all);
-    let [first, second, third] = servers;
-    all.makes_vault();
-    all.puts("old");
+    let ([first, second, third], token) = founded(&home, &nodes, &flags, "old");
     second.stop();
     copy(&home, &nodes[1]);
     let second = nodes[1].start(&home, &flags);
@@ -125,12 +130,7 @@ fn a_copied_member_joins_as_a_new_node_where_somebody_leads_and_stays_that_node(
     let nodes = Node::three();
     let known = addresses(&nodes);
     let flags = ["--bootstrap", "3", "--join", &known];
-    let servers = start_together(&home, &nodes, &flags);
-    let all = Operator::of(&home, &servers);
-    let token = keep_token(&home, &all);
-    all.makes_vault();
-    all.puts("locked");
-    let [first, second, third] = servers;
+    let ([first, second, third], token) = founded(&home, &nodes, &flags, "locked");
     third.stop();
     copy(&home, &nodes[2]);
     put_back(&home, &nodes[2]);
@@ -155,13 +155,9 @@ fn cold_copies_of_all_nodes_are_refused_until_one_is_forced_which_has_everything
     let nodes = Node::three();
     let known = addresses(&nodes);
     let flags = ["--bootstrap", "3", "--join", &known];
-    let servers = start_together(&home, &nodes, &flags);
-    let all = Operator::of(&home, &servers);
-    let token = keep_token(&home, &all);
-    all.makes_vault();
-    all.puts("locked");
+    let (servers, token) = founded(&home, &nodes, &flags, "locked");
     // A copy can go on with what its node knew to be decided.
-    assert_eq!(all.at(&servers[2]).gets(), "locked");
+    assert_eq!(operator(&home, &[&servers[2]], &token).gets(), "locked");
     for server in servers {
         server.stop();
     }

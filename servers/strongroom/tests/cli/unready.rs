@@ -5,8 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::every_setting::free_port;
-use crate::harness::eventually;
+use crate::harness::{eventually, free_port};
 
 /// A process that runs and may never be ready. It ends with this value.
 pub struct Unready {

@@ -11,9 +11,11 @@ pub(crate) use consensus::{
     WireLogId, WireRecord, WireVote,
 };
 pub(crate) use service::{
-    CheckpointAnswer, CheckpointRequest, ForwardedFailure, ForwardedWrite, JoinAnswer, JoinRequest,
-    LeaderBlock, LedgerKeyAnswer, LedgerKeyRequest, MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer,
-    ReadIndexRequest, TipsAnswer, TipsRequest, VaultTip, WriteStateAnswer, WriteStateRequest,
+    CheckpointAnswer, CheckpointRequest, CompareAnswer, CompareRequest, DigestAnswer, DigestPoint,
+    ForwardedFailure, ForwardedWrite, JoinAnswer, JoinRequest, LeaderBlock, LedgerKeyAnswer,
+    LedgerKeyRequest, MembershipAnswer, MembershipRequest, ProposeAnswer, ProposeRequest, ReadIndexAnswer,
+    ReadIndexRequest, RepairAnswer, RepairRequest, TipsAnswer, TipsRequest, VaultTip, WriteStateAnswer,
+    WriteStateRequest,
 };
 pub(crate) use snapshot::{
     SnapshotChunk, SnapshotChunkAnswer, SnapshotInstall, SnapshotInstallAnswer, SnapshotOffer,

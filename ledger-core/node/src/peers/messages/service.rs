@@ -108,6 +108,60 @@ pub(crate) enum LeaderBlock {
     Below { height: u64, block_hash: Hash },
 }
 
+/// Asks any member what it has, leader or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CompareRequest {
+    /// Blocks of the asking node.
+    pub tips: Vec<VaultTip>,
+    /// Points at which the asking node can be compared, oldest first.
+    pub points: Vec<DigestPoint>,
+}
+
+/// What a node has beside blocks once it has applied an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DigestPoint {
+    /// The entry.
+    pub index: u64,
+    /// Over what is remembered of idempotency keys.
+    pub idempotency: Hash,
+    /// Of the membership.
+    pub membership: Hash,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CompareAnswer {
+    /// What it has of the same vaults, in order.
+    pub blocks: Vec<LeaderBlock>,
+    /// What it has at the newest of the points that it knows too; `None` = at none of them.
+    pub digests: Option<DigestAnswer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DigestAnswer {
+    pub point: DigestPoint,
+    /// By vault number, when the digest over all of them is another one than was asked about.
+    pub vaults: Vec<(u64, Hash)>,
+}
+
+/// A member that differs asks the leader to send it a snapshot of everything, and how far that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RepairRequest {
+    /// Distinguishes this attempt of the member from its others: asked again, it is not begun again.
+    pub attempt: u64,
+    /// The snapshot must hold at least this entry.
+    pub at_least: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RepairAnswer {
+    /// It is being made, or sent.
+    Working,
+    /// The member has taken it.
+    Sent,
+    /// It was not made, or not taken.
+    Failed(String),
+}
+
 /// A change of the membership.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum MembershipRequest {

@@ -158,7 +158,12 @@ async fn member_id(client: &LedgerClient, text: &str) -> Result<u64, Failure> {
 
 fn find(info: &ClusterInfo, text: &str) -> Result<u64, Failure> {
     let number = text.parse().ok();
-    let named = info.members.iter().map(|member| &member.node).find(|node| node.name == text);
+    let mut namesakes = info.members.iter().map(|member| &member.node).filter(|node| node.name == text);
+    let named = namesakes.next();
+    if let (Some(one), Some(other)) = (named, namesakes.next()) {
+        let message = format!("{text} is the name of node {} and of node {}", one.node_id, other.node_id);
+        return Err(Failure::usage(message).with_hint("name it by its number: the one that answers is the newer one"));
+    }
     let numbered = info.members.iter().map(|member| &member.node).find(|node| Some(node.node_id) == number);
     named.or(numbered).map(|node| node.node_id).ok_or_else(|| {
         let message = format!("{text} is neither the name nor the number of a member");
@@ -217,8 +222,13 @@ mod tests {
             members: vec![member(1, "2"), member(2, "node-b")],
             is_changing: false,
             is_ready: true,
+            divergences: Vec::new(),
         };
         assert_eq!(find(&info, "node-b").ok(), Some(2));
+        // A machine with a new directory, until the old node is taken out.
+        let twice = ClusterInfo { members: vec![member(3, "node-b"), member(4, "node-b")], ..info.clone() };
+        assert_eq!(find(&twice, "node-b").map_err(|failure| failure.exit), Err(Exit::Usage));
+        assert_eq!(find(&twice, "4").ok(), Some(4));
         assert_eq!(find(&info, "2").ok(), Some(1));
         assert_eq!(find(&info, "1").ok(), Some(1));
         assert_eq!(find(&info, "3").map_err(|failure| failure.exit), Err(Exit::NotFound));

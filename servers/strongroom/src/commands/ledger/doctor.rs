@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use ledger_core::doctor::{self, Problem, Report, VaultReport};
 use ledger_core::ports::StateStore;
-use ledger_node::DataDirectory;
+use ledger_node::{DataDirectory, Divergence, read_divergences};
 use serde_json::{Value, json};
 use storage_adapters::redb::{RedbOptions, RedbStateStore};
 
@@ -38,7 +38,13 @@ impl Doctor {
         let state =
             state.map_err(|error| Failure::verification(format!("the state does not open: {error}")))?;
         let report = inspect(Arc::new(state))?;
-        output.result(&document(&report), || render(&report))?;
+        let divergences = read_divergences(&self.data)
+            .map_err(|error| Failure::error(format!("the list of divergences cannot be read: {error}")))?;
+        let mut document = document(&report);
+        if let Some(fields) = document.as_object_mut() {
+            fields.insert("divergences".to_owned(), json!(divergences));
+        }
+        output.result(&document, || render(&report) + &render_divergences(&divergences))?;
         if report.is_sound() {
             Ok(())
         } else {
@@ -105,6 +111,23 @@ pub fn key_of(problem: &Problem) -> Option<&str> {
         | Problem::RowUnexplained { key } => Some(key),
         _ => None,
     }
+}
+
+/// What the node was found to have otherwise than its cluster.
+fn render_divergences(divergences: &[Divergence]) -> String {
+    let line = |found: &Divergence| {
+        format!(
+            "This node differed from its leader: {} {} at {}, here {}, there {}: {} {}\n",
+            found.kind.as_str(),
+            found.vault_name,
+            found.position,
+            hex::encode(found.own.digest),
+            hex::encode(found.leader.digest),
+            found.state.as_str(),
+            found.reason,
+        )
+    };
+    divergences.iter().map(line).collect()
 }
 
 fn render(report: &Report) -> String {

@@ -8,10 +8,12 @@ use crate::discovery::ServerArgs;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Make the rows of a fenced vault anew from its blocks. The fence is lifted only when they lead to the state root of
-/// the newest block; otherwise the answer names the block that cannot be used. Needs a token with the role admin.
+/// Make the rows of a vault that is fenced on one node anew from its blocks. The fence is lifted only when they lead to the
+/// state root of the newest block; otherwise the answer names the block that cannot be used. A follower whose blocks
+/// differ from its leader's takes the leader's content over, unless a majority has what it has. Name the node with
+/// --url. Needs a token with the role admin.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  strongroom ledger recover acme/prod")]
+#[command(after_help = "Example:\n  strongroom ledger recover acme/prod --url http://node-b:50051")]
 pub struct Recover {
     /// NAMESPACE/VAULT.
     vault: VaultRef,
@@ -22,7 +24,7 @@ pub struct Recover {
 impl Recover {
     /// Runs the command.
     pub async fn run(self, output: Output) -> Result<(), Failure> {
-        let recovered = self.server.client()?.recover_vault(&self.vault).await?;
+        let recovered = self.server.client_of_one_node()?.recover_vault(&self.vault).await?;
         let document = json!({
             "vault": self.vault.to_string(),
             "height": recovered.height,
@@ -30,8 +32,17 @@ impl Recover {
             "blocks": recovered.blocks,
             "rows_repaired": recovered.rows_repaired,
             "entries_resumed": recovered.entries_resumed,
+            "from_node_id": recovered.from_node_id,
         });
         output.result(&document, || {
+            if let Some(node) = recovered.from_node_id {
+                let root = hex::encode(recovered.state_root);
+                let height = recovered.height;
+                return format!(
+                    "recovered  {}  took over the content of node {node}, height {height}, state root {root}",
+                    self.vault
+                );
+            }
             format!(
                 "recovered  {}  {} blocks replayed, {} rows repaired, height {}, state root {}",
                 self.vault,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ledger_client::{ClusterInfo, ClusterMember, MemberRole, NodeInfo};
+use ledger_client::{ClusterInfo, ClusterMember, MemberRole, NodeInfo, ReplicaDivergence};
 use serde_json::{Value, json};
 
 use crate::discovery::ServerArgs;
@@ -23,6 +23,8 @@ const ALONE: &str = "this node";
 struct Seen {
     member: ClusterMember,
     answer: Option<NodeInfo>,
+    /// What it was found to have otherwise than its leader.
+    divergences: Vec<ReplicaDivergence>,
 }
 
 pub(super) async fn run(server: &ServerArgs, output: Output) -> Result<(), Failure> {
@@ -83,17 +85,19 @@ async fn see(server: &ServerArgs, mut member: ClusterMember, answered: bool) -> 
         member.node.client_url = server.only_url().unwrap_or_default();
     }
     let url = &member.node.client_url;
-    let answer = match server.client_at(url, MEMBER_TIMEOUT) {
-        Ok(client) if !url.is_empty() => client.node_info().await.ok(),
-        _ if answered => match server.client() {
-            Ok(client) => client.node_info().await.ok(),
-            Err(_) => None,
-        },
-        _ => None,
+    let client = match server.client_at(url, MEMBER_TIMEOUT).ok().filter(|_| !url.is_empty()) {
+        Some(client) => Some(client),
+        None if answered => server.client().ok(),
+        None => None,
     };
+    let Some(client) = client else {
+        return Seen { member, answer: None, divergences: Vec::new() };
+    };
+    let (answer, own) = tokio::join!(client.node_info(), client.cluster_info());
     // Another node at that address says nothing about this one.
-    let answer = answer.filter(|info| info.node_id == member.node.node_id);
-    Seen { member, answer }
+    let answer = answer.ok().filter(|info| info.node_id == member.node.node_id);
+    let own = own.ok().filter(|info| info.node_id == member.node.node_id);
+    Seen { member, answer, divergences: own.map(|info| info.divergences).unwrap_or_default() }
 }
 
 /// Who led last does not lead.
@@ -121,6 +125,7 @@ fn document(info: &ClusterInfo, seen: &[Seen]) -> Value {
             "matched_index": matched_index,
             "last_heard_ms": last_heard_ms,
             "clock_ahead_ms": clock_ahead_ms,
+            "divergences": seen.divergences.iter().map(divergence).collect::<Vec<_>>(),
         })
     };
     json!({
@@ -133,6 +138,47 @@ fn document(info: &ClusterInfo, seen: &[Seen]) -> Value {
         "is_ready": info.is_ready,
         "members": seen.iter().map(member).collect::<Vec<_>>(),
     })
+}
+
+fn divergence(found: &ReplicaDivergence) -> Value {
+    json!({
+        "kind": found.kind,
+        "vault": found.vault,
+        "position": found.position,
+        "own_digest": hex::encode(&found.own_digest),
+        "own_state_root": hex::encode(&found.own_state_root),
+        "leader_id": found.leader_id,
+        "leader_digest": hex::encode(&found.leader_digest),
+        "leader_state_root": hex::encode(&found.leader_state_root),
+        "with_leader": found.with_leader,
+        "with_this_node": found.with_this_node,
+        "found_at_ms": found.found_at_ms,
+        "state": found.state,
+        "attempts": found.attempts,
+        "reason": found.reason,
+    })
+}
+
+/// One line each, under the table.
+fn render_divergences(seen: &[Seen]) -> String {
+    let mut text = String::new();
+    for Seen { member, divergences, .. } in seen {
+        for found in divergences {
+            let name = if member.node.name.is_empty() { "-" } else { &member.node.name };
+            let vault = if found.vault.is_empty() { "-" } else { &found.vault };
+            text.push_str(&format!(
+                "{} differed from its leader: {} {} at {}: {}{}{}\n",
+                table::cell(name),
+                found.kind,
+                table::cell(vault),
+                found.position,
+                found.state,
+                if found.reason.is_empty() { "" } else { "; " },
+                table::cell(&found.reason),
+            ));
+        }
+    }
+    text
 }
 
 fn render(info: &ClusterInfo, seen: &[Seen]) -> String {
@@ -172,5 +218,6 @@ fn render(info: &ClusterInfo, seen: &[Seen]) -> String {
     };
     let head = ["name", "role", "state", "url", "peers", "matched", "heard", "id"];
     text.push_str(&table::render(&head, &seen.iter().map(row).collect::<Vec<_>>()));
+    text.push_str(&render_divergences(seen));
     text
 }
