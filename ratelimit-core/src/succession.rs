@@ -133,23 +133,37 @@ impl KeyedLimit {
 
     #[cold]
     fn inherit_slowly(&self, tag: u64, now: Nanos) {
+        let Some(algorithm) = self.limit().compact() else { return };
+        let _stripe = self.table().lock_stripe(self.table().stripe(tag));
+        if self.table().is_sealed() {
+            return; // its successor takes the key from both
+        }
+        let inherited = self.inherited(tag, now);
+        if inherited > 0 {
+            let at = algorithm.at(now);
+            self.table().force_held(algorithm, tag, at, |state| algorithm.merge(state, inherited));
+        }
+    }
+
+    /// Takes the key from whoever was before; its state in the words of this limit, 0 when there is none. The caller holds
+    /// the key's stripe here; those of earlier limits are taken in the order of succession.
+    fn inherited(&self, tag: u64, now: Nanos) -> u64 {
         let before = self.succession().before.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(Before { keyed: old, keep, over_at, .. }) = &*before else { return };
-        let (Some(old_algorithm), Some(algorithm)) = (old.limit().compact(), self.limit().compact()) else {
-            return;
-        };
+        let Some(Before { keyed: old, keep, over_at, .. }) = &*before else { return 0 };
         if now > *over_at.get_or_init(|| now.after(old.limit().memory())) {
             drop(before);
-            return self.succession().forget();
+            self.succession().forget();
+            return 0;
         }
-        old.inherit(tag, now);
-        let _order = self.table().lock_stripe(self.table().stripe(tag));
-        let word = old.table().take(old_algorithm, tag, old_algorithm.at(now));
-        let carried = change::carried(old.limit(), word, self.limit(), *keep, now);
-        if carried > 0 {
-            let at = algorithm.at(now);
-            self.table().force_held(algorithm, tag, at, |state| algorithm.merge(state, carried));
-        }
+        change::carried(old.limit(), old.surrendered(tag, now), self.limit(), *keep, now)
+    }
+
+    /// Gives the key up to the successor, together with what it would have inherited itself.
+    fn surrendered(&self, tag: u64, now: Nanos) -> u64 {
+        let Some(algorithm) = self.limit().compact() else { return 0 };
+        let _stripe = self.table().lock_stripe(self.table().stripe(tag));
+        let inherited = self.inherited(tag, now);
+        algorithm.merge(self.table().take(algorithm, tag, algorithm.at(now)), inherited)
     }
 }
 

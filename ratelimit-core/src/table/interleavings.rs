@@ -266,6 +266,7 @@ fn a_key_that_a_successor_takes_is_charged_here_before_or_not_at_all() {
                     let gcra = bucket(9);
                     let at = gcra.at(Nanos::from_duration(Duration::from_secs(5)));
                     table.seal();
+                    let _stripe = table.lock_stripe(table.stripe(7));
                     gcra.used(table.take(&gcra, 7, at), at)
                 },
                 |table| charge(table, 9, 7, 5) + charge(table, 9, 7, 5),

@@ -172,11 +172,11 @@ impl<W: Word> Table<W> {
             return Some(step);
         }
         let look = algorithm.decide(self.start(algorithm, tag, at), at, cost);
-        if look.next.is_none() && self.sealed.load() == 0 {
+        if look.next.is_none() && !self.is_sealed() {
             return Some(look);
         }
         let _stripe = self.lock_stripe(self.stripe(tag));
-        if self.sealed.load() != 0 {
+        if self.is_sealed() {
             return None;
         }
         if let Some(step) = self.update(tag, decide) {
@@ -209,9 +209,14 @@ impl<W: Word> Table<W> {
         self.sealed.store(1);
     }
 
-    /// Takes the state of a key for a successor: afterwards nobody can charge it here. 0 when there is none any more.
+    /// Whether a successor takes the keys.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.load() != 0
+    }
+
+    /// Takes the state of a key for a successor: afterwards nobody can charge it here. 0 when there is none any more. The
+    /// caller holds the key's stripe.
     pub(crate) fn take(&self, algorithm: &(impl Compact + ?Sized), tag: u64, at: At) -> u64 {
-        let _stripe = self.lock_stripe(self.stripe(tag));
         let taken = self.update(tag, |state| (Some(MOVED), state));
         // A key that was taken before has no slot that could be found, and no entry in the sketch since.
         let moved = self.lines_of(tag).any(|slot| slot.tag.load() == tag && slot.head.load() == MOVED);
@@ -262,27 +267,27 @@ impl<W: Word> Table<W> {
         raise: impl Fn(u64) -> u64,
     ) -> bool {
         let _stripe = self.lock_stripe(self.stripe(tag));
-        self.force_held(algorithm, tag, at, raise)
+        if self.is_sealed() {
+            return false;
+        }
+        self.force_held(algorithm, tag, at, raise);
+        true
     }
 
-    /// As [`force`](Self::force), when the caller holds the key's stripe.
+    /// As [`force`](Self::force), when the caller holds the key's stripe and has seen that the table is not sealed. It may be
+    /// by now: then the successor waits for the stripe.
     pub(crate) fn force_held(
         &self,
         algorithm: &(impl Compact + ?Sized),
         tag: u64,
         at: At,
         raise: impl Fn(u64) -> u64,
-    ) -> bool {
+    ) {
         let raised = |state: u64| (Some(raise(state)).filter(|next| *next > state), ());
-        if self.update(tag, raised).is_some() {
-            return true;
+        if self.update(tag, raised).is_none() {
+            let start = self.start(algorithm, tag, at);
+            self.give(algorithm, tag, at, raise(start).max(start));
         }
-        if self.sealed.load() != 0 {
-            return false;
-        }
-        let start = self.start(algorithm, tag, at);
-        self.give(algorithm, tag, at, raise(start).max(start));
-        true
     }
 
     /// What a key without a slot begins with: what the sketch knows of it.
