@@ -102,9 +102,26 @@ mod tests {
             assert_eq!(hop(text.as_bytes()), Hop::Hidden, "{text}");
         }
         let garbage = [
-            "", ";", "192.0.2.1", "for", "for=", "for =1.2.3.4", "for= 1.2.3.4", "for=1.2.3.4:80", "for=2001:db8::1",
-            r#"for="2001:db8::1""#, r#"for="[2001:db8::1]"#, r#"for="1.2.3.4"x"#, "for=1.2.3.4;for=1.2.3.4", "by=1.2.3.4",
-            r#"for="1.2.3.4\"#, r#"for="""#, "for=1.2.3.4 proto=http", "proto=;for=1.2.3.4", "=1.2.3.4", "for=_",
+            "",
+            ";",
+            "192.0.2.1",
+            "for",
+            "for=",
+            "for =1.2.3.4",
+            "for= 1.2.3.4",
+            "for=1.2.3.4:80",
+            "for=2001:db8::1",
+            r#"for="2001:db8::1""#,
+            r#"for="[2001:db8::1]"#,
+            r#"for="1.2.3.4"x"#,
+            "for=1.2.3.4;for=1.2.3.4",
+            "by=1.2.3.4",
+            r#"for="1.2.3.4\"#,
+            r#"for="""#,
+            "for=1.2.3.4 proto=http",
+            "proto=;for=1.2.3.4",
+            "=1.2.3.4",
+            "for=_",
         ];
         for text in garbage {
             assert_eq!(hop(text.as_bytes()), Hop::Unreadable, "{text}");

@@ -96,7 +96,9 @@ impl Grouping {
     fn unwrapped(&self, address: IpAddr) -> IpAddr {
         let IpAddr::V6(v6) = address else { return address };
         match v6.segments() {
-            [0x64, 0xff9b, 0, 0, 0, 0, high, low] if self.nat64 == EmbeddedAddresses::Unwrap => embedded(high, low),
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] if self.nat64 == EmbeddedAddresses::Unwrap => {
+                embedded(high, low)
+            }
             [0x2002, high, low, ..] if self.six_to_four == EmbeddedAddresses::Unwrap => embedded(high, low),
             _ => address,
         }
@@ -143,8 +145,10 @@ mod tests {
         assert_eq!(of(Ipv6Prefix::Bits64), "2001:db8:1234:5678::/64");
         assert_eq!(of(Ipv6Prefix::Bits56), "2001:db8:1234:5600::/56");
         assert_eq!(of(Ipv6Prefix::Bits48), "2001:db8:1234::/48");
-        let tiers: Vec<String> =
-            Grouping::default().tiers(address.parse().expect("an address")).map(|tier| tier.to_string()).collect();
+        let tiers: Vec<String> = Grouping::default()
+            .tiers(address.parse().expect("an address"))
+            .map(|tier| tier.to_string())
+            .collect();
         assert_eq!(tiers, ["2001:db8:1234:5678::/64", "2001:db8:1234:5600::/56", "2001:db8:1234::/48"]);
         assert_eq!(Grouping::default().tiers("192.0.2.1".parse().expect("an address")).count(), 1);
     }

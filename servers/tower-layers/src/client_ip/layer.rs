@@ -58,7 +58,9 @@ fn known_peer(extensions: &Extensions) -> Option<IpAddr> {
     let ours = extensions.get::<PeerAddress>().map(|PeerAddress(address)| *address);
     #[cfg(feature = "axum")]
     let ours = ours.or_else(|| {
-        extensions.get::<axum::extract::ConnectInfo<SocketAddr>>().map(|axum::extract::ConnectInfo(peer)| peer.ip())
+        extensions
+            .get::<axum::extract::ConnectInfo<SocketAddr>>()
+            .map(|axum::extract::ConnectInfo(peer)| peer.ip())
     });
     ours
 }

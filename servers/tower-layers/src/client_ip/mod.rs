@@ -44,7 +44,7 @@ pub use group::{AddressGroup, EmbeddedAddresses, Grouping, Ipv6Prefix};
 pub use layer::{ClientIpLayer, ClientIpService, PeerAddress, PeerSource};
 pub use trusted_networks::{NETWORKS_MAX, TrustedNetworks, TrustedNetworksError};
 pub use walk::{
-    ClientIp, ClientIpPolicy, Evidence, ForwardingHeader, HEADER_BYTES_MAX, HOPS_MAX, HopCount, HopCountError,
-    StopReason, Trust,
+    ClientIp, ClientIpPolicy, Evidence, ForwardingHeader, HEADER_BYTES_MAX, HOPS_MAX, HopCount,
+    HopCountError, StopReason, Trust,
 };
 pub use warning::{PeerWarning, TrustWarning};

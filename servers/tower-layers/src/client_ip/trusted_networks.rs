@@ -34,7 +34,9 @@ pub enum TrustedNetworksError {
         text: String,
     },
     /// The address of a host with a prefix length.
-    #[error("{given} has bits behind its prefix; write {network} for the network or {address} for the one address")]
+    #[error(
+        "{given} has bits behind its prefix; write {network} for the network or {address} for the one address"
+    )]
     HostBits {
         /// What was given.
         given: IpNet,
@@ -142,7 +144,9 @@ fn network(text: &str) -> Result<IpNet, TrustedNetworksError> {
 /// A network of mapped addresses as the IPv4 network it is.
 fn unmapped(network: IpNet) -> IpNet {
     let mapped = match network {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => {
+            v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96))
+        }
         _ => None,
     };
     mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
@@ -161,8 +165,14 @@ mod tests {
 
     #[test]
     fn a_list_of_everybody_is_refused_however_it_is_written() {
-        let everybody =
-            ["0.0.0.0/0", "::/0", "0.0.0.0/1,128.0.0.0/1", "::ffff:0:0/96", "10.0.0.0/8 0.0.0.0/0", "::/1, 8000::/1"];
+        let everybody = [
+            "0.0.0.0/0",
+            "::/0",
+            "0.0.0.0/1,128.0.0.0/1",
+            "::ffff:0:0/96",
+            "10.0.0.0/8 0.0.0.0/0",
+            "::/1, 8000::/1",
+        ];
         for text in everybody {
             assert_eq!(text.parse::<TrustedNetworks>(), Err(TrustedNetworksError::Everyone), "{text}");
         }
@@ -181,7 +191,8 @@ mod tests {
         assert!(refused("10.0.0.0/33").contains("10.0.0.0/33"));
         assert!(refused("proxy.internal").contains("proxy.internal"));
         assert!(refused(" ,").contains("empty"));
-        let many = TrustedNetworks::new((0..5_000_u32).map(|n| IpNet::from(IpAddr::from(Ipv4Addr::from(n * 2)))));
+        let many =
+            TrustedNetworks::new((0..5_000_u32).map(|n| IpNet::from(IpAddr::from(Ipv4Addr::from(n * 2)))));
         assert_eq!(many, Err(TrustedNetworksError::TooMany { count: NETWORKS_MAX + 1 }));
     }
 

@@ -122,7 +122,10 @@ mod tests {
         let warned = |text: &str| text.parse::<TrustedNetworks>().expect("a list").warnings().len();
         assert_eq!(warned("10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7,::ffff:10.0.0.0/104"), 5);
         assert_eq!(warned("8.0.0.0/6, 10.1.0.0/16, 100.64.0.0/10"), 3);
-        assert_eq!(warned("10.1.2.0/24, 192.168.1.1, fd00::1, fd00:1:2:3::/64, 127.0.0.0/8, ::1, 173.245.48.0/20"), 0);
+        assert_eq!(
+            warned("10.1.2.0/24, 192.168.1.1, fd00::1, fd00:1:2:3::/64, 127.0.0.0/8, ::1, 173.245.48.0/20"),
+            0
+        );
         assert_eq!(TrustedNetworks::everyone().warnings().len(), 2);
     }
 }
