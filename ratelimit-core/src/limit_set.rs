@@ -1,0 +1,334 @@
+//! Several limits at once, on one key or on several: all of them admit a request, or none is charged.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::decision::{Decision, Outcome};
+use crate::key::{HashSecret, Hasher, Key};
+use crate::keyed::{KeyedLimit, Pending};
+use crate::limit::Limit;
+use crate::table::TableSize;
+use crate::ticks::Nanos;
+
+/// The most limits that one request can meet.
+pub const HITS_MAX: usize = 32;
+
+static SETS: AtomicU64 = AtomicU64::new(0);
+
+/// What becomes of a limit that denies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Enforcement {
+    /// The request is denied.
+    #[default]
+    Enforced,
+    /// It is reported, and the request goes on: a limit that is tried out. It is charged as if it were enforced.
+    Shadow,
+    /// The request is denied when every quota that it meets denies: alternatives, of which one is enough. Those that admit
+    /// are charged.
+    Quota,
+}
+
+/// A limit of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LimitId(usize);
+
+/// One limit that a request meets, and what it costs there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit {
+    limit: LimitId,
+    tag: u64,
+    cost: u64,
+}
+
+impl Hit {
+    /// The same hit at another cost.
+    #[must_use]
+    pub fn with_cost(self, cost: u64) -> Self {
+        Self { cost, ..self }
+    }
+}
+
+/// What a set answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    allowed: bool,
+    decisions: Vec<Decision>,
+    decided_by: Option<usize>,
+}
+
+impl Verdict {
+    /// The verdict of these decisions, in the order of the hits. Whoever decided them charges all that admit when it is
+    /// allowed, and nothing when it is not.
+    pub fn of(decided: &[(Decision, Enforcement)]) -> Self {
+        let of = |wanted: Enforcement| {
+            decided
+                .iter()
+                .filter(move |(_, enforcement)| *enforcement == wanted)
+                .map(|(decision, _)| decision)
+        };
+        let quotas_decide =
+            of(Enforcement::Quota).next().is_some() && !of(Enforcement::Quota).any(Decision::is_allowed);
+        let decides = |enforcement: Enforcement| match enforcement {
+            Enforcement::Enforced => true,
+            Enforcement::Quota => quotas_decide,
+            Enforcement::Shadow => false,
+        };
+        let rank = |decision: &Decision| match decision.outcome() {
+            Outcome::Allowed => (0, Duration::ZERO, u64::MAX - decision.remaining()),
+            Outcome::Denied => (1, decision.retry_after().unwrap_or_default(), 0),
+            Outcome::NeverFits => (2, Duration::ZERO, 0),
+        };
+        let ranked = decided.iter().enumerate().filter(|(_, (_, enforcement))| decides(*enforcement));
+        Self {
+            allowed: of(Enforcement::Enforced).all(Decision::is_allowed) && !quotas_decide,
+            decisions: decided.iter().map(|(decision, _)| *decision).collect(),
+            // The first of equals.
+            decided_by: ranked.rev().max_by_key(|(_, (decision, _))| rank(decision)).map(|(index, _)| index),
+        }
+    }
+
+    /// Whether the request may go.
+    pub fn is_allowed(&self) -> bool {
+        self.allowed
+    }
+
+    /// What each limit said, in the order of the hits. When the request was denied, those that would have admitted it
+    /// were not charged: they tell what is left without it.
+    pub fn decisions(&self) -> &[Decision] {
+        &self.decisions
+    }
+
+    /// Which hit decided: of the limits that denied, the one to wait for longest; else the one with least left. Limits in
+    /// shadow decide nothing.
+    pub fn decided_by(&self) -> Option<usize> {
+        self.decided_by
+    }
+}
+
+/// What a request took of each limit. See [`Grant`](crate::Grant).
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "dropping it keeps what it took"]
+pub struct SetGrant {
+    set: u64,
+    /// Hit and stamp.
+    parts: Vec<(Hit, u64)>,
+}
+
+/// A request met too many limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a request meets {hits} limits, {hits_max} is the most: merge rules")]
+pub struct TooManyHits {
+    /// How many it met.
+    pub hits: usize,
+    /// The most.
+    pub hits_max: usize,
+}
+
+/// Limits that are checked together.
+///
+/// # Guarantees
+///
+/// - A request that one enforced limit denies is charged nowhere: what it would have taken elsewhere was never taken,
+///   not taken and given back.
+/// - Requests that have keys in common take effect one after the other.
+/// - What [`Limiter`](crate::Limiter) promises of one limit holds for each.
+pub struct LimitSet {
+    limits: Vec<(KeyedLimit, Enforcement)>,
+    hasher: Hasher,
+    number: u64,
+}
+
+impl LimitSet {
+    /// A set without limits. The secret has to be random.
+    pub fn new(secret: HashSecret) -> Self {
+        let number = SETS.fetch_add(1, Ordering::Relaxed);
+        Self { limits: Vec::new(), hasher: Hasher::new(secret), number }
+    }
+
+    /// Adds a limit with a table of its own.
+    pub fn add(&mut self, limit: Limit, size: TableSize, enforcement: Enforcement) -> LimitId {
+        self.limits.push((KeyedLimit::new(limit, size), enforcement));
+        LimitId(self.limits.len() - 1)
+    }
+
+    /// The limit, if the id is one of this set.
+    pub fn limit(&self, id: LimitId) -> Option<&Limit> {
+        self.limits.get(id.0).map(|(keyed, _)| keyed.limit())
+    }
+
+    /// A request's hit on a limit. Keys of one limit are of one kind.
+    pub fn hit(&self, limit: LimitId, key: &(impl Key + ?Sized), cost: u64) -> Hit {
+        Hit { limit, tag: key.tag(&self.hasher), cost }
+    }
+
+    /// Charges every hit, or none. Hits on the same limit and key add up. No hits are admitted.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyHits`] above 32.
+    pub fn check(&self, hits: &[Hit], now: Nanos) -> Result<Verdict, TooManyHits> {
+        Ok(self.acquire(hits, now)?.0)
+    }
+
+    /// What `check` would answer, without charging anything.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyHits`] above 32.
+    pub fn peek(&self, hits: &[Hit], now: Nanos) -> Result<Verdict, TooManyHits> {
+        let request = Request::new(hits)?;
+        let mut decisions: Vec<Decision> =
+            request.distinct.iter().map(|hit| self.look(hit, hit.cost, now)).collect();
+        if !self.verdict(&request, &decisions).allowed {
+            for (hit, decision) in request.distinct.iter().zip(&mut decisions) {
+                if decision.is_allowed() {
+                    *decision = self.look(hit, 0, now);
+                }
+            }
+        }
+        Ok(self.verdict(&request, &decisions))
+    }
+
+    /// Charges every hit, or none; with the grant all of it can be given back.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyHits`] above 32.
+    pub fn acquire(&self, hits: &[Hit], now: Nanos) -> Result<(Verdict, Option<SetGrant>), TooManyHits> {
+        let request = Request::new(hits)?;
+        // A denial by a limit whose state is one word needs no lock: it was true at the moment at which it was read.
+        let denies = |hit: &Hit| {
+            self.enforced(hit.limit)
+                && self.limit(hit.limit).is_none_or(|limit| limit.compact().is_some())
+                && !self.look(hit, hit.cost, now).is_allowed()
+        };
+        if request.distinct.iter().any(denies) {
+            let verdict = self.peek(hits, now)?;
+            // Unless it has become possible meanwhile: then it is decided like any other.
+            if !verdict.allowed {
+                return Ok((verdict, None));
+            }
+        }
+        Ok(self.decide_held(&request, now))
+    }
+
+    /// Holds every key, decides, and keeps all or nothing.
+    fn decide_held(&self, request: &Request, now: Nanos) -> (Verdict, Option<SetGrant>) {
+        let tables = request.distinct.iter().filter_map(|hit| Some((hit, self.keyed(hit.limit)?)));
+        let mut stripes: Vec<_> =
+            tables.map(|(hit, keyed)| (hit.limit, keyed.table().stripe(hit.tag))).collect();
+        stripes.sort_unstable();
+        stripes.dedup();
+        let lock = |(limit, stripe): &(LimitId, usize)| self.keyed(*limit)?.table().lock_stripe(*stripe);
+        let _guards: Vec<_> = stripes.iter().filter_map(lock).collect();
+
+        let hold = |hit: &Hit| Pending::of(self.keyed(hit.limit), hit.tag, now);
+        let mut pending: Vec<Pending<'_>> = request.distinct.iter().map(hold).collect();
+        let costs = request.distinct.iter().map(|hit| hit.cost);
+        let mut decisions: Vec<Decision> =
+            pending.iter_mut().zip(costs).map(|(pending, cost)| pending.decide(cost)).collect();
+        let allowed = self.verdict(request, &decisions).allowed;
+        let mut parts = Vec::new();
+        for ((hit, mut pending), decision) in request.distinct.iter().zip(pending).zip(&mut decisions) {
+            if allowed && decision.is_allowed() {
+                parts.extend(pending.keep().map(|stamp| (*hit, stamp)));
+                continue;
+            }
+            if decision.is_allowed() {
+                *decision = pending.decide(0); // what is left without the request
+            }
+            pending.leave();
+        }
+        let grant = (!parts.is_empty()).then_some(SetGrant { set: self.number, parts });
+        (self.verdict(request, &decisions), grant)
+    }
+
+    /// Gives back what a grant took, as far as it can be. Does nothing for a grant of another set.
+    pub fn refund(&self, grant: SetGrant, now: Nanos) {
+        if grant.set != self.number {
+            return;
+        }
+        for (hit, stamp) in grant.parts {
+            if let Some(keyed) = self.keyed(hit.limit) {
+                keyed.refund(hit.tag, hit.cost, stamp, now);
+            }
+        }
+    }
+
+    /// Forgets what the keys of the hits used.
+    pub fn reset(&self, hits: &[Hit], now: Nanos) {
+        for hit in hits {
+            if let Some(keyed) = self.keyed(hit.limit) {
+                keyed.reset(hit.tag, now);
+            }
+        }
+    }
+
+    /// How many charges found no slot, over all limits.
+    pub fn overflowed(&self) -> u64 {
+        self.limits.iter().map(|(keyed, _)| keyed.table().overflowed()).fold(0, u64::saturating_add)
+    }
+
+    fn keyed(&self, id: LimitId) -> Option<&KeyedLimit> {
+        self.limits.get(id.0).map(|(keyed, _)| keyed)
+    }
+
+    /// A limit that there is not is enforced, and denies.
+    fn enforcement(&self, id: LimitId) -> Enforcement {
+        self.limits.get(id.0).map_or(Enforcement::Enforced, |(_, enforcement)| *enforcement)
+    }
+
+    fn enforced(&self, id: LimitId) -> bool {
+        self.enforcement(id) == Enforcement::Enforced
+    }
+
+    fn look(&self, hit: &Hit, cost: u64, now: Nanos) -> Decision {
+        match self.keyed(hit.limit) {
+            Some(keyed) => keyed.look(hit.tag, cost, now),
+            None => Decision::timeless(Outcome::NeverFits, 0, now),
+        }
+    }
+
+    /// The verdict of decisions about the distinct hits.
+    fn verdict(&self, request: &Request, decisions: &[Decision]) -> Verdict {
+        let of_hit = request.of_hit.iter().filter_map(|index| {
+            let hit = request.distinct.get(*index)?;
+            Some((*decisions.get(*index)?, self.enforcement(hit.limit)))
+        });
+        Verdict::of(&of_hit.collect::<Vec<_>>())
+    }
+}
+
+impl std::fmt::Debug for LimitSet {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let limits = self.limits.iter().map(|(keyed, enforcement)| (keyed.limit(), enforcement));
+        formatter.debug_list().entries(limits).finish()
+    }
+}
+
+/// The hits of a request, with those on the same limit and key as one.
+struct Request {
+    distinct: Vec<Hit>,
+    /// For each hit the index of its distinct one.
+    of_hit: Vec<usize>,
+}
+
+impl Request {
+    fn new(hits: &[Hit]) -> Result<Self, TooManyHits> {
+        if hits.len() > HITS_MAX {
+            return Err(TooManyHits { hits: hits.len(), hits_max: HITS_MAX });
+        }
+        let mut distinct: Vec<Hit> = Vec::with_capacity(hits.len());
+        let mut of_hit = Vec::with_capacity(hits.len());
+        for hit in hits {
+            let same = |other: &Hit| (other.limit, other.tag) == (hit.limit, hit.tag);
+            let index = distinct.iter().position(same).unwrap_or(distinct.len());
+            match distinct.get_mut(index) {
+                Some(other) => other.cost = other.cost.saturating_add(hit.cost),
+                None => distinct.push(*hit),
+            }
+            of_hit.push(index);
+        }
+        Ok(Self { distinct, of_hit })
+    }
+}
