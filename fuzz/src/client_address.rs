@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue};
-use tower_layers::client_ip::{ClientIp, ClientIpPolicy, Evidence, ForwardingHeader, HopCount, TrustedNetworks};
+use tower_layers::client_ip::{
+    ClientIp, ClientIpPolicy, Evidence, ForwardingHeader, HopCount, TrustedNetworks,
+};
 
 const PROXIES: &str = "10.1.0.0/24, 2001:db8:1::/48, ::ffff:192.0.2.7";
 
@@ -18,7 +20,10 @@ pub fn forwarding_header(bytes: &[u8]) -> bool {
         _ => (ForwardingHeader::XForwardedFor, "x-forwarded-for", "[2001:db8:2::9]:80"),
     };
     let networks: TrustedNetworks = PROXIES.parse().expect("a list");
-    let count = trust.checked_sub(b'0').and_then(|count| HopCount::new(count).ok()).filter(|_| trust.is_ascii_digit());
+    let count = trust
+        .checked_sub(b'0')
+        .and_then(|count| HopCount::new(count).ok())
+        .filter(|_| trust.is_ascii_digit());
     let policy = match count {
         Some(count) => ClientIpPolicy::behind_count(header, count),
         None => ClientIpPolicy::behind(header, networks.clone()),
