@@ -8,6 +8,7 @@
 //! tests, for a given time with `cargo run -p strongroom-fuzz`, and under libFuzzer (`fuzz/libfuzzer`), which needs a
 //! nightly toolchain.
 
+mod client_address;
 mod cluster;
 mod commands;
 mod configuration;
@@ -39,7 +40,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 20] = [
     Target { name: "header", run: verified::header, seeds: "ledger-core/verify/fuzz/seeds/header" },
     Target {
         name: "transaction",
@@ -66,6 +67,16 @@ pub const TARGETS: [Target; 18] = [
     Target { name: "peer_messages", run: cluster::peer_messages, seeds: "fuzz/seeds/peer_messages" },
     Target { name: "cluster_files", run: cluster::cluster_files, seeds: "fuzz/seeds/cluster_files" },
     Target { name: "configuration", run: configuration::configuration, seeds: "fuzz/seeds/configuration" },
+    Target {
+        name: "forwarding_header",
+        run: client_address::forwarding_header,
+        seeds: "fuzz/seeds/forwarding_header",
+    },
+    Target {
+        name: "trusted_networks",
+        run: client_address::trusted_networks,
+        seeds: "fuzz/seeds/trusted_networks",
+    },
 ];
 
 impl Target {

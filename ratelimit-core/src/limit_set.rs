@@ -255,6 +255,24 @@ impl LimitSet {
         }
     }
 
+    /// Settles a grant at what its hits have really cost: `real` names the same limits and keys. Less than was taken gives the
+    /// rest back, aged (permits all together); more is charged whether it is there or not, down to the debt that the limit
+    /// allows. What is not named stays paid. Does nothing for a grant of another set.
+    pub fn settle(&self, grant: SetGrant, real: &[Hit], now: Nanos) {
+        if grant.set != self.number {
+            return;
+        }
+        for (hit, stamp) in grant.parts {
+            let same = |real: &&Hit| (real.limit, real.tag) == (hit.limit, hit.tag);
+            let Some((real, keyed)) = real.iter().find(same).zip(self.keyed(hit.limit)) else { continue };
+            match real.cost.checked_sub(hit.cost) {
+                Some(0) => {}
+                Some(excess) => keyed.debit(hit.tag, excess, now),
+                None => keyed.refund(hit.tag, hit.cost - real.cost, stamp, now),
+            }
+        }
+    }
+
     /// Forgets what the keys of the hits used.
     pub fn reset(&self, hits: &[Hit], now: Nanos) {
         for hit in hits {
