@@ -33,6 +33,12 @@ fn create(home: &Home, folder: &str) -> Value {
     home.json(&["ledger", "backup", "create", "--to", folder])
 }
 
+/// What a restore was refused into founds no new ledger.
+fn serves_nothing(home: &Home, data: &str) {
+    let said = home.run(&Home::serve(data));
+    assert!(said.code == 1 && said.stderr.contains("did not finish"), "{said:?}");
+}
+
 pub fn copy_tree(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("readable") {
@@ -154,7 +160,7 @@ fn a_backup_that_does_not_extend_a_kept_checkpoint_exits_with_5_and_says_why() {
     let restore =
         ["ledger", "backup", "restore", &others, "--data", &path(&home, "new"), "--checkpoint", &kept];
     home.refusal(5, &restore);
-    assert!(!home.path("new").exists(), "nothing is left behind");
+    serves_nothing(&home, &path(&home, "new"));
 }
 
 #[test]
@@ -186,7 +192,8 @@ fn points_folders_and_keys_that_cannot_work_are_refused_by_name() {
     let strange = path(&home, "strange.key");
     home.json(&["ledger", "key", "export", "--data", &other, "-o", &strange]);
     refusal(2, &["--key", &strange]);
-    assert!(!home.path("new").exists());
+    serves_nothing(&home, &new);
+    home.json(&["ledger", "backup", "restore", &folder, "--data", &new]);
     home.refusal(2, &["ledger", "backup", "create", "--to", &folder, "--data", &other]);
     let mine = home.path("mine");
     std::fs::create_dir(&mine).expect("a directory");
