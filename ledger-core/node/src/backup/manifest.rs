@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 const FORMAT: &str = "strongroom.backup";
-/// The newest version that is known: several bases of one entry.
+/// The newest version that is known: a base of the entry that the file before it ends with.
 const VERSION: u32 = 2;
 /// What is written as long as it suffices, so that older programs read it.
 const VERSION_OLDEST: u32 = 1;
@@ -166,7 +166,7 @@ impl Manifest {
             files.push(file);
         }
         if version_of(&files) > first.version {
-            return Err(refused(1, "its version knows no second base of one entry".to_owned()));
+            return Err(refused(1, "its version knows no base of the entry that the file before it ends with".to_owned()));
         }
         Ok(Self { ledger_id: LedgerId(id), files })
     }
@@ -209,17 +209,18 @@ impl Manifest {
 
 /// The version that a manifest of these files needs.
 fn version_of(files: &[BackupFile]) -> u32 {
-    let is_again = |pair: &[BackupFile]| match pair {
+    let is_of_one_entry = |pair: &[BackupFile]| match pair {
         [before, next] => next.kind == FileKind::Base && next.through == before.through,
         _ => false,
     };
-    if files.windows(2).any(is_again) { VERSION } else { VERSION_OLDEST }
+    if files.windows(2).any(is_of_one_entry) { VERSION } else { VERSION_OLDEST }
 }
 
 /// A name is what the content says, so it leads nowhere else.
 fn follows(before: &[BackupFile], file: &BackupFile) -> Result<(), ManifestError> {
     // Bases of one entry stand together: no others are counted.
-    let of_this_entry = before.len() - before.iter().rev().take_while(|older| older.through == file.through).count();
+    let of_this_entry =
+        before.len() - before.iter().rev().take_while(|older| older.through == file.through).count();
     let counted = before.get(of_this_entry..).unwrap_or_default();
     let named = file.file == BackupFile::name_of(counted, file.kind, file.after, file.through);
     let placed = match (before.last(), file.kind) {

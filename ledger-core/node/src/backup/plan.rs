@@ -126,8 +126,7 @@ impl RestorePlan {
         manifest: &Manifest,
         point: &RestorePoint,
     ) -> Result<Self, BackupFailure> {
-        let chains: Vec<Chain<'_>> =
-            manifest.chains().iter().map(|files| Chain::of(folder, files)).collect();
+        let chains: Vec<Chain<'_>> = manifest.chains().iter().map(|files| Chain::of(folder, files)).collect();
         let plan = match point {
             RestorePoint::Newest => {
                 let last = chains.last().filter(|chain| chain.broken_by.is_none());

@@ -407,7 +407,10 @@ fn a_backup_without_one_of_its_files_says_what_can_still_be_restored() {
     }
     assert_eq!(home.refusal(5, &["ledger", "backup", "verify", &folder])["code"], "VERIFICATION_FAILED");
     let restored = home.json(&[restore.as_slice(), &["--index", &number(reached)]].concat());
-    assert_eq!((&restored["vaults"][0]["height"], &restored["vaults"][0]["blocks_left_out"]), (&2.into(), &2.into()));
+    assert_eq!(
+        (&restored["vaults"][0]["height"], &restored["vaults"][0]["blocks_left_out"]),
+        (&2.into(), &2.into())
+    );
 
     // What cannot be restored is not added to.
     put(&home, "door", "five");

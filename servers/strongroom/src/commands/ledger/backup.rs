@@ -21,7 +21,7 @@ pub enum Backup {
     /// cluster can be asked.
     #[command(after_help = "Examples:\n  \
         strongroom ledger backup create --to /backup/ledger\n  \
-        strongroom ledger backup create --to /backup/ledger --data /var/lib/strongroom/ledger")]
+        strongroom ledger backup create --to /backup/ledger --data /var/lib/strongroom")]
     Create(create::Create),
     /// List the files of a backup and the points that can be restored.
     #[command(after_help = "Example:\n  strongroom ledger backup list /backup/ledger")]
@@ -66,7 +66,7 @@ fn failed(failure: &BackupFailure) -> Failure {
         }
         Some(BackupError::Behind { .. }) => return Failure::new(Exit::Error, "BACKUP_AHEAD", message),
         Some(BackupError::Fenced { .. }) => {
-            return Failure::new(Exit::Unavailable, "VAULT_DIVERGED", message);
+            return Failure::new(Exit::Error, "VAULT_DIVERGED", message);
         }
         Some(BackupError::Lost { .. }) => return Failure::new(Exit::NotFound, "POINT_LOST", message),
         Some(BackupError::Io(_) | BackupError::State(_) | BackupError::NeedsBase { .. }) => {
@@ -78,15 +78,21 @@ fn failed(failure: &BackupFailure) -> Failure {
     match failure {
         BackupFailure::NoBackup { .. } | BackupFailure::UnknownVault { .. } => Failure::not_found(message),
         BackupFailure::NotCovered { asked, covered } => {
-            let message = format!("the backup does not cover {}: it covers {}", point(asked), ranges(covered));
+            let message =
+                format!("the backup does not cover {}: it covers {}", point(asked), ranges(covered));
             Failure::new(Exit::NotFound, "POINT_NOT_COVERED", message).with_hint(SHOWS_POINTS)
         }
         BackupFailure::Broken { file, fault, asked, covered } => {
-            let message =
-                format!("{file} is {fault}, and {} needs it: what can be restored is {}", point(asked), ranges(covered));
+            let message = format!(
+                "{file} is {fault}, and {} needs it: what can be restored is {}",
+                point(asked),
+                ranges(covered)
+            );
             let end = covered.last().map(|range| range.through_index);
-            let earlier = end.map(|end| format!(", or restore what is there with --index {end}")).unwrap_or_default();
-            let hint = format!("take another copy of the folder, which has the file{earlier}; {SHOWS_POINTS}");
+            let earlier =
+                end.map(|end| format!(", or restore what is there with --index {end}")).unwrap_or_default();
+            let hint =
+                format!("take another copy of the folder, which has the file{earlier}; {SHOWS_POINTS}");
             Failure::new(Exit::VerificationFailed, "BACKUP_BROKEN", message).with_hint(hint)
         }
         BackupFailure::NotEmpty { .. }

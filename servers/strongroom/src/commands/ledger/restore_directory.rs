@@ -20,7 +20,8 @@ pub(super) fn restore_into(
     })?;
     restore(target).map_err(|failure| {
         let data = data.display();
-        let kept = format!("nothing but another restore opens {data} now: restore into it again, or remove it");
+        let kept =
+            format!("nothing but another restore opens {data} now: restore into it again, or remove it");
         let hint = failure.hint.as_ref().map_or_else(|| kept.clone(), |hint| format!("{hint}; {kept}"));
         failure.with_hint(hint)
     })

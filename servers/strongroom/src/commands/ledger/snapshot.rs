@@ -92,9 +92,13 @@ impl Snapshot {
     pub fn run(self, output: Output) -> Result<(), Failure> {
         match self {
             Self::Create(create) => block_on(async move {
-                let made = create_and_wait(&create.server.client()?, output).await?;
+                let client = create.server.client()?;
+                let before = client.snapshots().await?;
+                let made = create_and_wait(&client, output).await?;
                 output.result(&record(&made), || {
-                    format!("wrote  {}  {}", made.path, shown_bytes(made.file_bytes))
+                    // Nothing has happened since: the one that is there has it all.
+                    let verb = if before.snapshots.contains(&made) { "kept " } else { "wrote" };
+                    format!("{verb}  {}  {}", made.path, shown_bytes(made.file_bytes))
                 })
             }),
             Self::List(list) => block_on(async move {

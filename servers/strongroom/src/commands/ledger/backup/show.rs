@@ -13,10 +13,10 @@ use ledger_verify::note::{SignedCheckpoint, VerifierKey};
 use serde_json::{Value, json};
 
 use super::super::snapshot::{Bar, shown_bytes};
-use super::{failed, range};
+use super::failed;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{discovery, table};
+use crate::{discovery, moment, table};
 
 /// `backup list`
 #[derive(Debug, Args)]
@@ -51,7 +51,8 @@ impl List {
         let manifest = folder.manifest().map_err(|error| failed(&error))?;
         let files: Vec<(&BackupFile, Option<FileFault>)> =
             manifest.files.iter().map(|file| (file, folder.fault(file))).collect();
-        let chains: Vec<Chain<'_>> = manifest.chains().into_iter().map(|chain| Chain::of(&folder, chain)).collect();
+        let chains: Vec<Chain<'_>> =
+            manifest.chains().into_iter().map(|chain| Chain::of(&folder, chain)).collect();
         let document = json!({
             "folder": self.folder.display().to_string(),
             "ledger_id": manifest.ledger_id.to_string(),
@@ -100,7 +101,13 @@ impl<'f> Chain<'f> {
     fn render(&self) -> String {
         let mut text = String::new();
         if let Some(covered) = &self.covered {
-            text.push_str(&format!("any point of {}\n", range(covered)));
+            text.push_str(&format!(
+                "any point from entry {} ({}) to entry {} ({})\n",
+                covered.from_index,
+                moment::shown(covered.from_ms),
+                covered.through_index,
+                moment::shown(covered.through_ms)
+            ));
         }
         if let Some((file, fault)) = self.broken_by {
             let after = self.covered.map_or(0, |range| range.through_index);
