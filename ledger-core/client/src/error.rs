@@ -359,8 +359,10 @@ impl ClientError {
 
 impl Refusal {
     fn hint(&self) -> Option<String> {
-        if let (Some(key), ErrorCode::Unavailable | ErrorCode::DeadlineExceeded) =
-            (self.idempotency_key, self.code)
+        // A fenced vault takes nothing: only an earlier try may have.
+        let may_have_happened = self.reason != "VAULT_DIVERGED" || self.unknown_outcomes > 0;
+        if let (Some(key), ErrorCode::Unavailable | ErrorCode::DeadlineExceeded, true) =
+            (self.idempotency_key, self.code, may_have_happened)
         {
             let safe =
                 format!("the write may or may not have happened: repeat it with --idempotency-key {key}");

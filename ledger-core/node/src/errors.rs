@@ -233,7 +233,7 @@ pub enum ReadFailure {
         vault: VaultRef,
     },
     /// The vault is fenced.
-    #[error("vault {vault} is fenced at block {}: {}. Have an administrator recover it", fence.height, fence.what)]
+    #[error("vault {vault} is fenced at block {}: {}", fence.height, fence.what)]
     VaultDiverged {
         /// The vault.
         vault: VaultRef,

@@ -203,6 +203,11 @@ impl Ledger {
         }
     }
 
+    /// The first of the fenced vaults, at most so many; [`NodeStatus::fenced_vault_count`] counts them all.
+    pub fn fenced_vaults(&self, max: usize) -> Vec<VaultRef> {
+        self.directory().fenced_vaults().take(max).map(|(vault, _)| vault.clone()).collect()
+    }
+
     /// What the node has done since it opened.
     pub fn counters(&self) -> Counters {
         self.shared.counters.read()

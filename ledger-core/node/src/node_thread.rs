@@ -169,6 +169,10 @@ async fn open(parts: &NodeParts, storage: &mut StorageThreads) -> Result<NodeHan
     let directory = &parts.directory;
     let stored_log = parts.stores.log.snapshot().map_err(OpenError::LogStore)?;
     let state = LedgerState::load(Arc::clone(&parts.stores.state)).map_err(OpenError::StateStore)?;
+    for (vault, fence) in state.fenced_vaults() {
+        let (height, what) = (fence.height, &fence.what);
+        tracing::error!(%vault, height, %what, "the vault is fenced: it is not served until it is recovered");
+    }
     let cluster_id = parts.options.cluster.as_ref().map(|cluster| cluster.cluster_id);
     check_identity(&state, directory.ledger_id(), cluster_id)?;
     let durable = parts.stores.state.applied().map_err(|error| OpenError::StateStore(error.into()))?;

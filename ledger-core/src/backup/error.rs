@@ -31,7 +31,10 @@ pub enum BackupError {
         applied: u64,
     },
     /// A vault is fenced: what is stored of it is not what it should be.
-    #[error("vault {vault} is fenced: recover it first, or back up from another member of the cluster")]
+    #[error(
+        "vault {vault} is fenced: recover it (`strongroom ledger recover {vault}`), or back up from another member of the \
+         cluster"
+    )]
     Fenced {
         /// `NAMESPACE/VAULT`.
         vault: String,

@@ -12,7 +12,7 @@ use crate::codec;
 use crate::command::{Fence, Submission, WriteRefusal};
 use crate::list_sets::ListSets;
 use crate::log_tree::LogTree;
-use crate::names::{VaultId, VaultNumber};
+use crate::names::{VaultId, VaultNumber, VaultRef};
 use crate::overlay::Overlay;
 use crate::ports::{LogId, Table};
 use crate::rows::{self, PostponedRow};
@@ -45,6 +45,11 @@ impl LedgerState {
     /// Why a vault is fenced; `None` when it is not, or when there is no such vault.
     pub fn fence(&self, id: VaultId) -> Option<&Fence> {
         self.vaults.get(&id)?.fence.as_ref()
+    }
+
+    /// The fenced vaults, with why, in the order of their ids.
+    pub fn fenced_vaults(&self) -> impl Iterator<Item = (&VaultRef, &Fence)> {
+        self.vaults.values().filter_map(|vault| Some((&vault.name, vault.fence.as_ref()?)))
     }
 
     /// How many vaults are fenced.

@@ -205,6 +205,9 @@ impl Misfit {
             TreesError::State(StateError::Store(error)) if !matches!(error, StoreError::Corrupt { .. }) => {
                 Err(error.into())
             }
+            TreesError::State(StateError::Store(StoreError::Corrupt { table, key })) => {
+                Ok(Self { computed_root: None, what: corrupt_row(table, &key) })
+            }
             TreesError::State(StateError::Inconsistent { what }) => Ok(Self { computed_root: None, what }),
             TreesError::State(error) => Ok(Self { computed_root: None, what: error.to_string() }),
         }
@@ -219,6 +222,21 @@ impl Misfit {
             since_ms,
         }
     }
+}
+
+/// What is corrupt, by the name that people know it by.
+fn corrupt_row(table: &str, key: &str) -> String {
+    // As the store writes it in its error: hexadecimal.
+    let byte = |at| u8::from_str_radix(key.get(at..at + 2)?, 16).ok();
+    let stored: Vec<u8> = (0..key.len()).step_by(2).map_while(byte).collect();
+    let entity = (table == Table::Entities.name()).then(|| rows::entity_of(&stored)).flatten();
+    let tuple = (table == Table::Relationships.name()).then(|| rows::relationship_of(&stored)).flatten();
+    let row = match (entity, tuple) {
+        (Some(entity), _) => format!("entity {}", entity.as_str()),
+        (_, Some(tuple)) => format!("relationship {} {} {}", tuple.resource, tuple.relation, tuple.subject),
+        (None, None) => format!("row {key} of {table}"),
+    };
+    format!("{row} is corrupt: its checksum does not match")
 }
 
 fn trees(

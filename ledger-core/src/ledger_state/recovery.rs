@@ -34,7 +34,10 @@ pub enum RecoveryRefusal {
     #[error("there is no such vault")]
     VaultNotFound,
     /// The vault is not fenced.
-    #[error("the vault is not fenced: there is nothing to recover")]
+    #[error(
+        "the vault is not fenced: there is nothing to recover. Blocks that are damaged are not made anew: for them restore a \
+         snapshot or a backup"
+    )]
     NotFenced,
     /// The vault dropped old blocks, from which its rows would have to be made.
     #[error(

@@ -405,6 +405,10 @@ pub(crate) fn snapshot_failed(failure: SnapshotFailure) -> Status {
         SnapshotFailure::InProgress => {
             status(Code::Aborted, Reason::SnapshotInProgress, failure.to_string(), Metadata::none())
         }
+        SnapshotFailure::Fenced { ref vault } => {
+            let metadata = Metadata::none().with("vault", vault);
+            status(Code::FailedPrecondition, Reason::VaultDiverged, failure.to_string(), metadata)
+        }
         SnapshotFailure::HeldBack => disk_full(),
         SnapshotFailure::Unsettled => unavailable(&failure),
         SnapshotFailure::Stopped => stopping(&failure),
@@ -436,7 +440,7 @@ pub(crate) fn backup_failed(failure: BackupFailure) -> Status {
         }
         BackupFailure::Backup(BackupError::Fenced { vault }) => {
             let metadata = Metadata::none().with("vault", vault);
-            status(Code::Unavailable, Reason::VaultDiverged, message, metadata)
+            status(Code::FailedPrecondition, Reason::VaultDiverged, message, metadata)
         }
         other => internal(&other),
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ledger_core::names::VaultRef;
 use ledger_node::Ledger;
 use service_kit::admission::{AdmissionLayer, AdmissionLimits};
 use service_kit::{Listener, ListenerLimits, Phase, Readiness, serve_grpc};
@@ -33,6 +34,8 @@ use crate::write_service::LedgerWriteService;
 
 /// How often the engine's numbers go to the metrics recorder: far below any scrape interval.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+/// Fenced vaults that the probe names; it counts the others.
+const FENCED_NAMED_MAX: usize = 8;
 
 /// Calls that may take minutes: no timeout of a request counts for them. The engine runs one of them at a time.
 const LONG_CALLS: [&str; 2] =
@@ -237,7 +240,17 @@ async fn publish(ledger: &Ledger, readiness: &Readiness) -> std::convert::Infall
         metrics.publish();
         match ledger.node_info().fenced_vault_count {
             0 => readiness.clear_notice(NOTICE),
-            count => readiness.report_notice(NOTICE, format!("{count} vaults are not served: recover them")),
+            count => readiness.report_notice(NOTICE, fenced(&ledger.fenced_vaults(FENCED_NAMED_MAX), count)),
         }
     }
+}
+
+/// Which vaults are not served.
+fn fenced(named: &[VaultRef], count: u64) -> String {
+    let mut names: Vec<String> = named.iter().map(ToString::to_string).collect();
+    let unnamed = count.saturating_sub(named.len() as u64);
+    if unnamed > 0 {
+        names.push(format!("{unnamed} more"));
+    }
+    format!("not served: {}. Recover them (`strongroom ledger recover`)", names.join(", "))
 }

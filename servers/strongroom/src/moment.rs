@@ -10,6 +10,11 @@ pub fn parse(text: &str) -> Result<u64, String> {
     })
 }
 
+/// A time in the form that [`parse`] takes, without a space.
+pub fn shown(unix_ms: u64) -> String {
+    crate::table::time(unix_ms).replace(' ', "T")
+}
+
 fn date_and_time(text: &str) -> Option<u64> {
     let text = text.strip_suffix('Z')?;
     let (date, time) = text.split_once(['T', ' '])?;

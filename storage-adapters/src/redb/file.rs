@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use ::redb::backends::FileBackend;
 use ::redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition,
+    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, StorageBackend,
+    TableDefinition,
 };
 use ledger_core::ports::StoreError;
 
@@ -22,8 +23,22 @@ use super::options::{OlderFormat, RedbOptions};
 #[derive(Debug)]
 pub(super) struct RedbFile {
     /// Taken only by `drop`.
-    db: Option<Database>,
+    db: Option<Opened>,
     counters: Arc<IoCounters>,
+}
+
+enum Opened {
+    Writable(Database),
+    ReadOnly(ReadOnlyDatabase),
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Writable(_) => "Writable",
+            Self::ReadOnly(_) => "ReadOnly",
+        })
+    }
 }
 
 /// Closing writes to the file, and so it may fail, or panic, on a damaged one. Nothing is lost by that:
@@ -48,6 +63,32 @@ impl RedbFile {
         })
     }
 
+    /// Opens the file of `kind` in `dir`, which must be there, and writes nothing to it, whatever ended its last writer:
+    /// every commit saved its free list.
+    pub(super) fn open_read_only(
+        dir: &Path,
+        kind: FileKind,
+        options: RedbOptions,
+    ) -> Result<Self, StoreError> {
+        guarded("open a database file", || {
+            let path = dir.join(kind.file_name());
+            if !exists(&path)? {
+                return Err(io_error("open", &path, io::ErrorKind::NotFound.into()).into());
+            }
+            let opened = catch_unwind(AssertUnwindSafe(|| {
+                Builder::new().set_cache_size(options.cache_bytes(kind)).open_read_only(&path)
+            }));
+            let damaged = |reason| OpenError::Damaged { path: path.clone(), reason };
+            let opened = opened.map_err(|payload| damaged(panic_message(payload.as_ref())))?;
+            let db = opened.map_err(|error| open_error(&error, &path))?;
+            let file = Self { db: Some(Opened::ReadOnly(db)), counters: Arc::default() };
+            match file.format_age(kind, &path)? {
+                FormatAge::Present => Ok(file),
+                FormatAge::Older(found) => Err(OpenError::OlderFormat { path, found }.into()),
+            }
+        })
+    }
+
     /// Opens the database that a backend holds; makes it when the backend is empty.
     pub(super) fn with_backend(
         backend: Box<dyn StorageBackend>,
@@ -66,7 +107,8 @@ impl RedbFile {
         let counters = Arc::new(IoCounters::default());
         let fresh = backend.len().map_err(|source| io_error("read", path, source))? == 0;
         let backend = CountingBackend::new(backend, Arc::clone(&counters));
-        let file = Self { db: Some(open_database(backend, kind, options, path)?), counters };
+        let db = Opened::Writable(open_database(backend, kind, options, path)?);
+        let file = Self { db: Some(db), counters };
         if fresh {
             file.initialise(kind)?;
         }
@@ -109,12 +151,20 @@ impl RedbFile {
         Ok(())
     }
 
+    /// The database, if it may be written to.
     fn db(&self) -> Result<&Database, Failure> {
-        self.db.as_ref().ok_or(Failure::Store(StoreError::Poisoned))
+        match &self.db {
+            Some(Opened::Writable(db)) => Ok(db),
+            Some(Opened::ReadOnly(_)) | None => Err(Failure::Store(StoreError::Poisoned)),
+        }
     }
 
     pub(super) fn begin_read(&self) -> Result<ReadTransaction, Failure> {
-        Ok(self.db()?.begin_read()?)
+        match &self.db {
+            Some(Opened::Writable(db)) => Ok(db.begin_read()?),
+            Some(Opened::ReadOnly(db)) => Ok(db.begin_read()?),
+            None => Err(Failure::Store(StoreError::Poisoned)),
+        }
     }
 
     pub(super) fn begin_write(&self) -> Result<::redb::WriteTransaction, Failure> {

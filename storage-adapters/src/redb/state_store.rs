@@ -84,6 +84,20 @@ impl RedbStateStore {
         Self::attach(Content { state, blocks }, Some(Arc::new(files)), options)
     }
 
+    /// Opens `state.db` and `blocks.db` in `dir`, which must be there, to be read: no byte of them changes. Blocks whose
+    /// removal a crash interrupted are still there.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing, damaged or of an older format; every commit fails with [`StoreError::Poisoned`].
+    pub fn open_read_only(dir: &Path, options: RedbOptions) -> Result<Self, StoreError> {
+        let blocks = RedbFile::open_read_only(dir, FileKind::Blocks, options)?;
+        let state = RedbFile::open_read_only(dir, FileKind::State, options)?;
+        let content = Content { state, blocks };
+        content.applied()?;
+        Ok(Self::over(content, Writer { drop_noted: false, failed: true }, None, options))
+    }
+
     /// Opens the state that two storage backends of redb hold; makes it when they are empty. For fault
     /// injection. Its content cannot be replaced.
     pub fn with_backends(
@@ -122,7 +136,16 @@ impl RedbStateStore {
             guarded("finish the removal of blocks", || content.drop_blocks(unfinished))?;
         }
         let writer = Writer { drop_noted: unfinished.is_some(), failed: false };
-        Ok(Self {
+        Ok(Self::over(content, writer, files, options))
+    }
+
+    fn over(
+        content: Content,
+        writer: Writer,
+        files: Option<Arc<dyn StateFiles>>,
+        options: RedbOptions,
+    ) -> Self {
+        Self {
             shared: Arc::new(Shared {
                 content: RwLock::new(Arc::new(content)),
                 writer: Mutex::new(writer),
@@ -130,7 +153,7 @@ impl RedbStateStore {
                 options,
                 installing: Arc::default(),
             }),
-        })
+        }
     }
 
     /// fsyncs of both files since they were opened, opening included.

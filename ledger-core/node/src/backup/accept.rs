@@ -17,13 +17,14 @@ use super::verify::header_of;
 const READ_BYTES: usize = 1 << 20;
 
 impl BackupFolder {
-    /// Where the newest file of a backup ends; `None` when it has no file.
+    /// Where the newest file of a backup ends that is there; `None` when there is no file.
     ///
     /// # Errors
     ///
     /// When the file cannot be read.
     pub fn end_of(&self, manifest: &Manifest) -> Result<Option<Continuity>, BackupFailure> {
-        let Some(newest) = manifest.newest() else { return Ok(None) };
+        let there = manifest.files.iter().rev().find(|file| self.fault(file).is_none());
+        let Some(newest) = there else { return Ok(None) };
         let named = |source| BackupFailure::File { file: newest.file.clone(), source };
         let end = match newest.kind {
             FileKind::Base => {
@@ -42,7 +43,7 @@ impl BackupFolder {
 }
 
 impl BackupWriter {
-    /// Takes a base. It must go on with the history of the files that are there. `None`: they go as far already.
+    /// Takes a base, which begins a chain. It must go on with the history of the files that are there.
     ///
     /// # Errors
     ///
@@ -52,7 +53,7 @@ impl BackupWriter {
         &mut self,
         staged: &Staged,
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<Option<BackupFile>, BackupFailure> {
+    ) -> Result<BackupFile, BackupFailure> {
         let summary = snapshot::summarise(open(staged)?).map_err(BackupError::from)?;
         let header = summary.header;
         if let Some(fenced) = header.vaults.iter().find(|vault| vault.fenced) {
@@ -60,14 +61,10 @@ impl BackupWriter {
         }
         if let Some(end) = self.end(header.ledger_id)? {
             end.base(BufReader::with_capacity(READ_BYTES, open(staged)?), watch)?;
-            if end.through() == header.applied.index {
-                discard(staged);
-                return Ok(None);
-            }
         }
         let (kind, through) = (FileKind::Base, header.applied.index);
-        let added = self.add(staged, header.ledger_id, |bytes, sha256| BackupFile {
-            file: BackupFile::name_of(kind, 0, through),
+        self.add(staged, header.ledger_id, |before, bytes, sha256| BackupFile {
+            file: BackupFile::name_of(before, kind, 0, through),
             kind,
             after: 0,
             through,
@@ -80,8 +77,7 @@ impl BackupWriter {
             blocks: 0,
             transactions: 0,
             commands: 0,
-        })?;
-        Ok(Some(added))
+        })
     }
 
     /// Takes an increment, which must go on with the newest file. `None`: it has no records, and the ledger is where the
@@ -109,8 +105,8 @@ impl BackupWriter {
             return Ok(None);
         }
         let (kind, after, through) = (FileKind::Increment, header.after, header.applied.index);
-        let added = self.add(staged, ledger_id, |bytes, sha256| BackupFile {
-            file: BackupFile::name_of(kind, after, through),
+        let added = self.add(staged, ledger_id, |before, bytes, sha256| BackupFile {
+            file: BackupFile::name_of(before, kind, after, through),
             kind,
             after,
             through,

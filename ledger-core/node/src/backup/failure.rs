@@ -5,7 +5,9 @@ use ledger_core::backup::BackupError;
 use ledger_core::names::{LedgerId, VaultRef};
 use ledger_core::ports::StoreError;
 
+use super::folder::FileFault;
 use super::manifest::ManifestError;
+use super::plan::{CoveredRange, RestorePoint};
 use crate::directory::DirectoryError;
 use crate::snapshots::{RestoreError, SnapshotFailure};
 
@@ -26,6 +28,14 @@ pub enum BackupFailure {
         path: PathBuf,
         /// Something in it.
         found: String,
+    },
+    /// The folder is a part of a data directory: it would be lost with it.
+    #[error("{path} is in the data directory {data}: give a folder elsewhere, on another disk or machine")]
+    InDataDirectory {
+        /// The folder.
+        path: PathBuf,
+        /// The data directory.
+        data: PathBuf,
     },
     /// Another process writes into the folder.
     #[error("{path} is in use: another backup is being written into it")]
@@ -95,12 +105,24 @@ pub enum BackupFailure {
     #[error("what was received is not whole: its SHA-256 does not match. Try again")]
     NotWhole,
     /// No chain covers the point.
-    #[error("the backup does not cover {asked}: {covered}")]
+    #[error("the backup does not cover {asked}: it covers {}", ranges(covered))]
     NotCovered {
         /// What was asked for.
-        asked: String,
+        asked: RestorePoint,
         /// What can be restored.
-        covered: String,
+        covered: Vec<CoveredRange>,
+    },
+    /// A file that the point needs is not there.
+    #[error("{file} is {fault}: {asked} needs it. What can be restored is {}", ranges(covered))]
+    Broken {
+        /// Its name.
+        file: String,
+        /// What is wrong.
+        fault: FileFault,
+        /// What was asked for.
+        asked: RestorePoint,
+        /// What can be restored.
+        covered: Vec<CoveredRange>,
     },
     /// There is no such vault.
     #[error("the backup does not hold vault {vault}")]
@@ -147,4 +169,12 @@ impl BackupFailure {
             _ => None,
         }
     }
+}
+
+fn ranges(covered: &[CoveredRange]) -> String {
+    if covered.is_empty() {
+        return "nothing".to_owned();
+    }
+    let ranges: Vec<String> = covered.iter().map(ToString::to_string).collect();
+    ranges.join(", ")
 }

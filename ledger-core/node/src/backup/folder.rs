@@ -10,6 +10,8 @@ use ledger_core::names::LedgerId;
 use sha2::{Digest, Sha256};
 
 use super::failure::BackupFailure;
+use crate::directory::data_directory_around;
+
 use super::manifest::{BackupFile, MANIFEST_BYTES_MAX, Manifest, ManifestError};
 
 const MANIFEST_FILE: &str = "manifest";
@@ -53,10 +55,37 @@ impl BackupFolder {
         self.path.join(&file.file)
     }
 
+    /// What is seen to be wrong with a file without reading it.
+    pub fn fault(&self, file: &BackupFile) -> Option<FileFault> {
+        match std::fs::metadata(self.file(file)) {
+            Err(_) => Some(FileFault::Missing),
+            Ok(metadata) if metadata.len() != file.bytes => Some(FileFault::OtherLength),
+            Ok(_) => None,
+        }
+    }
+
+    /// The files of a chain that can be used: those before the first that is not there as it should be, which is returned
+    /// too.
+    pub fn reachable<'f>(
+        &self,
+        chain: &'f [BackupFile],
+    ) -> (&'f [BackupFile], Option<(&'f BackupFile, FileFault)>) {
+        let fault = |(at, file)| self.fault(file).map(|fault| (at, (file, fault)));
+        match chain.iter().enumerate().find_map(fault) {
+            Some((at, faulty)) => (chain.get(..at).unwrap_or_default(), Some(faulty)),
+            None => (chain, None),
+        }
+    }
+
     /// Opens a file, which is compared with the manifest while it is read.
     pub(super) fn open(&self, file: &BackupFile) -> Result<ListedFile, BackupFailure> {
         let path = self.file(file);
-        let opened = File::open(&path).map_err(BackupFailure::io("open", path))?;
+        let opened = File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                BackupFailure::OtherFile { file: file.file.clone(), what: "it is missing" }
+            }
+            _ => BackupFailure::io("open", path)(error),
+        })?;
         Ok(ListedFile { file: opened, listed: file.clone(), sha: Sha256::new(), bytes: 0 })
     }
 
@@ -75,6 +104,25 @@ impl BackupFolder {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(refused(ManifestError::Checksum)),
             Err(error) => Err(BackupFailure::io("read", path)(error)),
         }
+    }
+}
+
+/// What is wrong with a file of the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileFault {
+    /// It is not there.
+    Missing,
+    /// It has not the length that the manifest says.
+    OtherLength,
+}
+
+impl std::fmt::Display for FileFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "missing",
+            Self::OtherLength => "of another length",
+        })
     }
 }
 
@@ -121,10 +169,13 @@ impl BackupWriter {
     ///
     /// # Errors
     ///
-    /// When the folder holds something else, is in use, or its manifest is refused.
+    /// When the folder holds something else, is in a data directory or in use, or its manifest is refused.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, BackupFailure> {
         let folder = BackupFolder::at(path);
         let path = folder.path();
+        if let Some(data) = data_directory_around(path) {
+            return Err(BackupFailure::InDataDirectory { path: path.to_owned(), data });
+        }
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -180,14 +231,14 @@ impl BackupWriter {
         &mut self,
         staged: &Staged,
         ledger_id: LedgerId,
-        describe: impl FnOnce(u64, String) -> BackupFile,
+        describe: impl FnOnce(&[BackupFile], u64, String) -> BackupFile,
     ) -> Result<BackupFile, BackupFailure> {
         let path = self.folder.path.clone();
         let mut manifest = self.manifest.clone().unwrap_or_else(|| Manifest { ledger_id, files: Vec::new() });
         if manifest.ledger_id != ledger_id {
             return Err(BackupFailure::OtherLedger { folder: manifest.ledger_id, ledger: ledger_id });
         }
-        let file = describe(staged.bytes, hex::encode(staged.sha256));
+        let file = describe(&manifest.files, staged.bytes, hex::encode(staged.sha256));
         manifest.files.push(file.clone());
         let refused = |source| BackupFailure::Manifest { path: path.clone(), source };
         let text = manifest.encode().map_err(refused)?;

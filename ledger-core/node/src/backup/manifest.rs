@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 const FORMAT: &str = "strongroom.backup";
-const VERSION: u32 = 1;
+/// The newest version that is known: a base of the entry that the file before it ends with.
+const VERSION: u32 = 2;
+/// What is written as long as it suffices, so that older programs read it.
+const VERSION_OLDEST: u32 = 1;
 /// Longest manifest: more than a hundred thousand files.
 pub(super) const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 /// Digits of an index in a name, so that names sort as indexes do.
@@ -56,13 +59,21 @@ pub struct BackupFile {
 }
 
 impl BackupFile {
-    /// The name that a file with this content has.
-    pub fn name_of(kind: FileKind, after: u64, through: u64) -> String {
+    /// The name that a file with this content has behind the files that are there: a base that was written anew without a
+    /// new entry is counted.
+    pub fn name_of(before: &[Self], kind: FileKind, after: u64, through: u64) -> String {
         let digits = INDEX_DIGITS;
         match kind {
-            FileKind::Base => format!("{through:0digits$}.base"),
+            FileKind::Base => match before.iter().filter(|file| file.is_base_of(through)).count() {
+                0 => format!("{through:0digits$}.base"),
+                earlier => format!("{through:0digits$}-{earlier}.base"),
+            },
             FileKind::Increment => format!("{after:0digits$}-{through:0digits$}.blocks"),
         }
+    }
+
+    fn is_base_of(&self, through: u64) -> bool {
+        self.kind == FileKind::Base && self.through == through
     }
 }
 
@@ -142,7 +153,7 @@ impl Manifest {
         if first.format != FORMAT {
             return Err(refused(1, format!("its format is {:?}", first.format)));
         }
-        if first.version != VERSION {
+        if !(VERSION_OLDEST..=VERSION).contains(&first.version) {
             return Err(ManifestError::Version { found: first.version });
         }
         let mut id = [0; 16];
@@ -151,8 +162,11 @@ impl Manifest {
         for (number, line) in (2..).zip(lines) {
             let file: BackupFile =
                 serde_json::from_str(line).map_err(|error| refused(number, error.to_string()))?;
-            follows(files.last(), &file)?;
+            follows(&files, &file)?;
             files.push(file);
+        }
+        if version_of(&files) > first.version {
+            return Err(refused(1, "its version knows no base of the entry that the file before it ends with".to_owned()));
         }
         Ok(Self { ledger_id: LedgerId(id), files })
     }
@@ -164,14 +178,12 @@ impl Manifest {
     /// When it does not encode, or a file does not follow the one before it.
     pub fn encode(&self) -> Result<String, ManifestError> {
         let refused = |error: serde_json::Error| ManifestError::Line { line: 0, what: error.to_string() };
-        let first =
-            FirstLine { format: FORMAT.to_owned(), version: VERSION, ledger_id: self.ledger_id.to_string() };
+        let version = version_of(&self.files);
+        let first = FirstLine { format: FORMAT.to_owned(), version, ledger_id: self.ledger_id.to_string() };
         let mut text = serde_json::to_string(&first).map_err(refused)?;
         text.push('\n');
-        let mut before = None;
-        for file in &self.files {
-            follows(before, file)?;
-            before = Some(file);
+        for (number, file) in self.files.iter().enumerate() {
+            follows(self.files.get(..number).unwrap_or_default(), file)?;
             text.push_str(&serde_json::to_string(file).map_err(refused)?);
             text.push('\n');
         }
@@ -195,12 +207,25 @@ impl Manifest {
     }
 }
 
+/// The version that a manifest of these files needs.
+fn version_of(files: &[BackupFile]) -> u32 {
+    let is_of_one_entry = |pair: &[BackupFile]| match pair {
+        [before, next] => next.kind == FileKind::Base && next.through == before.through,
+        _ => false,
+    };
+    if files.windows(2).any(is_of_one_entry) { VERSION } else { VERSION_OLDEST }
+}
+
 /// A name is what the content says, so it leads nowhere else.
-fn follows(before: Option<&BackupFile>, file: &BackupFile) -> Result<(), ManifestError> {
-    let named = file.file == BackupFile::name_of(file.kind, file.after, file.through);
-    let placed = match (before, file.kind) {
+fn follows(before: &[BackupFile], file: &BackupFile) -> Result<(), ManifestError> {
+    // Bases of one entry stand together: no others are counted.
+    let of_this_entry =
+        before.len() - before.iter().rev().take_while(|older| older.through == file.through).count();
+    let counted = before.get(of_this_entry..).unwrap_or_default();
+    let named = file.file == BackupFile::name_of(counted, file.kind, file.after, file.through);
+    let placed = match (before.last(), file.kind) {
         (None, FileKind::Base) => file.after == 0,
-        (Some(before), FileKind::Base) => file.after == 0 && file.through > before.through,
+        (Some(before), FileKind::Base) => file.after == 0 && file.through >= before.through,
         (Some(before), FileKind::Increment) => file.after == before.through && file.through > file.after,
         (None, FileKind::Increment) => false,
     };

@@ -12,10 +12,10 @@ mod source;
 mod verify;
 
 pub use failure::BackupFailure;
-pub use folder::{BackupFolder, BackupWriter, Staged, StagedFile};
+pub use folder::{BackupFolder, BackupWriter, FileFault, Staged, StagedFile};
 pub use manifest::{BackupFile, FileKind, Manifest, ManifestError};
 pub use offline::OfflineSource;
-pub use plan::{RestorePlan, RestorePoint};
+pub use plan::{CoveredRange, RestorePlan, RestorePoint};
 pub use restore::{RestoredBackup, RestoredVault, restore_backup};
 pub(crate) use source::BACKUPS_AT_ONCE;
 pub use source::{BackupChunks, CHUNK_BYTES};

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::ops::ControlFlow;
 
-use ledger_core::backup::{Gathered, IncrementHeader, IncrementTrailer};
+use ledger_core::backup::{BackupError, Gathered, IncrementHeader, IncrementTrailer};
 use ledger_core::names::LedgerId;
 use ledger_core::ports::{LogChange, LogSnapshot, SignedMark, StateView};
 use ledger_core::snapshot::{self, Header};
@@ -63,12 +63,15 @@ impl OfflineSource {
     ///
     /// # Errors
     ///
-    /// When a store or the sink fails, or `watch` breaks it off.
+    /// When a vault is fenced, a store or the sink fails, or `watch` breaks it off.
     pub fn write_base(
         &self,
         sink: &mut dyn Write,
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<Header, BackupFailure> {
+        if let Some(fenced) = self.outline.vaults.iter().find(|entry| entry.fenced) {
+            return Err(BackupError::Fenced { vault: fenced.label() }.into());
+        }
         let mut follow = |progress: &snapshot::Progress| watch(progress.file_bytes);
         let written = snapshot::write(self.view.as_ref(), &self.outline, sink, &mut follow);
         written.map_err(|error| BackupFailure::Snapshot(crate::snapshots::SnapshotFailure::Write(error)))?;

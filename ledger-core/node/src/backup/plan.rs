@@ -1,6 +1,6 @@
 //! Which chain leads to a point, and how far it has to be replayed.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::BufReader;
 
@@ -11,7 +11,7 @@ use ledger_core::snapshot;
 use ledger_verify::header::BlockHeader;
 
 use super::failure::BackupFailure;
-use super::folder::BackupFolder;
+use super::folder::{BackupFolder, FileFault};
 use super::manifest::{BackupFile, Manifest};
 use super::verify::header_of;
 
@@ -33,6 +33,50 @@ pub enum RestorePoint {
     },
 }
 
+impl fmt::Display for RestorePoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Newest => write!(f, "the end"),
+            Self::Index(index) => write!(f, "entry {index}"),
+            Self::TimeMs(time_ms) => write!(f, "the time {time_ms} ms"),
+            Self::Height { vault, height } => write!(f, "height {height} of vault {vault}"),
+        }
+    }
+}
+
+/// Points that can be restored: all between two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CoveredRange {
+    /// The first log entry.
+    pub from_index: u64,
+    /// The last log entry.
+    pub through_index: u64,
+    /// The first time, unix milliseconds.
+    pub from_ms: u64,
+    /// The last time, unix milliseconds.
+    pub through_ms: u64,
+}
+
+impl CoveredRange {
+    /// What the files of a chain cover; `None` when there are none.
+    pub fn of(chain: &[BackupFile]) -> Option<Self> {
+        let (first, last) = (chain.first()?, chain.last()?);
+        Some(Self {
+            from_index: first.through,
+            through_index: last.through,
+            from_ms: first.created_at_ms,
+            through_ms: last.created_at_ms.max(last.last_time_ms),
+        })
+    }
+}
+
+impl fmt::Display for CoveredRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from_index, through_index, from_ms, through_ms } = self;
+        write!(f, "entries {from_index} to {through_index} (times {from_ms} to {through_ms} ms)")
+    }
+}
+
 /// How a point is restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestorePlan {
@@ -44,29 +88,55 @@ pub struct RestorePlan {
     pub newest: Option<BackupFile>,
 }
 
+/// A base and its increments.
+#[derive(Clone, Copy)]
+struct Chain<'f> {
+    /// Those up to the first that is not there.
+    usable: &'f [BackupFile],
+    broken_by: Option<(&'f BackupFile, FileFault)>,
+    /// The newest one that is there.
+    newest: Option<&'f BackupFile>,
+}
+
+impl<'f> Chain<'f> {
+    fn of(folder: &BackupFolder, files: &'f [BackupFile]) -> Self {
+        let (usable, broken_by) = folder.reachable(files);
+        let newest = files.iter().rev().find(|file| folder.fault(file).is_none());
+        Self { usable, broken_by, newest }
+    }
+
+    /// The files that are needed for an entry that the chain covers.
+    fn up_to(&self, index: u64) -> RestorePlan {
+        let needed = self.usable.iter().take_while(|file| file.after < index || file.after == 0);
+        let files: Vec<BackupFile> = needed.cloned().collect();
+        let until = files.last().filter(|last| last.through != index).map(|_| index);
+        RestorePlan { chain: files, until, newest: self.newest.cloned() }
+    }
+}
+
 impl RestorePlan {
     /// Finds how to restore a point. Reads increments where a time or a height is asked for.
     ///
     /// # Errors
     ///
-    /// [`BackupFailure::NotCovered`] when no chain does; when a file is refused.
+    /// [`BackupFailure::NotCovered`] when no chain does, [`BackupFailure::Broken`] when a file is missing that it takes;
+    /// when a file is refused.
     pub fn find(
         folder: &BackupFolder,
         manifest: &Manifest,
         point: &RestorePoint,
     ) -> Result<Self, BackupFailure> {
-        let chains = manifest.chains();
+        let chains: Vec<Chain<'_>> = manifest.chains().iter().map(|files| Chain::of(folder, files)).collect();
         let plan = match point {
-            RestorePoint::Newest => chains.last().map(|chain| Self {
-                chain: chain.to_vec(),
-                until: None,
-                newest: chain.last().cloned(),
-            }),
+            RestorePoint::Newest => {
+                let last = chains.last().filter(|chain| chain.broken_by.is_none());
+                last.map(|chain| Self { until: None, ..chain.up_to(u64::MAX) })
+            }
             RestorePoint::Index(index) => at_index(&chains, *index),
             RestorePoint::TimeMs(time_ms) => at_time(folder, &chains, *time_ms)?,
             RestorePoint::Height { vault, height } => at_height(folder, &chains, vault, *height)?,
         };
-        let plan = plan.ok_or_else(|| not_covered(&chains, point))?;
+        let plan = plan.ok_or_else(|| not_covered(manifest, &chains, point))?;
         plan.refuse_lost(folder)?;
         Ok(plan)
     }
@@ -91,38 +161,27 @@ impl RestorePlan {
     }
 }
 
-/// The files of a chain that are needed for an entry that it covers.
-fn up_to(chain: &[BackupFile], index: u64) -> RestorePlan {
-    let needed = chain.iter().take_while(|file| file.after < index || file.after == 0);
-    let files: Vec<BackupFile> = needed.cloned().collect();
-    let until = files.last().filter(|last| last.through != index).map(|_| index);
-    RestorePlan { chain: files, until, newest: chain.last().cloned() }
-}
-
-fn ends(chain: &[BackupFile]) -> Option<(&BackupFile, &BackupFile)> {
-    Some((chain.first()?, chain.last()?))
-}
-
-fn at_index(chains: &[&[BackupFile]], index: u64) -> Option<RestorePlan> {
-    let covers = |chain: &&&[BackupFile]| {
-        ends(chain).is_some_and(|(first, last)| first.through <= index && index <= last.through)
+fn at_index(chains: &[Chain<'_>], index: u64) -> Option<RestorePlan> {
+    let covers = |chain: &&Chain<'_>| {
+        CoveredRange::of(chain.usable)
+            .is_some_and(|range| (range.from_index..=range.through_index).contains(&index))
     };
-    chains.iter().rev().find(covers).map(|chain| up_to(chain, index))
+    chains.iter().rev().find(covers).map(|chain| chain.up_to(index))
 }
 
 fn at_time(
     folder: &BackupFolder,
-    chains: &[&[BackupFile]],
+    chains: &[Chain<'_>],
     time_ms: u64,
 ) -> Result<Option<RestorePlan>, BackupFailure> {
-    let begun = |chain: &&&[BackupFile]| ends(chain).is_some_and(|(first, _)| first.created_at_ms <= time_ms);
+    let begun =
+        |chain: &&Chain<'_>| CoveredRange::of(chain.usable).is_some_and(|range| range.from_ms <= time_ms);
     let Some(chain) = chains.iter().rev().find(begun) else { return Ok(None) };
-    let Some((first, last)) = ends(chain) else { return Ok(None) };
-    if time_ms > last.created_at_ms.max(last.last_time_ms) {
+    let Some(range) = CoveredRange::of(chain.usable).filter(|range| time_ms <= range.through_ms) else {
         return Ok(None);
-    }
-    let mut until = first.through;
-    for file in chain.iter().skip(1) {
+    };
+    let mut until = range.from_index;
+    for file in chain.usable.iter().skip(1) {
         if file.last_time_ms <= time_ms && file.created_at_ms <= time_ms {
             until = file.through;
             continue;
@@ -134,32 +193,33 @@ fn at_time(
         })?;
         break;
     }
-    Ok(Some(up_to(chain, until)))
+    Ok(Some(chain.up_to(until)))
 }
 
 fn at_height(
     folder: &BackupFolder,
-    chains: &[&[BackupFile]],
+    chains: &[Chain<'_>],
     vault: &VaultRef,
     height: u64,
 ) -> Result<Option<RestorePlan>, BackupFailure> {
     let mut is_known = false;
     for chain in chains.iter().rev() {
-        let mut track = Track::begin(folder, chain, vault)?;
+        let mut track = Track::begin(folder, chain.usable, vault)?;
         is_known |= track.current.is_some();
-        for file in chain.iter().skip(1) {
+        for file in chain.usable.iter().skip(1) {
             each_record(folder, file, &mut |record| track.record(record, vault, height))?;
             is_known |= track.current.is_some();
         }
-        let through = ends(chain).map_or(0, |(_, last)| last.through);
+        let through = chain.usable.last().map_or(0, |last| last.through);
         if track.current.is_some_and(|(_, now)| now == height) {
             track.until = Some(through);
         }
         if let Some(until) = track.until {
-            return Ok(Some(up_to(chain, until)));
+            return Ok(Some(chain.up_to(until)));
         }
     }
-    if is_known { Ok(None) } else { Err(BackupFailure::UnknownVault { vault: vault.clone() }) }
+    let is_whole = chains.iter().all(|chain| chain.broken_by.is_none());
+    if is_known || !is_whole { Ok(None) } else { Err(BackupFailure::UnknownVault { vault: vault.clone() }) }
 }
 
 /// A vault by name, while records pass.
@@ -231,30 +291,23 @@ fn each_record(
     Ok(())
 }
 
-fn not_covered(chains: &[&[BackupFile]], point: &RestorePoint) -> BackupFailure {
-    let asked = match point {
-        RestorePoint::Newest => "anything".to_owned(),
-        RestorePoint::Index(index) => format!("entry {index}"),
-        RestorePoint::TimeMs(time_ms) => format!("the time {time_ms} ms"),
-        RestorePoint::Height { vault, height } => format!("height {height} of vault {vault}"),
+fn not_covered(manifest: &Manifest, chains: &[Chain<'_>], point: &RestorePoint) -> BackupFailure {
+    let asked = point.clone();
+    let covered = chains.iter().filter_map(|chain| CoveredRange::of(chain.usable)).collect();
+    let listed = manifest.chains();
+    let is_listed = |covers: &dyn Fn(CoveredRange) -> bool| {
+        listed.iter().filter_map(|chain| CoveredRange::of(chain)).any(covers)
     };
-    let ranges: BTreeMap<u64, String> = chains
-        .iter()
-        .filter_map(|chain| ends(chain))
-        .map(|(first, last)| {
-            let text = format!(
-                "entries {} to {} (times {} to {} ms)",
-                first.through,
-                last.through,
-                first.created_at_ms,
-                last.created_at_ms.max(last.last_time_ms)
-            );
-            (first.through, text)
-        })
-        .collect();
-    let covered = match ranges.is_empty() {
-        true => "it has no file".to_owned(),
-        false => format!("it covers {}", ranges.into_values().collect::<Vec<_>>().join(", ")),
+    let may_be_there = match point {
+        RestorePoint::Index(index) => {
+            is_listed(&|range| (range.from_index..=range.through_index).contains(index))
+        }
+        RestorePoint::TimeMs(time) => is_listed(&|range| (range.from_ms..=range.through_ms).contains(time)),
+        // Nobody knows what a missing file holds.
+        RestorePoint::Newest | RestorePoint::Height { .. } => true,
     };
-    BackupFailure::NotCovered { asked, covered }
+    match chains.iter().rev().find_map(|chain| chain.broken_by).filter(|_| may_be_there) {
+        Some((file, fault)) => BackupFailure::Broken { file: file.file.clone(), fault, asked, covered },
+        None => BackupFailure::NotCovered { asked, covered },
+    }
 }

@@ -85,6 +85,14 @@ impl DataDirectory {
         LedgerKey::new(self.signing_key.to_secret_text().to_string())
     }
 
+    /// Refuses a directory of an older layout.
+    ///
+    /// # Errors
+    /// [`DirectoryError::FormatOlder`].
+    pub fn require_present_layout(&self) -> Result<(), DirectoryError> {
+        self.node.require_present_layout()
+    }
+
     /// Makes a complete copy of a directory of an older layout, `PATH.format-N`, so that its files may be brought
     /// up to date; [`Ledger::open`](crate::Ledger::open) finishes that. Does nothing to a directory of the present
     /// layout. A crash at any moment loses nothing: the next call goes on.

@@ -28,7 +28,7 @@ pub enum DirectoryError {
         source: io::Error,
     },
     /// Another process has it open.
-    #[error("{path} is in use by {}: stop that process, or give this one a directory of its own", holder(*pid))]
+    #[error("{path} is in use by {}, and one process at a time has a data directory: stop that one first", holder(*pid))]
     Locked {
         /// The path.
         path: PathBuf,
@@ -95,13 +95,13 @@ pub enum DirectoryError {
         /// The file.
         path: PathBuf,
     },
-    /// A snapshot is restored into the directory, or was until that was broken off.
-    #[error("{path} holds a restore that did not finish: restore the snapshot into it again, or remove it")]
+    /// Something is restored into the directory, or was until that was refused or broken off.
+    #[error("{path} holds a restore that did not finish: restore into it again, or remove it")]
     RestoreUnfinished {
         /// The directory.
         path: PathBuf,
     },
-    /// A snapshot is restored into an empty directory only.
+    /// A ledger is restored into an empty directory only.
     #[error("{path} is not empty (it holds {found}): give a directory that is empty or missing")]
     NotEmpty {
         /// The directory.

@@ -15,7 +15,7 @@ mod upgrade;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ledger_core::names::LedgerId;
 use ledger_verify::note::SigningKey;
@@ -72,6 +72,17 @@ pub fn import_key(path: &Path, ledger_id: LedgerId, key: &SigningKey) -> Result<
         return Err(DirectoryError::NotEmpty { path: path.to_owned(), found: LOG_KEY_FILE.to_owned() });
     }
     log_key::write(&file, ledger_id, key)
+}
+
+/// The data directory that a path is in or is, whether the path is there or not.
+pub(crate) fn data_directory_around(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    // A link on the way leads where the files will be.
+    let resolved = path.ancestors().find_map(|ancestor| ancestor.canonicalize().ok())?;
+    let holds_format = |directory: &&Path| {
+        read_text(&directory.join(FORMAT_FILE)).is_ok_and(|text| text.starts_with(FORMAT_WORDS))
+    };
+    resolved.ancestors().find(holds_format).map(Path::to_owned)
 }
 
 fn create(path: &Path) -> Result<(), DirectoryError> {

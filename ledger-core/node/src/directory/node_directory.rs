@@ -219,6 +219,14 @@ impl NodeDirectory {
         Ok(())
     }
 
+    /// Refuses a directory of an older layout, which only a start of the server brings up to date.
+    pub(super) fn require_present_layout(&self) -> Result<(), DirectoryError> {
+        match self.layout {
+            Layout::Present | Layout::OlderAndCopied => Ok(()),
+            Layout::Older(found) => Err(DirectoryError::FormatOlder { path: self.path.clone(), found }),
+        }
+    }
+
     /// As [`DataDirectory::copied_for_upgrade`].
     ///
     /// # Errors

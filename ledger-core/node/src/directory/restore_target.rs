@@ -33,7 +33,7 @@ impl RestoreTarget {
         refuse_content(&path)?;
         let lock = lock(&path)?;
         refuse_content(&path)?;
-        durable_file::write(&path.join(RESTORING_FILE), b"a snapshot is being restored here\n", 0o600)?;
+        durable_file::write(&path.join(RESTORING_FILE), b"a ledger is being restored here\n", 0o600)?;
         for name in
             LEDGER_FILES.into_iter().chain([FORMAT_FILE, NODE_ID_FILE, LOG_KEY_FILE, CLUSTER_FILE, PID_FILE])
         {

@@ -59,6 +59,14 @@ pub enum SnapshotFailure {
         /// `NAMESPACE/VAULT`.
         vault: String,
     },
+    /// The rows of a fenced vault cannot be read, so they cannot be written as they are.
+    #[error(
+        "vault {vault} is fenced: recover it (`strongroom ledger recover {vault}`), then there are snapshots again"
+    )]
+    Fenced {
+        /// `NAMESPACE/VAULT`.
+        vault: String,
+    },
     /// Snapshots are held back, as on a disk that is nearly full.
     #[error("the disk is nearly full, so no snapshot is written: add room to the disk of the data directory")]
     HeldBack,
@@ -323,7 +331,7 @@ impl SnapshotMaker {
                 let written = folder.write(index, |sink| -> Result<_, SnapshotFailure> {
                     let mut watch = |progress: &Progress| pace.rest(progress);
                     let written = snapshot::write(view.as_ref(), &header, sink, &mut watch);
-                    written.map_err(|error| self.broken_off(error))
+                    written.map_err(|error| self.broken_off(error, &header))
                 })?;
                 // The store keeps for the view what is overwritten.
                 drop(view);
@@ -344,7 +352,18 @@ impl SnapshotMaker {
         Ok(stored)
     }
 
-    fn broken_off(&self, error: WriteError) -> SnapshotFailure {
+    fn broken_off(&self, error: WriteError, header: &Header) -> SnapshotFailure {
+        let fenced = header.vaults.iter().find(|entry| entry.fenced);
+        match (error, fenced) {
+            (WriteError::State(error), Some(entry)) => {
+                tracing::error!(vault = entry.label(), %error, "no snapshot: a vault is fenced");
+                SnapshotFailure::Fenced { vault: entry.label() }
+            }
+            (error, _) => self.ended(error),
+        }
+    }
+
+    fn ended(&self, error: WriteError) -> SnapshotFailure {
         match error {
             WriteError::Cancelled if *lock(&self.0.stopping) => SnapshotFailure::Stopped,
             WriteError::Cancelled => SnapshotFailure::HeldBack,

@@ -28,10 +28,10 @@ pub struct ConfigInit {
 /// What a production server must state; the rest keeps its defaults.
 const PRODUCTION: &str = r#"
 # Where the ledger lives. Back it up; keep it on a disk of its own.
-data = "/var/lib/strongroom/ledger"
+data = "/var/lib/strongroom"
 
 # Everyone can reach this address, so it needs TLS. Clients need a token: the first one is in
-# /var/lib/strongroom/ledger/admin.token after the first start.
+# /var/lib/strongroom/admin.token after the first start.
 listen = "0.0.0.0:50051"
 tls_cert = "/etc/strongroom/tls/server.pem"
 tls_key = "/etc/strongroom/tls/server.key"

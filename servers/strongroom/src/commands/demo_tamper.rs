@@ -31,7 +31,7 @@ const ENTITIES_PAGE: u32 = 100;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     strongroom demo tamper\n  \
-    strongroom demo tamper --data /var/lib/strongroom/ledger --json   works on a copy; stop the server first")]
+    strongroom demo tamper --data /var/lib/strongroom --json   works on a copy; stop the server first")]
 pub struct DemoTamper {
     /// Use a copy of this data directory instead of a new ledger with three records.
     #[arg(long, value_name = "DIR")]

@@ -21,7 +21,7 @@ use crate::ttl;
 /// Most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 4 * 1_048_576;
 /// Most characters of an answer that are shown: probes say one line, a page of metrics many.
-const SHOWN_CHARACTERS_MAX: usize = 200;
+const SHOWN_CHARACTERS_MAX: usize = 1_500;
 
 /// Ask a server whether it is ready. Exit code 7 when it is not.
 #[derive(Debug, Args)]
@@ -68,8 +68,17 @@ impl Health {
             ));
         }
         let document = json!({ "url": self.url.to_string(), "ready": true, "answer": said });
-        output.result(&document, || format!("ready  {}", self.url))
+        output.result(&document, || {
+            // More than the word is a notice: a vault that is not served, a disk that is full.
+            let notices = said.strip_prefix("200 ready").map(str::trim).filter(|_| is_readiness(&self.url));
+            let notices = notices.unwrap_or_default().lines().map(|line| format!("\n  {line}"));
+            format!("ready  {}{}", self.url, notices.collect::<String>())
+        })
     }
+}
+
+fn is_readiness(url: &Uri) -> bool {
+    matches!(url.path(), "" | "/" | "/readyz")
 }
 
 async fn ask_probe(url: &Uri) -> Result<(bool, String), Failure> {

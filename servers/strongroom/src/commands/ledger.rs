@@ -30,6 +30,7 @@ pub mod watch;
 
 mod condition;
 pub mod proven_list;
+mod restore_directory;
 mod submit;
 mod transaction_file;
 

@@ -33,6 +33,12 @@ fn create(home: &Home, folder: &str) -> Value {
     home.json(&["ledger", "backup", "create", "--to", folder])
 }
 
+/// What a restore was refused into founds no new ledger.
+fn serves_nothing(home: &Home, data: &str) {
+    let said = home.run(&Home::serve(data));
+    assert!(said.code == 1 && said.stderr.contains("did not finish"), "{said:?}");
+}
+
 pub fn copy_tree(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("readable") {
@@ -154,7 +160,7 @@ fn a_backup_that_does_not_extend_a_kept_checkpoint_exits_with_5_and_says_why() {
     let restore =
         ["ledger", "backup", "restore", &others, "--data", &path(&home, "new"), "--checkpoint", &kept];
     home.refusal(5, &restore);
-    assert!(!home.path("new").exists(), "nothing is left behind");
+    serves_nothing(&home, &path(&home, "new"));
 }
 
 #[test]
@@ -176,6 +182,9 @@ fn points_folders_and_keys_that_cannot_work_are_refused_by_name() {
         home.refusal(code, &command.iter().map(String::as_str).collect::<Vec<_>>())
     };
     assert_eq!(text(&refusal(3, &["--index", "999999"]), "code"), "POINT_NOT_COVERED");
+    let late = refusal(3, &["--at", "2099-01-02T03:04:05Z"]);
+    assert!(text(&late, "message").contains("cover 2099-01-02T03:04:05.000Z: it covers entries "), "{late}");
+    assert!(text(&late, "hint").contains("backup list"), "{late}");
     refusal(3, &["--height", "acme/prod=9"]);
     refusal(3, &["--height", "acme/none=0"]);
     refusal(2, &["--height", "acme/prod"]);
@@ -186,8 +195,15 @@ fn points_folders_and_keys_that_cannot_work_are_refused_by_name() {
     let strange = path(&home, "strange.key");
     home.json(&["ledger", "key", "export", "--data", &other, "-o", &strange]);
     refusal(2, &["--key", &strange]);
-    assert!(!home.path("new").exists());
+    serves_nothing(&home, &new);
+    home.json(&["ledger", "backup", "restore", &folder, "--data", &new]);
     home.refusal(2, &["ledger", "backup", "create", "--to", &folder, "--data", &other]);
+    for inside in ["data", "data/backup", "other/../data/snapshots/deep"] {
+        let inside = path(&home, inside);
+        let refused = home.refusal(2, &["ledger", "backup", "create", "--to", &inside, "--data", &data]);
+        assert!(text(&refused, "message").contains("is in the data directory"), "{refused}");
+    }
+    assert!(!home.path("data/backup").exists());
     let mine = home.path("mine");
     std::fs::create_dir(&mine).expect("a directory");
     std::fs::write(mine.join("letter.txt"), "mine").expect("written");
@@ -305,4 +321,104 @@ fn backups_under_load_hold_every_write_that_was_acknowledged_before() {
     // Each marker after the first backup, which is the base, has a block of its own, however much of the load was in it.
     assert!(verified["blocks_replayed"].as_u64() >= Some(3), "{verified}");
     assert_eq!(verified["vaults"][0]["key_count"], 3_001);
+}
+
+#[test]
+fn a_full_backup_after_a_rotation_begins_a_chain_of_the_new_key_and_the_old_key_is_warned_of() {
+    let home = Home::new();
+    let (data, folder) = (path(&home, "data"), path(&home, "backup"));
+    let (old_key, new_key) = (path(&home, "old.key"), path(&home, "new.key"));
+    let server = start(&home, &data);
+    let old = text(&server.ready, "vkey").to_owned();
+    make_vault(&home);
+    put(&home, "door", "locked");
+    create(&home, &folder);
+    server.stop();
+    home.json(&["ledger", "key", "export", "--data", &data, "-o", &old_key]);
+    home.json(&["ledger", "key", "rotate", "--data", &data]);
+    home.json(&["ledger", "key", "export", "--data", &data, "-o", &new_key]);
+    let server = start(&home, &data);
+    let new = text(&server.ready, "vkey").to_owned();
+    let nothing = home.json(&["ledger", "backup", "create", "--to", &folder]);
+    assert_eq!(nothing["added"], Value::Null, "nothing was written since");
+    let full = ["ledger", "backup", "create", "--full", "--to", folder.as_str()];
+    for files in [2, 3] {
+        let added = home.json(&full);
+        assert_eq!((&added["added"]["kind"], &added["files"]), (&"base".into(), &files.into()), "{added}");
+    }
+    let snapshot = home.json(&["ledger", "snapshot", "create"]);
+    put(&home, "door", "open");
+    assert_eq!(create(&home, &folder)["added"]["kind"], "increment");
+    server.stop();
+    let stopped = home.json(&[full.as_slice(), &["--data", &data]].concat());
+    assert_eq!((&stopped["added"]["kind"], &stopped["files"]), (&"base".into(), &5.into()), "{stopped}");
+
+    let verify = ["ledger", "backup", "verify", &folder, "--vkey", &new];
+    assert_eq!(home.run(&verify).code, 5, "the first chain is of the old key");
+    let verified = home.json(&[verify.as_slice(), &["--vkey", &old]].concat());
+    assert_eq!(verified["files"], 5);
+    // The new chain is of the new key alone, and the old private key is warned of.
+    for (key, warns) in [(&new_key, false), (&old_key, true)] {
+        let to = path(&home, &format!("backup-{warns}"));
+        let restore = ["ledger", "backup", "restore", &folder, "--vkey", &new, "--data", &to, "--key", key];
+        let said = home.run(&restore);
+        assert_eq!((said.code, said.stderr.contains("WARNING: --key is not")), (0, warns), "{said:?}");
+        let to = path(&home, &format!("snapshot-{warns}"));
+        let file = text(&snapshot, "path");
+        let restore = ["ledger", "snapshot", "restore", file, "--vkey", &new, "--data", &to, "--key", key];
+        let said = home.run(&restore);
+        assert_eq!((said.code, said.stderr.contains("WARNING: --key is not")), (0, warns), "{said:?}");
+    }
+}
+
+#[test]
+fn a_backup_without_one_of_its_files_says_what_can_still_be_restored() {
+    let home = Home::new();
+    let (data, folder) = (path(&home, "data"), path(&home, "backup"));
+    let server = start(&home, &data);
+    make_vault(&home);
+    let mut added = Vec::new();
+    for value in ["one", "two", "three", "four"] {
+        put(&home, "door", value);
+        added.push(create(&home, &folder)["added"].clone());
+    }
+    let list = ["ledger", "backup", "list", &folder];
+    assert_eq!(home.run(&list).code, 0);
+    let (reached, missing) = (&added[1], &added[2]);
+    std::fs::remove_file(home.path("backup").join(text(missing, "file"))).expect("removed");
+
+    let said = home.run(&[list.as_slice(), &["--json"]].concat());
+    let listed: Value = serde_json::from_str(&said.stdout).expect("JSON");
+    assert_eq!(said.code, 5, "{said:?}");
+    assert_eq!(listed["chains"][0]["through_index"], reached["through_index"], "{listed}");
+    assert_eq!(listed["chains"][0]["broken_by"], missing["file"]);
+    let shown = home.run(&list);
+    assert!(shown.code == 5 && shown.stdout.contains("BROKEN: "), "{shown:?}");
+
+    let new = path(&home, "new");
+    let restore = ["ledger", "backup", "restore", &folder, "--data", &new];
+    let number = |value: &Value| value["through_index"].as_u64().expect("an index").to_string();
+    let last = number(&added[3]);
+    let ends: [&[&str]; 3] = [&[], &["--index", &last], &["--height", "acme/prod=4"]];
+    for point in ends {
+        let refused = home.refusal(5, &[restore.as_slice(), point].concat());
+        assert_eq!(text(&refused, "code"), "BACKUP_BROKEN");
+        assert!(text(&refused, "message").contains(text(missing, "file")), "{refused}");
+        assert!(text(&refused, "hint").contains(&format!("--index {}", number(reached))), "{refused}");
+    }
+    assert_eq!(home.refusal(5, &["ledger", "backup", "verify", &folder])["code"], "VERIFICATION_FAILED");
+    let restored = home.json(&[restore.as_slice(), &["--index", &number(reached)]].concat());
+    assert_eq!(
+        (&restored["vaults"][0]["height"], &restored["vaults"][0]["blocks_left_out"]),
+        (&2.into(), &2.into())
+    );
+
+    // What cannot be restored is not added to.
+    put(&home, "door", "five");
+    let next = create(&home, &folder);
+    assert_eq!(next["added"]["kind"], "base", "{next}");
+    assert!(text(&next, "why_base").contains(text(missing, "file")), "{next}");
+    let newest = path(&home, "newest");
+    home.json(&["ledger", "backup", "restore", &folder, "--data", &newest]);
+    server.stop();
 }

@@ -45,6 +45,11 @@ fn an_authority_and_its_nodes_are_made_and_shown() {
     }
     let said = home.run(&["certs", "node", "node-b", "--ca", "certs", "--out", "nodes"]);
     let flags = "--peer-tls-cert nodes/node-b.pem --peer-tls-key nodes/node-b.key --peer-ca certs/ca.pem";
+    assert!(
+        said.stdout.contains("--tls-cert nodes/node-b.pem --tls-key nodes/node-b.key"),
+        "{}",
+        said.stdout
+    );
     assert!(said.stdout.contains(flags) && !said.stdout.contains("PRIVATE"), "{}", said.stdout);
     assert!(said.stderr.contains("the authority ends before"), "{}", said.stderr);
 }

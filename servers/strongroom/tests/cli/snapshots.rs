@@ -140,7 +140,19 @@ fn what_is_no_sound_snapshot_is_refused_and_leaves_no_directory_that_serves() {
     let third = home.path("third").display().to_string();
     let restore = ["ledger", "snapshot", "restore", snapshot, "--data", &third];
     assert_eq!(home.refusal(2, &[restore.as_slice(), &["--key", &wrong]].concat())["code"], "USAGE");
-    assert!(!Path::new(&third).exists(), "a wrong key is noticed before anything is written");
+    let said = home.run(&Home::serve(&third));
+    assert!(said.code == 1 && said.stderr.contains("did not finish"), "no new ledger comes of it: {said:?}");
+    assert_eq!(home.run(&["ledger", "doctor", "--data", &third]).code, 1);
+
+    // Cut off in the middle, and a snapshot that is not there.
+    let cut = home.write("cut.snap", &bytes[..bytes.len() / 2]);
+    for (code, file) in [(5, cut.as_str()), (1, "missing.snap")] {
+        let other = home.path("cut").display().to_string();
+        let refused = home.refusal(code, &["ledger", "snapshot", "restore", file, "--data", &other]);
+        assert!(text(&refused, "hint").contains("remove it"), "{refused}");
+        let said = home.run(&Home::serve(&other));
+        assert!(said.code == 1 && said.stderr.contains("did not finish"), "{said:?}");
+    }
 
     // Begun anew in the same directory, without the key.
     let said = home.run(&["ledger", "snapshot", "restore", snapshot, "--data", &new]);

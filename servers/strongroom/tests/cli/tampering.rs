@@ -132,3 +132,73 @@ fn a_damaged_vault_is_fenced_shown_and_recovered_from_the_command_line() {
     server.stop();
     assert_eq!(home.json(&["ledger", "doctor", "--data", &data])["sound"], true);
 }
+
+/// Changes every copy of `value` in a file by one bit.
+fn damage(file: &std::path::Path, value: &[u8]) {
+    let mut bytes = std::fs::read(file).expect("readable");
+    let found: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(value)).collect();
+    assert!(!found.is_empty(), "the value is not in {}", file.display());
+    found.into_iter().for_each(|at| bytes[at] ^= 1);
+    std::fs::write(file, bytes).expect("written");
+}
+
+#[test]
+fn a_vault_with_a_damaged_row_is_named_wherever_an_operator_looks() {
+    let home = Home::new();
+    let data = home.path("data").display().to_string();
+    let serve = Home::dev(&data);
+    let server = Server::start(&home, &serve);
+    crate::harness::make_vault(&home);
+    home.json(&["ledger", "put", "acme/prod", "door", "a value like no other"]);
+    server.stop();
+    damage(&home.path("data/state.db"), b"a value like no other");
+    let files =
+        || ["data/state.db", "data/blocks.db"].map(|name| std::fs::read(home.path(name)).expect("readable"));
+    let before = files();
+    assert_eq!(home.run(&["ledger", "doctor", "--data", &data]).code, 5);
+    assert!(files() == before, "the doctor only reads");
+
+    let server = Server::start(&home, &serve);
+    let health = crate::harness::eventually("the probe names the vault", || {
+        let said = home.run(&["health", server.metrics_url()]).stdout;
+        said.contains("acme/prod").then_some(said)
+    });
+    assert!(health.starts_with("ready  ") && health.contains("not served: acme/prod"), "{health}");
+    let shown = home.run(&["ledger", "vault", "show", "acme/prod"]).stdout;
+    assert!(shown.contains("entity door is corrupt") && shown.contains("unknown"), "{shown}");
+    let read = home.refusal(7, &["ledger", "get", "acme/prod", "door"]);
+    let message = read["message"].as_str().expect("a message");
+    assert!(message.contains("entity door is corrupt") && !message.contains("backup"), "{message}");
+    let write = home.refusal(7, &["ledger", "put", "acme/prod", "door", "open"]);
+    let hint = write["hint"].as_str().expect("a hint");
+    assert!(hint.contains("ledger recover") && !hint.contains("may or may not"), "{hint}");
+    let folder = home.path("backup").display().to_string();
+    let backup = ["ledger", "backup", "create", "--to", folder.as_str()];
+    for command in [["ledger", "snapshot", "create"].as_slice(), &backup] {
+        let refused = home.refusal(1, command);
+        assert_eq!(refused["code"], "VAULT_DIVERGED", "{refused}");
+        let message = refused["message"].as_str().expect("a message");
+        assert!(message.contains("vault acme/prod is fenced: recover it"), "{message}");
+    }
+    let log = server.stop();
+    let named = log.lines().any(|line| line.contains("the vault is fenced") && line.contains("acme/prod"));
+    assert!(named, "{log}");
+    let refused = home.refusal(1, &[backup.as_slice(), &["--data", &data]].concat());
+    assert_eq!(refused["code"], "VAULT_DIVERGED", "{refused}");
+}
+
+#[test]
+fn the_doctor_leaves_a_directory_of_an_older_layout_alone_and_exits_with_1() {
+    let home = Home::new();
+    let data = home.path("data").display().to_string();
+    Server::start(&home, &Home::dev(&data)).stop();
+    home.write("data/format", "strongroom ledger directory 1\n");
+    let files = || {
+        ["state.db", "blocks.db", "format"]
+            .map(|name| std::fs::read(home.path("data").join(name)).expect("read"))
+    };
+    let before = files();
+    let refused = home.refusal(1, &["ledger", "doctor", "--data", &data]);
+    assert!(refused["message"].as_str().is_some_and(|text| text.contains("layout 1")), "{refused}");
+    assert!(files() == before);
+}

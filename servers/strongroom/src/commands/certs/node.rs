@@ -79,9 +79,10 @@ impl Node {
                 ("key", format!("{key} (a secret)")),
                 ("ends", table::time(not_after_s * 1_000)),
                 (
-                    "flags",
+                    "for peers",
                     format!("--peer-tls-cert {certificate} --peer-tls-key {key} --peer-ca {authorities}"),
                 ),
+                ("for clients", format!("--tls-cert {certificate} --tls-key {key}")),
             ];
             table::facts(&facts)
         })

@@ -6,10 +6,13 @@ mod show;
 
 use clap::Subcommand;
 use ledger_core::backup::BackupError;
-use ledger_node::backup::BackupFailure;
+use ledger_node::backup::{BackupFailure, CoveredRange, RestorePoint};
 
 use crate::failure::{Exit, Failure};
+use crate::moment;
 use crate::output::Output;
+
+const SHOWS_POINTS: &str = "`strongroom ledger backup list` shows all points";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -18,7 +21,7 @@ pub enum Backup {
     /// cluster can be asked.
     #[command(after_help = "Examples:\n  \
         strongroom ledger backup create --to /backup/ledger\n  \
-        strongroom ledger backup create --to /backup/ledger --data /var/lib/strongroom/ledger")]
+        strongroom ledger backup create --to /backup/ledger --data /var/lib/strongroom")]
     Create(create::Create),
     /// List the files of a backup and the points that can be restored.
     #[command(after_help = "Example:\n  strongroom ledger backup list /backup/ledger")]
@@ -63,7 +66,7 @@ fn failed(failure: &BackupFailure) -> Failure {
         }
         Some(BackupError::Behind { .. }) => return Failure::new(Exit::Error, "BACKUP_AHEAD", message),
         Some(BackupError::Fenced { .. }) => {
-            return Failure::new(Exit::Unavailable, "VAULT_DIVERGED", message);
+            return Failure::new(Exit::Error, "VAULT_DIVERGED", message);
         }
         Some(BackupError::Lost { .. }) => return Failure::new(Exit::NotFound, "POINT_LOST", message),
         Some(BackupError::Io(_) | BackupError::State(_) | BackupError::NeedsBase { .. }) => {
@@ -74,12 +77,57 @@ fn failed(failure: &BackupFailure) -> Failure {
     }
     match failure {
         BackupFailure::NoBackup { .. } | BackupFailure::UnknownVault { .. } => Failure::not_found(message),
-        BackupFailure::NotCovered { .. } => Failure::new(Exit::NotFound, "POINT_NOT_COVERED", message),
-        BackupFailure::NotEmpty { .. } | BackupFailure::OtherLedger { .. } => Failure::usage(message),
+        BackupFailure::NotCovered { asked, covered } => {
+            let message =
+                format!("the backup does not cover {}: it covers {}", point(asked), ranges(covered));
+            Failure::new(Exit::NotFound, "POINT_NOT_COVERED", message).with_hint(SHOWS_POINTS)
+        }
+        BackupFailure::Broken { file, fault, asked, covered } => {
+            let message = format!(
+                "{file} is {fault}, and {} needs it: what can be restored is {}",
+                point(asked),
+                ranges(covered)
+            );
+            let end = covered.last().map(|range| range.through_index);
+            let earlier =
+                end.map(|end| format!(", or restore what is there with --index {end}")).unwrap_or_default();
+            let hint =
+                format!("take another copy of the folder, which has the file{earlier}; {SHOWS_POINTS}");
+            Failure::new(Exit::VerificationFailed, "BACKUP_BROKEN", message).with_hint(hint)
+        }
+        BackupFailure::NotEmpty { .. }
+        | BackupFailure::OtherLedger { .. }
+        | BackupFailure::InDataDirectory { .. } => Failure::usage(message),
         BackupFailure::Manifest { .. }
         | BackupFailure::OtherFile { .. }
         | BackupFailure::NotWhole
         | BackupFailure::Restore { .. } => Failure::verification(message),
         _ => Failure::error(message),
     }
+}
+
+/// A point as people type it.
+fn point(point: &RestorePoint) -> String {
+    match point {
+        RestorePoint::TimeMs(time_ms) => moment::shown(*time_ms),
+        other => other.to_string(),
+    }
+}
+
+/// The points between which all can be restored.
+fn ranges(covered: &[CoveredRange]) -> String {
+    if covered.is_empty() {
+        return "nothing".to_owned();
+    }
+    covered.iter().map(range).collect::<Vec<_>>().join(", ")
+}
+
+fn range(range: &CoveredRange) -> String {
+    format!(
+        "entries {} to {} ({} to {})",
+        range.from_index,
+        range.through_index,
+        moment::shown(range.from_ms),
+        moment::shown(range.through_ms)
+    )
 }

@@ -13,10 +13,10 @@ use storage_adapters::redb::{RedbOptions, RedbStateStore};
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Recompute everything that blocks commit to, from the stored rows, and name what does not fit. Reads only; the
-/// server must be stopped. Exit code 5 when something is wrong.
+/// Recompute everything that blocks commit to, from the stored rows, and name what does not fit. No stored row, block or
+/// file of the state changes; the server must be stopped. Exit code 5 when something is wrong.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  strongroom ledger doctor --data /var/lib/strongroom/ledger")]
+#[command(after_help = "Example:\n  strongroom ledger doctor --data /var/lib/strongroom")]
 pub struct Doctor {
     /// The data directory.
     #[arg(long, value_name = "DIR")]
@@ -26,7 +26,8 @@ pub struct Doctor {
 impl Doctor {
     /// Runs the command.
     pub fn run(self, output: Output) -> Result<(), Failure> {
-        if !self.data.join("state.db").exists() {
+        // What a restore left begun or refused says so itself.
+        if !self.data.join("state.db").exists() && !self.data.join("restoring").exists() {
             return Err(Failure::not_found(format!(
                 "{} holds no ledger: it has no state.db",
                 self.data.display()
@@ -34,7 +35,8 @@ impl Doctor {
         }
         // Its lock keeps a server out while the rows are read.
         let directory = DataDirectory::open(&self.data).map_err(|error| Failure::error(error.to_string()))?;
-        let state = RedbStateStore::open(directory.path(), RedbOptions::default());
+        directory.require_present_layout().map_err(|error| Failure::error(error.to_string()))?;
+        let state = RedbStateStore::open_read_only(directory.path(), RedbOptions::default());
         let state =
             state.map_err(|error| Failure::verification(format!("the state does not open: {error}")))?;
         let report = inspect(Arc::new(state))?;

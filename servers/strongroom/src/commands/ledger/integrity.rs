@@ -85,8 +85,12 @@ fn record((vault, report): &(VaultRef, IntegrityReport)) -> Value {
 fn render((vault, report): &(VaultRef, IntegrityReport)) -> String {
     let verdict = if report.issue_count == 0 { "ok " } else { "BAD" };
     let fenced = if report.fenced { "  FENCED" } else { "" };
-    let mut text =
-        format!("{verdict}  {vault}  {} blocks, {} rows compared{fenced}\n", report.blocks, report.rows);
+    // A quick check compares no rows.
+    let rows = match report.rows {
+        0 => String::new(),
+        rows => format!(", {rows} rows compared"),
+    };
+    let mut text = format!("{verdict}  {vault}  {} blocks{rows}{fenced}\n", report.blocks);
     for issue in &report.issues {
         text.push_str(&format!("     {}  block {}: {}\n", issue.kind, issue.height, issue.what));
     }

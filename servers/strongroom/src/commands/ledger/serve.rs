@@ -12,7 +12,7 @@ use crate::start::{self, WhenReady};
 /// Serve a ledger until SIGTERM. Without --data everything is gone after the end.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    strongroom ledger serve --data /var/lib/strongroom/ledger\n  \
+    strongroom ledger serve --data /var/lib/strongroom\n  \
     strongroom ledger serve --config strongroom.toml --json\n\n\
     The first start writes a token with the role admin to DIR/admin.token.")]
 pub struct Serve {

@@ -22,6 +22,8 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::table;
 
+use super::restore_directory::{restore_into, warn_of_another_key};
+
 /// How often a server is asked how far it is.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
@@ -90,9 +92,13 @@ impl Snapshot {
     pub fn run(self, output: Output) -> Result<(), Failure> {
         match self {
             Self::Create(create) => block_on(async move {
-                let made = create_and_wait(&create.server.client()?, output).await?;
+                let client = create.server.client()?;
+                let before = client.snapshots().await?;
+                let made = create_and_wait(&client, output).await?;
                 output.result(&record(&made), || {
-                    format!("wrote  {}  {}", made.path, shown_bytes(made.file_bytes))
+                    // Nothing has happened since: the one that is there has it all.
+                    let verb = if before.snapshots.contains(&made) { "kept " } else { "wrote" };
+                    format!("{verb}  {}  {}", made.path, shown_bytes(made.file_bytes))
                 })
             }),
             Self::List(list) => block_on(async move {
@@ -147,9 +153,13 @@ impl Verify {
 
 impl Restore {
     fn run(self, output: Output) -> Result<(), Failure> {
+        let data = self.data.clone();
+        restore_into(&data, |target| self.restore(target, output))
+    }
+
+    fn restore(self, target: RestoreTarget, output: Output) -> Result<(), Failure> {
         let key = self.key.as_deref().map(read_key).transpose()?;
         let (mut file, bytes) = open(&self.file)?;
-        // A file or a key that is refused must not leave a directory behind.
         let summary = snapshot::summarise(file.get_mut()).map_err(|error| refused(&self.file, &error))?;
         let (mut file, _) = open(&self.file)?;
         if let Some(key) = &key {
@@ -160,7 +170,6 @@ impl Restore {
                 return Err(Failure::usage(text));
             }
         }
-        let target = RestoreTarget::begin(&self.data).map_err(|error| Failure::usage(error.to_string()))?;
         let mut bar = Bar::new(output, "restored", Some(bytes));
         let restored = {
             let stores = EmbeddedStores::open(target.path(), RedbOptions::default())
@@ -176,6 +185,8 @@ impl Restore {
             RestoreError::State(error) => Failure::verification(error.to_string()),
             other => Failure::error(other.to_string()),
         })?;
+        let newest_note = verified.header.vaults.iter().find_map(|entry| entry.checkpoint.as_deref());
+        warn_of_another_key(output, key.as_ref(), newest_note);
         let node_id = target.node_id();
         target
             .finish(verified.header.ledger_id, key.as_ref())

@@ -121,7 +121,10 @@ fn show(vault: &ledger_client::Vault, output: Output) -> Result<(), Failure> {
         let mut facts = vec![
             ("vault", vault.vault.to_string()),
             ("id", vault.id.to_string()),
-            ("keys", vault.key_count.to_string()),
+            (
+                "keys",
+                vault.fence.as_ref().map_or_else(|| vault.key_count.to_string(), |_| "unknown".to_owned()),
+            ),
             ("version", vault.version.to_string()),
             ("height", vault.height.to_string()),
             ("block hash", hex::encode(vault.block_hash)),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ledger_client::{BackupPart, LedgerClient};
-use ledger_node::backup::{BackupFailure, BackupFile, BackupWriter, OfflineSource, Staged};
+use ledger_node::backup::{BackupFailure, BackupFile, BackupWriter, Manifest, OfflineSource, Staged};
 use ledger_node::{DataDirectory, Stores};
 use serde_json::json;
 use storage_adapters::embedded::EmbeddedStores;
@@ -45,19 +45,50 @@ struct Added {
     why_base: Option<String>,
 }
 
+/// What is to be written.
+enum Next {
+    /// Everything.
+    Base {
+        /// When an increment was wanted.
+        why: Option<String>,
+    },
+    /// What is new since this log entry.
+    Increment { after: u64 },
+}
+
+impl Next {
+    /// Goes on with the newest chain, unless what is behind it could not be restored.
+    fn of(writer: &BackupWriter) -> Self {
+        let chains = writer.manifest().map(Manifest::chains).unwrap_or_default();
+        let Some(chain) = chains.last() else { return Self::Base { why: None } };
+        match writer.folder().reachable(chain) {
+            (_, Some((file, fault))) => Self::Base { why: Some(format!("{} is {fault}", file.file)) },
+            (files, None) => {
+                files.last().map_or(Self::Base { why: None }, |last| Self::Increment { after: last.through })
+            }
+        }
+    }
+
+    fn why_base(&self) -> Option<String> {
+        match self {
+            Self::Base { why } => why.clone(),
+            Self::Increment { .. } => None,
+        }
+    }
+}
+
 impl Create {
     pub fn run(self, output: Output) -> Result<(), Failure> {
         let mut writer = BackupWriter::open(&self.to).map_err(|error| failed(&error))?;
-        let newest = writer.manifest().and_then(|manifest| manifest.newest());
-        let after = newest.map(|file| file.through).filter(|_| !self.full);
+        let next = if self.full { Next::Base { why: None } } else { Next::of(&writer) };
         let added = match &self.data {
-            Some(data) => from_directory(data, &mut writer, after, output)?,
+            Some(data) => from_directory(data, &mut writer, next, output)?,
             None => {
                 let mut added = Added { file: None, why_base: None };
                 block_on(async {
                     // A client is made inside of the runtime that it lives in.
                     let client = self.server.client()?;
-                    added = from_server(&client, &mut writer, after, output).await?;
+                    added = from_server(&client, &mut writer, next, output).await?;
                     Ok(())
                 })?;
                 added
@@ -83,15 +114,15 @@ impl Create {
 async fn from_server(
     client: &LedgerClient,
     writer: &mut BackupWriter,
-    after: Option<u64>,
+    next: Next,
     output: Output,
 ) -> Result<Added, Failure> {
     let ledger = client.node_info().await?.ledger_id;
     if let Some(manifest) = writer.manifest().filter(|manifest| manifest.ledger_id != ledger) {
         return Err(failed(&BackupFailure::OtherLedger { folder: manifest.ledger_id, ledger }));
     }
-    let mut why_base = None;
-    if let Some(after) = after {
+    let mut why_base = next.why_base();
+    if let Next::Increment { after } = next {
         match receive(client, writer, BackupPart::Increment { after }, output).await {
             Ok(staged) => {
                 let file = writer.accept_increment(&staged, &mut |_| ControlFlow::Continue(()));
@@ -105,7 +136,7 @@ async fn from_server(
     let part = BackupPart::Snapshot { index: made.applied_index };
     let staged = receive(client, writer, part, output).await?;
     let file = writer.accept_base(&staged, &mut |_| ControlFlow::Continue(()));
-    Ok(Added { file: file.map_err(|error| failed(&error))?, why_base })
+    Ok(Added { file: Some(file.map_err(|error| failed(&error))?), why_base })
 }
 
 /// Writes what a server sends.
@@ -129,7 +160,7 @@ async fn receive(
 fn from_directory(
     data: &Path,
     writer: &mut BackupWriter,
-    after: Option<u64>,
+    next: Next,
     output: Output,
 ) -> Result<Added, Failure> {
     if !data.join("state.db").exists() {
@@ -148,14 +179,14 @@ fn from_directory(
             source.applied_index()
         ));
     }
-    let added = write_part(&source, writer, after, output);
+    let added = write_part(&source, writer, next, output);
     added.map_err(|error| failed(&error))
 }
 
 fn write_part(
     source: &OfflineSource,
     writer: &mut BackupWriter,
-    after: Option<u64>,
+    next: Next,
     output: Output,
 ) -> Result<Added, BackupFailure> {
     let mut bar = Bar::new(output, "written", None);
@@ -168,8 +199,8 @@ fn write_part(
     if let Some(manifest) = writer.manifest().filter(|manifest| manifest.ledger_id != ledger) {
         return Err(BackupFailure::OtherLedger { folder: manifest.ledger_id, ledger });
     }
-    let mut why_base = None;
-    if let Some(after) = after {
+    let mut why_base = next.why_base();
+    if let Next::Increment { after } = next {
         let mut staged = writer.stage()?;
         match source.write_increment(after, &mut staged, &mut watch) {
             Ok(_) => {
@@ -188,5 +219,5 @@ fn write_part(
     let staged = staged.finish()?;
     let file = writer.accept_base(&staged, &mut |_| ControlFlow::Continue(()))?;
     bar.finish();
-    Ok(Added { file, why_base })
+    Ok(Added { file: Some(file), why_base })
 }

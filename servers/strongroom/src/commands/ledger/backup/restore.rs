@@ -9,11 +9,11 @@ use ledger_node::backup::{
     BackupFolder, RestorePlan, RestorePoint, RestoredBackup, RestoredVault, restore_backup, verify_chain,
 };
 use ledger_node::{RestoreTarget, Stores};
-use ledger_verify::note::SignedCheckpoint;
 use serde_json::{Value, json};
 use storage_adapters::embedded::EmbeddedStores;
 use storage_adapters::redb::RedbOptions;
 
+use super::super::restore_directory::{restore_into, warn_of_another_key};
 use super::super::snapshot::{Bar, read_key};
 use super::failed;
 use super::show::BackupTrust;
@@ -74,11 +74,15 @@ impl Point {
 
 impl Restore {
     pub fn run(self, output: Output) -> Result<(), Failure> {
+        let data = self.data.clone();
+        restore_into(&data, |target| self.restore(target, output))
+    }
+
+    fn restore(self, target: RestoreTarget, output: Output) -> Result<(), Failure> {
         let refused = |error| failed(&error);
         let key = self.key.as_deref().map(read_key).transpose()?;
         let folder = BackupFolder::at(&self.folder);
         let manifest = folder.manifest().map_err(refused)?;
-        // A backup, a key or a point that is refused must not leave a directory behind.
         if let Some(key) = &key {
             let name = format!("strongroom/{}", manifest.ledger_id);
             if key.name() != name {
@@ -100,7 +104,6 @@ impl Restore {
             bar.finish();
             checked.map_err(refused)?;
         }
-        let target = RestoreTarget::begin(&self.data).map_err(|error| Failure::usage(error.to_string()))?;
         let mut bar = Bar::new(output, "restored", Some(total));
         let restored = {
             let stores = EmbeddedStores::open(target.path(), RedbOptions::default())
@@ -114,14 +117,7 @@ impl Restore {
         bar.finish();
         let restored = restored.map_err(refused)?;
         let node_id = target.node_id();
-        if let (Some(key), Some(note)) = (&key, &restored.newest_note)
-            && SignedCheckpoint::open(note, &[key.verifier_key()]).is_err()
-        {
-            output.note(
-                "WARNING: --key is not the key that signed the newest checkpoint in the backup. Was it rotated? Clients that know \
-                 the newer key refuse what this one signs: restore with the newer private key",
-            );
-        }
+        warn_of_another_key(output, key.as_ref(), restored.newest_note.as_deref());
         target.finish(restored.ledger_id, key.as_ref()).map_err(|error| Failure::error(error.to_string()))?;
         let data = self.data.display().to_string();
         let document = json!({

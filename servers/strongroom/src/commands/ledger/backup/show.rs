@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ledger_core::backup::{ChainVault, Witness};
 use ledger_core::names::{LedgerId, VaultId};
-use ledger_node::backup::{BackupFile, BackupFolder, BackupReport, FileKind, Manifest, verify_backup};
+use ledger_node::backup::{
+    BackupFile, BackupFolder, BackupReport, CoveredRange, FileFault, FileKind, Manifest, verify_backup,
+};
 use ledger_verify::note::{SignedCheckpoint, VerifierKey};
 use serde_json::{Value, json};
 
@@ -14,7 +16,7 @@ use super::super::snapshot::{Bar, shown_bytes};
 use super::failed;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{discovery, table};
+use crate::{discovery, moment, table};
 
 /// `backup list`
 #[derive(Debug, Args)]
@@ -47,33 +49,75 @@ impl List {
     pub fn run(self, output: Output) -> Result<(), Failure> {
         let folder = BackupFolder::at(&self.folder);
         let manifest = folder.manifest().map_err(|error| failed(&error))?;
-        let files: Vec<(&BackupFile, Option<&'static str>)> =
-            manifest.files.iter().map(|file| (file, problem(&folder, file))).collect();
+        let files: Vec<(&BackupFile, Option<FileFault>)> =
+            manifest.files.iter().map(|file| (file, folder.fault(file))).collect();
+        let chains: Vec<Chain<'_>> =
+            manifest.chains().into_iter().map(|chain| Chain::of(&folder, chain)).collect();
         let document = json!({
             "folder": self.folder.display().to_string(),
             "ledger_id": manifest.ledger_id.to_string(),
-            "files": files.iter().map(|(file, problem)| {
+            "files": files.iter().map(|(file, fault)| {
                 let mut record = record(file);
-                super::super::get::extend(&mut record, json!({ "problem": problem }));
+                super::super::get::extend(&mut record, json!({ "problem": fault.map(|fault| fault.to_string()) }));
                 record
             }).collect::<Vec<_>>(),
-            "chains": manifest.chains().iter().map(|chain| json!({
-                "from_index": chain.first().map(|file| file.through),
-                "through_index": chain.last().map(|file| file.through),
-                "from_ms": chain.first().map(|file| file.created_at_ms),
-                "through_ms": chain.last().map(|file| file.created_at_ms),
-            })).collect::<Vec<_>>(),
+            "chains": chains.iter().map(Chain::record).collect::<Vec<_>>(),
         });
-        output.result(&document, || render_list(&manifest, &files))
+        output.result(&document, || render_list(&manifest, &files, &chains))?;
+        match chains.iter().find_map(|chain| chain.broken_by) {
+            None => Ok(()),
+            Some((file, fault)) => {
+                let text = format!("{} is {fault}", file.file);
+                Err(Failure { silent: true, ..Failure::verification(text) })
+            }
+        }
     }
 }
 
-/// What is seen without reading a file.
-fn problem(folder: &BackupFolder, file: &BackupFile) -> Option<&'static str> {
-    match std::fs::metadata(folder.file(file)) {
-        Err(_) => Some("missing"),
-        Ok(metadata) if metadata.len() != file.bytes => Some("another length"),
-        Ok(_) => None,
+/// A base and its increments, as far as they can be restored.
+struct Chain<'f> {
+    covered: Option<CoveredRange>,
+    broken_by: Option<(&'f BackupFile, FileFault)>,
+    through: u64,
+}
+
+impl<'f> Chain<'f> {
+    fn of(folder: &BackupFolder, files: &'f [BackupFile]) -> Self {
+        let (usable, broken_by) = folder.reachable(files);
+        let through = files.last().map_or(0, |file| file.through);
+        Self { covered: CoveredRange::of(usable), broken_by, through }
+    }
+
+    fn record(&self) -> Value {
+        json!({
+            "from_index": self.covered.map(|range| range.from_index),
+            "through_index": self.covered.map(|range| range.through_index),
+            "from_ms": self.covered.map(|range| range.from_ms),
+            "through_ms": self.covered.map(|range| range.through_ms),
+            "broken_by": self.broken_by.map(|(file, _)| file.file.clone()),
+        })
+    }
+
+    fn render(&self) -> String {
+        let mut text = String::new();
+        if let Some(covered) = &self.covered {
+            text.push_str(&format!(
+                "any point from entry {} ({}) to entry {} ({})\n",
+                covered.from_index,
+                moment::shown(covered.from_ms),
+                covered.through_index,
+                moment::shown(covered.through_ms)
+            ));
+        }
+        if let Some((file, fault)) = self.broken_by {
+            let after = self.covered.map_or(0, |range| range.through_index);
+            text.push_str(&format!(
+                "BROKEN: {} is {fault}. Nothing after entry {after} can be restored up to entry {}: take another copy of the \
+                 folder; the next `backup create` begins a new chain\n",
+                file.file, self.through
+            ));
+        }
+        text
     }
 }
 
@@ -189,8 +233,12 @@ fn vault(vault: &ChainVault) -> Value {
     })
 }
 
-fn render_list(manifest: &Manifest, files: &[(&BackupFile, Option<&'static str>)]) -> String {
-    let row = |(file, problem): &(&BackupFile, Option<&'static str>)| {
+fn render_list(
+    manifest: &Manifest,
+    files: &[(&BackupFile, Option<FileFault>)],
+    chains: &[Chain<'_>],
+) -> String {
+    let row = |(file, fault): &(&BackupFile, Option<FileFault>)| {
         vec![
             file.file.clone(),
             kind(file).to_owned(),
@@ -198,23 +246,13 @@ fn render_list(manifest: &Manifest, files: &[(&BackupFile, Option<&'static str>)
             shown_bytes(file.bytes),
             file.vaults.to_string(),
             file.blocks.to_string(),
-            problem.unwrap_or("ok").to_owned(),
+            fault.map_or_else(|| "ok".to_owned(), |fault| fault.to_string()),
         ]
     };
     let rows: Vec<_> = files.iter().map(row).collect();
     let mut text = table::facts(&[("ledger", manifest.ledger_id.to_string())]);
     text.push_str(&table::render(&["file", "kind", "created", "size", "vaults", "blocks", "state"], &rows));
-    for chain in manifest.chains() {
-        if let (Some(first), Some(last)) = (chain.first(), chain.last()) {
-            text.push_str(&format!(
-                "any point from entry {} ({}) to entry {} ({})\n",
-                first.through,
-                table::time(first.created_at_ms),
-                last.through,
-                table::time(last.created_at_ms)
-            ));
-        }
-    }
+    chains.iter().for_each(|chain| text.push_str(&chain.render()));
     text
 }
 
