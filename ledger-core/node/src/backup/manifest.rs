@@ -166,7 +166,10 @@ impl Manifest {
             files.push(file);
         }
         if version_of(&files) > first.version {
-            return Err(refused(1, "its version knows no base of the entry that the file before it ends with".to_owned()));
+            return Err(refused(
+                1,
+                "its version knows no base of the entry that the file before it ends with".to_owned(),
+            ));
         }
         Ok(Self { ledger_id: LedgerId(id), files })
     }
