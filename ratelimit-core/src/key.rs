@@ -1,7 +1,8 @@
 //! Keys, and the tags that stand for them in a table.
 
+// The value alone: `core` has no sockets.
+use core::net::Ipv4Addr;
 use std::hash::Hasher as _;
-use std::net::Ipv4Addr;
 
 use siphasher::sip::SipHasher13;
 

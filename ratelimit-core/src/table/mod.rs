@@ -51,7 +51,7 @@ const LINES_MIN: u64 = 16;
 /// How large a table is. All of it is reserved at once; what was never used is not resident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableSize {
-    /// Live keys that have a slot of their own; about one of 200 of them is in the sketch when so many are live.
+    /// Live keys that have a slot of their own; about one of 150 of them is in the sketch when so many are live.
     pub keys: u64,
     /// Bytes of the sketch that takes the keys beyond. 0 denies them instead.
     pub sketch_bytes: usize,
