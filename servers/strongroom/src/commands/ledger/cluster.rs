@@ -113,14 +113,14 @@ impl Cluster {
                 let client = join.server.client()?;
                 let change = client.join_cluster(&node).await?;
                 let name = client.cluster_info().await.ok().and_then(|info| name_of(&info, change.node_id));
-                print(output, change, name)
+                print(output, change, name.as_deref())
             }
             Self::Leave(leave) => {
                 let client = leave.server.client_of_one_node()?;
                 // Afterwards nobody knows it any more.
                 let info = client.cluster_info().await?;
                 let change = client.leave_cluster().await?;
-                print(output, change, name_of(&info, change.node_id))
+                print(output, change, name_of(&info, change.node_id).as_deref())
             }
             Self::Transfer(transfer) => {
                 let client = transfer.server.client()?;
@@ -138,7 +138,7 @@ impl Cluster {
                 // Afterwards nobody knows it any more.
                 let info = client.cluster_info().await?;
                 let node_id = find(&info, &remove.node)?;
-                print(output, client.remove_node(node_id).await?, name_of(&info, node_id))
+                print(output, client.remove_node(node_id).await?, name_of(&info, node_id).as_deref())
             }
         }
     }
@@ -184,7 +184,7 @@ fn named(node_id: u64, name: Option<&str>) -> String {
     name.map_or_else(|| node_id.to_string(), |name| format!("{name} ({node_id})"))
 }
 
-fn print(output: Output, change: MembershipChange, name: Option<String>) -> Result<(), Failure> {
+fn print(output: Output, change: MembershipChange, name: Option<&str>) -> Result<(), Failure> {
     let document = json!({
         "node_id": change.node_id,
         "name": name,
@@ -197,7 +197,7 @@ fn print(output: Output, change: MembershipChange, name: Option<String>) -> Resu
             MembershipKind::Voter => "votes",
             _ => "removed",
         };
-        format!("{}  {what}", named(change.node_id, name.as_deref()))
+        format!("{}  {what}", named(change.node_id, name))
     })
 }
 

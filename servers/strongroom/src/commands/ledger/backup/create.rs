@@ -179,14 +179,14 @@ fn from_directory(
             source.applied_index()
         ));
     }
-    let added = write_part(&source, writer, next, output);
+    let added = write_part(&source, writer, &next, output);
     added.map_err(|error| failed(&error))
 }
 
 fn write_part(
     source: &OfflineSource,
     writer: &mut BackupWriter,
-    next: Next,
+    next: &Next,
     output: Output,
 ) -> Result<Added, BackupFailure> {
     let mut bar = Bar::new(output, "written", None);
@@ -200,7 +200,7 @@ fn write_part(
         return Err(BackupFailure::OtherLedger { folder: manifest.ledger_id, ledger });
     }
     let mut why_base = next.why_base();
-    if let Next::Increment { after } = next {
+    if let Next::Increment { after } = *next {
         let mut staged = writer.stage()?;
         match source.write_increment(after, &mut staged, &mut watch) {
             Ok(_) => {
