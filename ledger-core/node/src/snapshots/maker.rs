@@ -59,7 +59,7 @@ pub enum SnapshotFailure {
         /// `NAMESPACE/VAULT`.
         vault: String,
     },
-    /// The rows of a fenced vault cannot be read, so they cannot be written as they are.
+    /// The rows of a fenced vault cannot be read, or its fence is not stored yet: it cannot be written as it is.
     #[error(
         "vault {vault} is fenced: recover it (`strongroom ledger recover {vault}`), then there are snapshots again"
     )]
@@ -429,6 +429,10 @@ impl SnapshotMaker {
             match state.log_root_at(entry.id, size) {
                 Ok(root) if root == entry.log_root => tips.push((entry.id, size, root)),
                 Err(ReadError::VaultNotFound) => return Ok(None),
+                // The fence is not stored yet: it came into being when the node opened.
+                Err(ReadError::VaultDiverged(_)) => {
+                    return Err(SnapshotFailure::Fenced { vault: entry.label() });
+                }
                 Err(ReadError::State(error)) => return Err(error.into()),
                 Ok(_) | Err(_) => return Err(diverged()),
             }
