@@ -400,6 +400,7 @@ async fn open(
     // A new member has them once it has caught up so far.
     tokio::select! {
         ensured = tokens.ensure_first(clock::now_ms()) => ensured.map_err(start_error)?,
+        failure = ledger.failure() => return Err(ServeError::Node(failure.to_string())),
         never = follow_readiness(&ledger, readiness) => match never {},
     }
     let peer_address = peers.map(|peers| peers.address);

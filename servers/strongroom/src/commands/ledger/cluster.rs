@@ -162,7 +162,9 @@ fn find(info: &ClusterInfo, text: &str) -> Result<u64, Failure> {
     let named = namesakes.next();
     if let (Some(one), Some(other)) = (named, namesakes.next()) {
         let message = format!("{text} is the name of node {} and of node {}", one.node_id, other.node_id);
-        return Err(Failure::usage(message).with_hint("name it by its number: the one that answers is the newer one"));
+        return Err(
+            Failure::usage(message).with_hint("name it by its number: the one that answers is the newer one")
+        );
     }
     let numbered = info.members.iter().map(|member| &member.node).find(|node| Some(node.node_id) == number);
     named.or(numbered).map(|node| node.node_id).ok_or_else(|| {
