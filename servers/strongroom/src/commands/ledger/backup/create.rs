@@ -82,7 +82,7 @@ impl Create {
         let mut writer = BackupWriter::open(&self.to).map_err(|error| failed(&error))?;
         let next = if self.full { Next::Base { why: None } } else { Next::of(&writer) };
         let added = match &self.data {
-            Some(data) => from_directory(data, &mut writer, next, output)?,
+            Some(data) => from_directory(data, &mut writer, &next, output)?,
             None => {
                 let mut added = Added { file: None, why_base: None };
                 block_on(async {
@@ -160,7 +160,7 @@ async fn receive(
 fn from_directory(
     data: &Path,
     writer: &mut BackupWriter,
-    next: Next,
+    next: &Next,
     output: Output,
 ) -> Result<Added, Failure> {
     if !data.join("state.db").exists() {
@@ -179,7 +179,7 @@ fn from_directory(
             source.applied_index()
         ));
     }
-    let added = write_part(&source, writer, &next, output);
+    let added = write_part(&source, writer, next, output);
     added.map_err(|error| failed(&error))
 }
 
