@@ -22,8 +22,9 @@ use crate::peers::{
     PeerRequest, PeerTransport,
 };
 
-/// How long a peer may take to answer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a peer may take to answer: longer than connecting may take, so that the reason is known when it cannot be
+/// reached.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a leader may take to change the membership.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long addresses may be looked for.

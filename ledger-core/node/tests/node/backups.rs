@@ -106,11 +106,11 @@ fn copy_folder(from: &Path, to: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_grows_by_what_is_new_and_every_point_of_it_is_restored_as_it_was() {
-    let home = Home::new();
+    let (home, beside) = (Home::new(), tempfile::tempdir().unwrap());
     let ledger = home.open().await;
     create_vault(&ledger).await;
     write(&ledger, put("colour", "green")).await;
-    let folder = home.folder.path().join("backup");
+    let folder = beside.path().join("backup");
     let first = back_up(&ledger, &folder).await.unwrap().unwrap();
     assert_eq!(first.kind, FileKind::Base);
     assert_eq!(back_up(&ledger, &folder).await.unwrap(), None, "nothing has happened");
@@ -167,11 +167,11 @@ fn write_height(chain: &[Vec<u8>]) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_backup_does_not_cover_is_refused_and_the_covered_points_are_named() {
-    let home = Home::new();
+    let (home, beside) = (Home::new(), tempfile::tempdir().unwrap());
     let ledger = home.open().await;
     create_vault(&ledger).await;
     write(&ledger, put("a", "1")).await;
-    let folder = home.folder.path().join("backup");
+    let folder = beside.path().join("backup");
     let base = back_up(&ledger, &folder).await.unwrap().unwrap();
     home.clock.advance_ms(5_000);
     write(&ledger, put("a", "2")).await;
@@ -202,16 +202,16 @@ async fn what_a_backup_does_not_cover_is_refused_and_the_covered_points_are_name
 /// Every state that the folder may be left in when the writer ends between two backups.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_that_is_killed_at_any_byte_leaves_the_one_before_and_the_next_goes_on() {
-    let home = Home::new();
+    let (home, beside) = (Home::new(), tempfile::tempdir().unwrap());
     let ledger = home.open().await;
     create_vault(&ledger).await;
     write(&ledger, put("a", "1")).await;
-    let before = home.folder.path().join("before");
+    let before = beside.path().join("before");
     back_up(&ledger, &before).await.unwrap().unwrap();
     for number in 0..5 {
         write(&ledger, put("a", &format!("{number}"))).await;
     }
-    let after = home.folder.path().join("after");
+    let after = beside.path().join("after");
     copy_folder(&before, &after);
     let added = back_up(&ledger, &after).await.unwrap().unwrap();
     let part = std::fs::read(after.join(&added.file)).unwrap();
@@ -252,11 +252,11 @@ async fn a_backup_that_is_killed_at_any_byte_leaves_the_one_before_and_the_next_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_byte_of_any_file_is_noticed() {
-    let home = Home::new();
+    let (home, beside) = (Home::new(), tempfile::tempdir().unwrap());
     let ledger = home.open().await;
     create_vault(&ledger).await;
     write(&ledger, put("a", "1")).await;
-    let folder = home.folder.path().join("backup");
+    let folder = beside.path().join("backup");
     back_up(&ledger, &folder).await.unwrap();
     write(&ledger, put("a", "2")).await;
     back_up(&ledger, &folder).await.unwrap();
@@ -282,12 +282,12 @@ async fn a_changed_byte_of_any_file_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_that_went_back_and_on_is_a_fork_of_its_backup() {
-    let home = Home::new();
+    let (home, beside) = (Home::new(), tempfile::tempdir().unwrap());
     let ledger = home.open().await;
     create_vault(&ledger).await;
     write(&ledger, put("a", "1")).await;
     let earlier = home.copy();
-    let folder = home.folder.path().join("backup");
+    let folder = beside.path().join("backup");
     back_up(&ledger, &folder).await.unwrap();
     for number in 0..3 {
         write(&ledger, put("a", &format!("{number}"))).await;
@@ -310,7 +310,7 @@ async fn a_ledger_that_went_back_and_on_is_a_fork_of_its_backup() {
     assert_eq!(BackupFolder::at(&folder).manifest().unwrap(), was, "the backup is as it was");
     verify(&folder, &[ledger.verifier_key()], std::slice::from_ref(&kept)).unwrap();
 
-    let others = home.folder.path().join("others");
+    let others = beside.path().join("others");
     back_up(&other, &others).await.unwrap();
     let refused = verify(&others, &[], &[kept]);
     let Err(BackupFailure::File { source: BackupError::Fork { vault, .. }, .. }) = &refused else {
@@ -321,13 +321,13 @@ async fn a_ledger_that_went_back_and_on_is_a_fork_of_its_backup() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropped_transactions_make_a_new_chain_that_must_go_on_with_the_one_before() {
-    let home = Home::new();
+    let (home, beside) = (Home::new(), tempfile::tempdir().unwrap());
     let ledger = home.open().await;
     create_vault(&ledger).await;
     let retention = Retention::Compacted { blocks: 2.try_into().unwrap() };
     ledger.set_retention(vault(), retention).await.unwrap();
     write(&ledger, put("a", "0")).await;
-    let folder = home.folder.path().join("backup");
+    let folder = beside.path().join("backup");
     back_up(&ledger, &folder).await.unwrap();
     for number in 0..8 {
         write(&ledger, put("a", &format!("{number}"))).await;
@@ -343,10 +343,10 @@ async fn dropped_transactions_make_a_new_chain_that_must_go_on_with_the_one_befo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_of_another_ledger_or_a_folder_with_other_files_is_left_alone() {
-    let home = Home::new();
+    let (home, beside) = (Home::new(), tempfile::tempdir().unwrap());
     let ledger = home.open().await;
     create_vault(&ledger).await;
-    let folder = home.folder.path().join("backup");
+    let folder = beside.path().join("backup");
     back_up(&ledger, &folder).await.unwrap();
     let stranger = Home::new();
     let other = stranger.open().await;
@@ -359,7 +359,7 @@ async fn a_backup_of_another_ledger_or_a_folder_with_other_files_is_left_alone()
     let busy = BackupWriter::open(&folder);
     assert!(matches!(busy, Err(BackupFailure::Busy { .. })), "{busy:?}");
     drop(held);
-    let mine = home.folder.path().join("mine");
+    let mine = beside.path().join("mine");
     std::fs::create_dir(&mine).unwrap();
     std::fs::write(mine.join("letter.txt"), "mine").unwrap();
     let refused = BackupWriter::open(&mine);

@@ -306,7 +306,7 @@ settings! {
         let files: Vec<_> = files.iter().map(String::as_str).collect();
         let mut with_tls = node(&home, "node-1", ports[0], &[find.as_slice(), &files].concat());
         let mut without = node(&home, "node-2", ports[1], &[find.as_slice(), &["--peer-insecure"]].concat());
-        let (one, other) = std::thread::scope(|scope| {
+        let (other, one) = std::thread::scope(|scope| {
             let one = scope.spawn(|| Server::spawn(&mut with_tls).err().expect("no cluster"));
             (Server::spawn(&mut without).err().expect("no cluster"), one.join().expect("it ends"))
         });

@@ -100,8 +100,7 @@ fn a_cluster_of_one_rotates_its_key_and_whoever_comes_back_takes_the_new_one() {
     let second = nodes[1].start(&home, &["--rejoin"]);
     assert_eq!(second.ready["vkey"], new.as_str());
     one.awaits_voters(&["node-1", "node-2"]);
-    let shown = home.run(&["ledger", "vkey", "--url", second.url()]).stdout;
-    assert_eq!(shown.trim_end(), new);
+    assert_eq!(one.at(&second).does(&["vkey"])["vkey"], new.as_str());
 
     // Taken in while it runs with the old key: it stops rather than sign with that, and starts with the new one.
     let ended = std::thread::scope(|scope| {
