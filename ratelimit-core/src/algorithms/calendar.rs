@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::fixed_window::{Counter, WindowEnd};
-use super::{At, Compact, Step};
+use super::fixed_window::{Counter, Windows};
 use crate::limit::LimitError;
-use crate::ticks::{CellClock, Nanos};
+use crate::ticks::Nanos;
 
 /// Windows that one table of boundaries may have: 400 years of days.
 pub const BOUNDARIES_MAX: usize = 150_000;
@@ -107,48 +106,16 @@ impl Calendar {
     }
 }
 
-impl Compact for Calendar {
-    fn at(&self, now: Nanos) -> At {
-        At { now, point: self.counter.number(self.boundaries.begun(now)) }
+impl Windows for Calendar {
+    fn counter(&self) -> &Counter {
+        &self.counter
     }
 
-    fn is_dead(&self, state: u64, at: At) -> bool {
-        self.counter.window(state) < at.point
+    fn number(&self, now: Nanos) -> u64 {
+        self.boundaries.begun(now)
     }
 
-    fn decide(&self, state: u64, at: At, cost: u64) -> Step {
-        self.counter.decide(state, at.point, cost, |window| WindowEnd {
-            clock: CellClock::NANOSECONDS,
-            now: at.now,
-            end: self.boundaries.end(window.saturating_sub(1)),
-        })
-    }
-
-    fn debit(&self, state: u64, at: At, cost: u64) -> u64 {
-        self.counter.debit(state, at.point, cost)
-    }
-
-    fn stamp(&self, next: u64, _at: At) -> u64 {
-        self.counter.window(next)
-    }
-
-    fn refund(&self, state: u64, at: At, stamp: u64, cost: u64) -> u64 {
-        self.counter.refund(state, at.point, stamp, cost)
-    }
-
-    fn merge(&self, a: u64, b: u64) -> u64 {
-        a.max(b)
-    }
-
-    fn exhausted(&self, at: At) -> u64 {
-        self.counter.exhausted(at.point)
-    }
-
-    fn used(&self, state: u64, at: At) -> u64 {
-        self.counter.used(state, at.point)
-    }
-
-    fn clamp(&self, state: u64, at: At) -> u64 {
-        self.counter.clamp(state, at.point)
+    fn end(&self, window: u64) -> u64 {
+        self.boundaries.end(window.saturating_sub(1))
     }
 }

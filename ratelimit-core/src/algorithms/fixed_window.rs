@@ -137,33 +137,59 @@ impl FixedWindow {
     }
 }
 
-impl Compact for FixedWindow {
+impl Windows for FixedWindow {
+    fn counter(&self) -> &Counter {
+        &self.counter
+    }
+
+    fn number(&self, now: Nanos) -> u64 {
+        now.0 / self.period_ns
+    }
+
+    fn end(&self, window: u64) -> u64 {
+        window.saturating_mul(self.period_ns)
+    }
+}
+
+/// Limits that count in numbered windows. They differ in where a window begins and ends.
+pub(super) trait Windows {
+    /// What counts.
+    fn counter(&self) -> &Counter;
+
+    /// How many windows have ended at an instant.
+    fn number(&self, now: Nanos) -> u64;
+
+    /// The end, in nanoseconds since the epoch, of the window that the counter calls by this number.
+    fn end(&self, window: u64) -> u64;
+}
+
+impl<W: Windows> Compact for W {
     fn at(&self, now: Nanos) -> At {
-        At { now, point: self.counter.number(now.0 / self.period_ns) }
+        At { now, point: self.counter().number(self.number(now)) }
     }
 
     fn is_dead(&self, state: u64, at: At) -> bool {
-        self.counter.window(state) < at.point
+        self.counter().window(state) < at.point
     }
 
     fn decide(&self, state: u64, at: At, cost: u64) -> Step {
-        self.counter.decide(state, at.point, cost, |window| WindowEnd {
+        self.counter().decide(state, at.point, cost, |window| WindowEnd {
             clock: CellClock::NANOSECONDS,
             now: at.now,
-            end: window.saturating_mul(self.period_ns),
+            end: self.end(window),
         })
     }
 
     fn debit(&self, state: u64, at: At, cost: u64) -> u64 {
-        self.counter.debit(state, at.point, cost)
+        self.counter().debit(state, at.point, cost)
     }
 
     fn stamp(&self, next: u64, _at: At) -> u64 {
-        self.counter.window(next)
+        self.counter().window(next)
     }
 
     fn refund(&self, state: u64, at: At, stamp: u64, cost: u64) -> u64 {
-        self.counter.refund(state, at.point, stamp, cost)
+        self.counter().refund(state, at.point, stamp, cost)
     }
 
     fn merge(&self, a: u64, b: u64) -> u64 {
@@ -171,14 +197,14 @@ impl Compact for FixedWindow {
     }
 
     fn exhausted(&self, at: At) -> u64 {
-        self.counter.exhausted(at.point)
+        self.counter().exhausted(at.point)
     }
 
     fn used(&self, state: u64, at: At) -> u64 {
-        self.counter.used(state, at.point)
+        self.counter().used(state, at.point)
     }
 
     fn clamp(&self, state: u64, at: At) -> u64 {
-        self.counter.clamp(state, at.point)
+        self.counter().clamp(state, at.point)
     }
 }
