@@ -5,7 +5,7 @@
 //! would have it, and is appended and applied there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -159,6 +159,8 @@ async fn a_follower_recovers_while_everybody_writes_and_every_log_is_purged_at_o
     diverge(&cluster, leader, &[wrong], "colour").await;
     let follower = cluster.nodes[wrong].ledger();
     let done = Arc::new(AtomicBool::new(false));
+    let progress = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+    let counted = progress.clone();
     let (ends, writer) = (done.clone(), cluster.nodes[leader].ledger().clone());
     let writes = tokio::spawn(async move {
         let mut written = 0_u64;
@@ -166,10 +168,12 @@ async fn a_follower_recovers_while_everybody_writes_and_every_log_is_purged_at_o
             let transaction = put(&format!("during:{}", written % 50), &written.to_string());
             writer.write(&vault(), &super::setting::actor(), transaction).await.unwrap();
             written += 1;
+            counted[0].store(written, Ordering::SeqCst);
         }
         written
     });
     // No reader ever sees an entry undone.
+    let counted = progress.clone();
     let (ends, reader) = (done.clone(), follower.clone());
     let reads = tokio::spawn(async move {
         let (mut newest, mut served) = (0, 0_u64);
@@ -180,13 +184,19 @@ async fn a_follower_recovers_while_everybody_writes_and_every_log_is_purged_at_o
                 let number: u64 = std::str::from_utf8(&entity.value).unwrap().parse().unwrap();
                 assert!(number >= newest, "{number} after {newest}");
                 (newest, served) = (number, served + 1);
+                counted[1].store(served, Ordering::SeqCst);
             }
             tokio::task::yield_now().await;
         }
         served
     });
     recovered(follower, 1).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let seen = || progress.each_ref().map(|count| count.load(Ordering::SeqCst));
+    let before = seen();
+    until("writes and reads go on beside what was taken over", || {
+        seen().iter().zip(&before).all(|(now, before)| *now > before + 20)
+    })
+    .await;
     done.store(true, Ordering::SeqCst);
     assert!(writes.await.unwrap() > 0 && reads.await.unwrap() > 0);
     cluster.converge().await;
