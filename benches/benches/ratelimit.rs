@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, Request, Rule, RuleSet};
 use ratelimit_core::{Enforcement, HashSecret, Limit, LimitSet, Limiter, Nanos, Rate, TableSize};
 
 const SECRET: HashSecret = HashSecret([9; 16]);
@@ -80,5 +81,27 @@ fn several(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decisions, several);
+/// A request of one descriptor with two entries, as a proxy asks, among rules for so many paths.
+fn rules(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("ratelimit");
+    for paths in [1, 10_000] {
+        let limit = Limit::gcra(Rate::per_second(1_000_000), 1_000_000_000).expect("a limit");
+        let node = |path: usize| {
+            let address = Node::new("remote_address", NodeValue::Any).with_rule(Rule::new(limit.clone()));
+            Node::new("path", NodeValue::Exact(format!("/v1/{path}"))).with_node(address)
+        };
+        let domain = Domain { name: "shop".to_owned(), nodes: (0..paths).map(node).collect() };
+        let rules = RuleSet::new([domain]).expect("rules");
+        let path = format!("/v1/{}", paths - 1);
+        let entries =
+            [Entry { key: "path", value: &path }, Entry { key: "remote_address", value: "203.0.113.77" }];
+        group.bench_function(format!("match/{paths}_paths"), |bencher| {
+            let request = Request { domain: "shop", descriptors: &[&entries] };
+            bencher.iter(|| black_box(rules.matches(black_box(&request))));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decisions, several, rules);
 criterion_main!(benches);

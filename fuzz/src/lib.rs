@@ -18,6 +18,7 @@ mod core_rows;
 mod failure;
 mod files;
 pub mod mutation;
+mod rate_limits;
 mod redb_rows;
 #[path = "../../servers/strongroom/src/ttl.rs"]
 mod ttl;
@@ -40,7 +41,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 22] = [
     Target { name: "header", run: verified::header, seeds: "ledger-core/verify/fuzz/seeds/header" },
     Target {
         name: "transaction",
@@ -77,6 +78,8 @@ pub const TARGETS: [Target; 20] = [
         run: client_address::trusted_networks,
         seeds: "fuzz/seeds/trusted_networks",
     },
+    Target { name: "resp_requests", run: rate_limits::resp_requests, seeds: "fuzz/seeds/resp_requests" },
+    Target { name: "rule_file", run: rate_limits::rule_file, seeds: "fuzz/seeds/rule_file" },
 ];
 
 impl Target {

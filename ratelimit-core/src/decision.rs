@@ -68,6 +68,16 @@ impl Decision {
         Self::new(outcome, limit, 0, now, turns)
     }
 
+    /// Of whoever cannot ask a limit of that size and lets the request go: as if nothing were used.
+    pub fn unchecked(limit: u64, now: Nanos) -> Self {
+        Self::timeless(Outcome::Allowed, limit, now)
+    }
+
+    /// Of whoever cannot ask a limit of that size and does not let the request go: as if everything were used for so long.
+    pub fn withheld(limit: u64, cost: u64, now: Nanos, retry_after: Duration) -> Self {
+        Self::full(limit, cost, now, retry_after)
+    }
+
     /// How the request fared.
     #[inline]
     pub fn outcome(&self) -> Outcome {

@@ -122,8 +122,15 @@ impl KeyParts {
     pub fn with(mut self, part: &[u8]) -> Self {
         let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
         self.0.extend_from_slice(&length.to_be_bytes());
-        self.0.extend(part.iter().take(length as usize));
+        self.0.extend_from_slice(part.get(..length as usize).unwrap_or(part));
         self
+    }
+
+    /// The same key with room for so many bytes more.
+    pub(crate) fn roomier(&self, bytes: usize) -> Self {
+        let mut roomier = Vec::with_capacity(self.0.len().saturating_add(bytes));
+        roomier.extend_from_slice(&self.0);
+        Self(roomier)
     }
 
     /// Its bytes.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::algorithms::{At, Compact, Concurrency, Gcra, SlidingLog, Words};
 use crate::decision::{Decision, Outcome};
 use crate::limit::Limit;
+use crate::share;
 use crate::succession::Succession;
 use crate::table::{Held, Table, TableSize};
 use crate::ticks::{Nanos, TICK_MAX};
@@ -23,7 +24,11 @@ pub(crate) struct KeyedLimit {
     succession: Succession,
     /// The last id of a holder of permits; no id is used twice.
     holders: AtomicU64,
+    number: u64,
 }
+
+/// The last number that was given to a limit and its table.
+static TABLES: AtomicU64 = AtomicU64::new(0);
 
 /// An algorithm whose state has more than one word.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +40,13 @@ pub(crate) enum Long {
 impl KeyedLimit {
     pub(crate) fn new(limit: Limit, size: TableSize) -> Self {
         let table = Table::new(size, limit.more_words());
-        Self { limit, table, succession: Succession::default(), holders: AtomicU64::new(0) }
+        let number = TABLES.fetch_add(1, Ordering::Relaxed);
+        Self { limit, table, succession: Succession::default(), holders: AtomicU64::new(0), number }
+    }
+
+    /// Which no other one of this process has.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(crate) fn succession(&self) -> &Succession {
@@ -159,6 +170,22 @@ impl KeyedLimit {
             if !self.table.force(algorithm, tag, at, |state| algorithm.debit(state, at, cost)) {
                 self.succession.successor().inspect(|after| after.debit(tag, cost, now));
             }
+        }
+    }
+
+    /// Leaves the key no more than another counter has said of it.
+    pub(crate) fn observe(&self, tag: u64, seen: &Decision, now: Nanos) {
+        let Some(algorithm) = self.limit.compact() else { return };
+        self.inherit(tag, now);
+        let at = algorithm.at(now);
+        let word = share::observed(&self.limit, algorithm, seen, now);
+        let merged = |state: u64| algorithm.merge(state, word);
+        let state = self.table.state(algorithm, tag, at);
+        if algorithm.is_dead(word, at) || merged(state) == state {
+            return;
+        }
+        if !self.table.force(algorithm, tag, at, merged) {
+            self.succession.successor().inspect(|after| after.observe(tag, seen, now));
         }
     }
 

@@ -50,15 +50,18 @@
 //! # Map
 //!
 //! `limit`, `ticks`, `decision`: values. [`algorithms`]: one file each, pure. `grant`, `change`: what is given back, what
-//! stays. `key`, `table/`: tags, slots, sketch. `keyed`, `limiter`, `limit_set`: the façade. [`rules`], [`ports`],
+//! stays. `key`, `table/`: tags, slots, sketch. `keyed`, `limiter`, `limit_set`, `succession`, `heirs`:
+//! the façade. [`rules`], [`ports`],
 //! [`memory`], `conformance` (a feature).
 
+mod ad_hoc;
 pub mod algorithms;
 mod change;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod decision;
 mod grant;
+mod heirs;
 mod key;
 mod keyed;
 mod limit;
@@ -67,14 +70,17 @@ mod limiter;
 pub mod memory;
 pub mod ports;
 pub mod rules;
+mod share;
 mod stored;
 mod succession;
 mod table;
 mod ticks;
 
+pub use ad_hoc::{AdHoc, AdHocPolicy};
 pub use change::Keep;
 pub use decision::{Decision, Outcome};
 pub use grant::{Grant, Reservation};
+pub use heirs::{Carried, Heir};
 pub use key::{HashSecret, Hasher, Key, KeyParts};
 pub use limit::{Limit, LimitError, Rate};
 pub use limit_set::{Enforcement, HITS_MAX, Hit, LimitId, LimitSet, SetGrant, TooManyHits, Verdict};

@@ -99,7 +99,17 @@ impl Limit {
     ///
     /// When one of them is zero, or the number of windows in nine years and the count together need more than 63 bits.
     pub fn fixed_window(limit: u64, period: Duration) -> Result<Self, LimitError> {
-        FixedWindow::new(limit, period).map(Self::FixedWindow)
+        Self::fixed_window_from(limit, period, Duration::ZERO)
+    }
+
+    /// As [`fixed_window`](Self::fixed_window), with windows that begin where one began `phase` before the epoch: so they can
+    /// begin with the minutes of a wall clock, whenever the epoch was.
+    ///
+    /// # Errors
+    ///
+    /// As for [`fixed_window`](Self::fixed_window).
+    pub fn fixed_window_from(limit: u64, period: Duration, phase: Duration) -> Result<Self, LimitError> {
+        FixedWindow::new(limit, period, phase).map(Self::FixedWindow)
     }
 
     /// About `limit` cells in the last period; see [`SlidingWindow`].

@@ -1,19 +1,19 @@
 //! Several limits at once, on one key or on several: all of them admit a request, or none is charged.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decision::{Decision, Outcome};
+use crate::heirs::{self, Carried, Heir};
 use crate::key::{HashSecret, Hasher, Key};
 use crate::keyed::{KeyedLimit, Pending};
 use crate::limit::Limit;
+use crate::succession::CannotSucceed;
 use crate::table::TableSize;
 use crate::ticks::Nanos;
 
 /// The most limits that one request can meet.
 pub const HITS_MAX: usize = 32;
-
-static SETS: AtomicU64 = AtomicU64::new(0);
 
 /// What becomes of a limit that denies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -30,7 +30,7 @@ pub enum Enforcement {
 
 /// A limit of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LimitId(usize);
+pub struct LimitId(pub(crate) usize);
 
 /// One limit that a request meets, and what it costs there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Hit {
     limit: LimitId,
     tag: u64,
     cost: u64,
+    /// Cells that have to be there, taken or not.
+    needs: u64,
 }
 
 impl Hit {
@@ -45,6 +47,24 @@ impl Hit {
     #[must_use]
     pub fn with_cost(self, cost: u64) -> Self {
         Self { cost, ..self }
+    }
+
+    /// The same hit, denied unless so many cells are left, whatever it costs. With a cost of 0 it asks whether they are there
+    /// and takes nothing.
+    #[must_use]
+    pub fn needing(self, cells: u64) -> Self {
+        Self { needs: cells, ..self }
+    }
+
+    /// Decides by what has to be there, and when it is, about what is taken.
+    fn decided(&self, mut decide: impl FnMut(u64) -> Decision) -> Decision {
+        if self.needs > self.cost {
+            let needed = decide(self.needs);
+            if !needed.is_allowed() {
+                return needed;
+            }
+        }
+        decide(self.cost)
     }
 }
 
@@ -109,9 +129,16 @@ impl Verdict {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "dropping it keeps what it took"]
 pub struct SetGrant {
-    set: u64,
-    /// Hit and stamp.
-    parts: Vec<(Hit, u64)>,
+    parts: Vec<Part>,
+}
+
+/// What a request took of one limit.
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    hit: Hit,
+    /// The number of the limit's table, which no other one ever has.
+    table: u64,
+    stamp: u64,
 }
 
 /// A request met too many limits.
@@ -133,22 +160,53 @@ pub struct TooManyHits {
 /// - Requests that have keys in common take effect one after the other.
 /// - What [`Limiter`](crate::Limiter) promises of one limit holds for each.
 pub struct LimitSet {
-    limits: Vec<(KeyedLimit, Enforcement)>,
+    limits: Vec<(Arc<KeyedLimit>, Enforcement)>,
     hasher: Hasher,
-    number: u64,
 }
 
 impl LimitSet {
     /// A set without limits. The secret has to be random.
     pub fn new(secret: HashSecret) -> Self {
-        let number = SETS.fetch_add(1, Ordering::Relaxed);
-        Self { limits: Vec::new(), hasher: Hasher::new(secret), number }
+        Self { limits: Vec::new(), hasher: Hasher::new(secret) }
     }
 
     /// Adds a limit with a table of its own.
     pub fn add(&mut self, limit: Limit, size: TableSize, enforcement: Enforcement) -> LimitId {
-        self.limits.push((KeyedLimit::new(limit, size), enforcement));
+        self.limits.push((Arc::new(KeyedLimit::new(limit, size)), enforcement));
         LimitId(self.limits.len() - 1)
+    }
+
+    /// Replaces the limits of the set by `heirs`, whose ids are their places in the list. A heir of an equal limit has its very
+    /// table, and grants of it stay good. A heir of another limit takes its keys over as [`Limiter::succeed`] does, and
+    /// grants of it give nothing back any more. Limits without a heir are gone.
+    ///
+    /// Nobody asks the set meanwhile, so each request is decided by the limits of before or by those of after.
+    ///
+    /// # Errors
+    ///
+    /// [`CannotSucceed`], when nothing has changed: two heirs of one limit, or too many limits that wait for their keys to be
+    /// taken over. A log or permits that change start over instead.
+    ///
+    /// [`Limiter::succeed`]: crate::Limiter::succeed
+    pub fn succeed(&mut self, heirs: Vec<Heir>, now: Nanos) -> Result<Vec<Carried>, CannotSucceed> {
+        let (limits, carried) = heirs::succeed(&self.limits, heirs, now)?;
+        self.limits = limits;
+        Ok(carried)
+    }
+
+    /// The ids of all limits, in their order.
+    pub fn ids(&self) -> impl Iterator<Item = LimitId> + use<> {
+        (0..self.limits.len()).map(LimitId)
+    }
+
+    /// How many limits there are.
+    pub fn len(&self) -> usize {
+        self.limits.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.limits.is_empty()
     }
 
     /// The limit, if the id is one of this set.
@@ -158,7 +216,7 @@ impl LimitSet {
 
     /// A request's hit on a limit. Keys of one limit are of one kind.
     pub fn hit(&self, limit: LimitId, key: &(impl Key + ?Sized), cost: u64) -> Hit {
-        Hit { limit, tag: key.tag(&self.hasher), cost }
+        Hit { limit, tag: key.tag(&self.hasher), cost, needs: 0 }
     }
 
     /// Charges every hit, or none. Hits on the same limit and key add up. No hits are admitted.
@@ -178,7 +236,7 @@ impl LimitSet {
     pub fn peek(&self, hits: &[Hit], now: Nanos) -> Result<Verdict, TooManyHits> {
         let request = Request::new(hits)?;
         let mut decisions: Vec<Decision> =
-            request.distinct.iter().map(|hit| self.look(hit, hit.cost, now)).collect();
+            request.distinct.iter().map(|hit| hit.decided(|cost| self.look(hit, cost, now))).collect();
         if !self.verdict(&request, &decisions).allowed {
             for (hit, decision) in request.distinct.iter().zip(&mut decisions) {
                 if decision.is_allowed() {
@@ -200,7 +258,7 @@ impl LimitSet {
         let denies = |hit: &Hit| {
             self.enforced(hit.limit)
                 && self.limit(hit.limit).is_none_or(|limit| limit.compact().is_some())
-                && !self.look(hit, hit.cost, now).is_allowed()
+                && !self.look(hit, hit.cost.max(hit.needs), now).is_allowed()
         };
         if request.distinct.iter().any(denies) {
             let verdict = self.peek(hits, now)?;
@@ -215,6 +273,8 @@ impl LimitSet {
     /// Holds every key, decides, and keeps all or nothing.
     fn decide_held(&self, request: &Request, now: Nanos) -> (Verdict, Option<SetGrant>) {
         let tables = request.distinct.iter().filter_map(|hit| Some((hit, self.keyed(hit.limit)?)));
+        // Before anything is held: it takes the stripes of earlier limits.
+        tables.clone().for_each(|(hit, keyed)| keyed.inherit(hit.tag, now));
         let mut stripes: Vec<_> =
             tables.map(|(hit, keyed)| (hit.limit, keyed.table().stripe(hit.tag))).collect();
         stripes.sort_unstable();
@@ -224,14 +284,15 @@ impl LimitSet {
 
         let hold = |hit: &Hit| Pending::of(self.keyed(hit.limit), hit.tag, now);
         let mut pending: Vec<Pending<'_>> = request.distinct.iter().map(hold).collect();
-        let costs = request.distinct.iter().map(|hit| hit.cost);
-        let mut decisions: Vec<Decision> =
-            pending.iter_mut().zip(costs).map(|(pending, cost)| pending.decide(cost)).collect();
+        let decide = |(pending, hit): (&mut Pending<'_>, &Hit)| hit.decided(|cost| pending.decide(cost));
+        let mut decisions: Vec<Decision> = pending.iter_mut().zip(&request.distinct).map(decide).collect();
         let allowed = self.verdict(request, &decisions).allowed;
         let mut parts = Vec::new();
         for ((hit, mut pending), decision) in request.distinct.iter().zip(pending).zip(&mut decisions) {
             if allowed && decision.is_allowed() {
-                parts.extend(pending.keep().map(|stamp| (*hit, stamp)));
+                let table = self.keyed(hit.limit).map(|keyed| keyed.number());
+                let stamp = pending.keep();
+                parts.extend(stamp.zip(table).map(|(stamp, table)| Part { hit: *hit, table, stamp }));
                 continue;
             }
             if decision.is_allowed() {
@@ -239,17 +300,14 @@ impl LimitSet {
             }
             pending.leave();
         }
-        let grant = (!parts.is_empty()).then_some(SetGrant { set: self.number, parts });
+        let grant = (!parts.is_empty()).then_some(SetGrant { parts });
         (self.verdict(request, &decisions), grant)
     }
 
-    /// Gives back what a grant took, as far as it can be. Does nothing for a grant of another set.
+    /// Gives back what a grant took, as far as it can be: what it took of limits that are not in this set stays paid.
     pub fn refund(&self, grant: SetGrant, now: Nanos) {
-        if grant.set != self.number {
-            return;
-        }
-        for (hit, stamp) in grant.parts {
-            if let Some(keyed) = self.keyed(hit.limit) {
+        for Part { hit, table, stamp } in grant.parts {
+            if let Some(keyed) = self.numbered(hit.limit, table) {
                 keyed.refund(hit.tag, hit.cost, stamp, now);
             }
         }
@@ -257,19 +315,27 @@ impl LimitSet {
 
     /// Settles a grant at what its hits have really cost: `real` names the same limits and keys. Less than was taken gives the
     /// rest back, aged (permits all together); more is charged whether it is there or not, down to the debt that the limit
-    /// allows. What is not named stays paid. Does nothing for a grant of another set.
+    /// allows. What is not named stays paid, and so is what was taken of limits that are not in this set.
     pub fn settle(&self, grant: SetGrant, real: &[Hit], now: Nanos) {
-        if grant.set != self.number {
-            return;
-        }
-        for (hit, stamp) in grant.parts {
-            let same = |real: &&Hit| (real.limit, real.tag) == (hit.limit, hit.tag);
-            let Some((real, keyed)) = real.iter().find(same).zip(self.keyed(hit.limit)) else { continue };
+        for Part { hit, table, stamp } in grant.parts {
+            let Some(keyed) = self.numbered(hit.limit, table) else { continue };
+            let same = |real: &&Hit| {
+                real.tag == hit.tag && self.keyed(real.limit).is_some_and(|keyed| keyed.number() == table)
+            };
+            let Some(real) = real.iter().find(same) else { continue };
             match real.cost.checked_sub(hit.cost) {
                 Some(0) => {}
                 Some(excess) => keyed.debit(hit.tag, excess, now),
                 None => keyed.refund(hit.tag, hit.cost - real.cost, stamp, now),
             }
+        }
+    }
+
+    /// Leaves the key of a hit no more than a counter elsewhere has said of it: one of the same limit, or one of which this
+    /// is a [share](Limit::share). Does nothing for logs and permits.
+    pub fn observe(&self, hit: &Hit, seen: &Decision, now: Nanos) {
+        if let Some(keyed) = self.keyed(hit.limit) {
+            keyed.observe(hit.tag, seen, now);
         }
     }
 
@@ -282,13 +348,25 @@ impl LimitSet {
         }
     }
 
+    /// Keys that have a slot and are not full, over all limits. Reads all tables.
+    pub fn live_keys(&self, now: Nanos) -> u64 {
+        self.limits.iter().map(|(keyed, _)| keyed.live_keys(now)).fold(0, u64::saturating_add)
+    }
+
     /// How many charges found no slot, over all limits.
     pub fn overflowed(&self) -> u64 {
         self.limits.iter().map(|(keyed, _)| keyed.table().overflowed()).fold(0, u64::saturating_add)
     }
 
     fn keyed(&self, id: LimitId) -> Option<&KeyedLimit> {
-        self.limits.get(id.0).map(|(keyed, _)| keyed)
+        self.limits.get(id.0).map(|(keyed, _)| &**keyed)
+    }
+
+    /// The limit with that table, which once was at `id`.
+    fn numbered(&self, id: LimitId, table: u64) -> Option<&KeyedLimit> {
+        let is = |keyed: &&KeyedLimit| keyed.number() == table;
+        let elsewhere = || self.limits.iter().map(|(keyed, _)| &**keyed).find(is);
+        self.keyed(id).filter(is).or_else(elsewhere)
     }
 
     /// A limit that there is not is enforced, and denies.
@@ -342,7 +420,10 @@ impl Request {
             let same = |other: &Hit| (other.limit, other.tag) == (hit.limit, hit.tag);
             let index = distinct.iter().position(same).unwrap_or(distinct.len());
             match distinct.get_mut(index) {
-                Some(other) => other.cost = other.cost.saturating_add(hit.cost),
+                Some(other) => {
+                    other.cost = other.cost.saturating_add(hit.cost);
+                    other.needs = other.needs.max(hit.needs);
+                }
                 None => distinct.push(*hit),
             }
             of_hit.push(index);

@@ -1,8 +1,11 @@
 //! The store in memory: the contract of [`RateStore`] made executable, and what a server uses that needs no other.
 
+use crate::change::Keep;
+use crate::heirs::Heir;
 use crate::key::HashSecret;
 use crate::limit_set::{Hit, LimitId, LimitSet, SetGrant, Verdict};
 use crate::ports::{Charge, Policy, RateStore, RateStoreError};
+use crate::succession::CannotSucceed;
 use crate::table::TableSize;
 use crate::ticks::Nanos;
 
@@ -10,16 +13,48 @@ use crate::ticks::Nanos;
 #[derive(Debug)]
 pub struct MemoryStore {
     set: LimitSet,
-    ids: Vec<LimitId>,
+    names: Vec<String>,
 }
 
 impl MemoryStore {
     /// A store of these policies, each with a table of that size. The secret has to be random.
     pub fn new(policies: impl IntoIterator<Item = Policy>, size: TableSize, secret: HashSecret) -> Self {
         let mut set = LimitSet::new(secret);
-        let ids =
-            policies.into_iter().map(|policy| set.add(policy.limit, size, policy.enforcement)).collect();
-        Self { set, ids }
+        let add = |policy: Policy| {
+            set.add(policy.limit, size, policy.enforcement);
+            policy.name
+        };
+        let names = policies.into_iter().map(add).collect();
+        Self { set, names }
+    }
+
+    /// Opens the store with other policies; their order is their new number. A policy takes over the counters of the one of
+    /// the same name: as they are when its limit is the same, else with what was left of each. Grants of limits that stay
+    /// the same stay good.
+    ///
+    /// # Errors
+    ///
+    /// [`CannotSucceed`], when nothing has changed: see [`LimitSet::succeed`].
+    pub fn reopen(
+        &mut self,
+        policies: impl IntoIterator<Item = Policy>,
+        size: TableSize,
+        now: Nanos,
+    ) -> Result<(), CannotSucceed> {
+        let policies: Vec<Policy> = policies.into_iter().collect();
+        let names = policies.iter().map(|policy| policy.name.clone()).collect();
+        let of = |name: &str| self.names.iter().position(|other| other == name).map(LimitId);
+        let heir = |policy: Policy| Heir {
+            of: of(&policy.name),
+            limit: policy.limit,
+            size,
+            enforcement: policy.enforcement,
+            keep: Keep::Cells,
+        };
+        let heirs = policies.into_iter().map(heir).collect();
+        self.set.succeed(heirs, now)?;
+        self.names = names;
+        Ok(())
     }
 
     /// The limits behind it, for gauges.
@@ -29,9 +64,9 @@ impl MemoryStore {
 
     fn hits(&self, charges: &[Charge<'_>]) -> Result<Vec<Hit>, RateStoreError> {
         let hit = |charge: &Charge<'_>| {
-            let id = usize::try_from(charge.policy.0).ok().and_then(|index| self.ids.get(index));
-            let unknown = RateStoreError::UnknownPolicy { policy: charge.policy, policies: self.ids.len() };
-            Ok(self.set.hit(*id.ok_or(unknown)?, charge.key, charge.cost))
+            let id = usize::try_from(charge.policy.0).ok().filter(|index| *index < self.names.len());
+            let unknown = RateStoreError::UnknownPolicy { policy: charge.policy, policies: self.names.len() };
+            Ok(self.set.hit(LimitId(id.ok_or(unknown)?), charge.key, charge.cost))
         };
         charges.iter().map(hit).collect()
     }

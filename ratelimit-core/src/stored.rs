@@ -2,8 +2,9 @@
 
 use crate::algorithms::Compact;
 use crate::change::{self, Keep};
-use crate::decision::Decision;
+use crate::decision::{Decision, Outcome};
 use crate::limit::Limit;
+use crate::share;
 use crate::ticks::Nanos;
 
 /// A limit whose state is one word of 63 bits. 0 is the state of a key that was never charged, and a key whose state is
@@ -31,6 +32,15 @@ impl Limit {
     /// The limit for a store outside, when its state is one word: buckets, windows with counters, calendar quotas.
     pub fn stored(&self) -> Option<StoredLimit<'_>> {
         self.compact().map(|algorithm| StoredLimit { limit: self, algorithm })
+    }
+
+    /// What a limit says that counts nothing: unlimited, deny all. `None` for the others.
+    pub fn uncounted(&self, now: Nanos) -> Option<Decision> {
+        match self {
+            Self::Unlimited => Some(Decision::timeless(Outcome::Allowed, u64::MAX, now)),
+            Self::DenyAll => Some(Decision::timeless(Outcome::NeverFits, 0, now)),
+            _ => None,
+        }
     }
 }
 
@@ -68,6 +78,18 @@ impl StoredLimit<'_> {
     /// makes a restart waste those cells and never admit any twice.
     pub fn merged(&self, one: u64, other: u64) -> u64 {
         self.algorithm.merge(one, other)
+    }
+
+    /// The word of a key of which another counter of the limit, or of a [share](Limit::share) of it, has just decided so:
+    /// never one with more left.
+    pub fn observed(&self, seen: &Decision, now: Nanos) -> u64 {
+        share::observed(self.limit, self.algorithm, seen, now)
+    }
+
+    /// Cells that are used at `now`, rounded up.
+    pub fn used(&self, word: u64, now: Nanos) -> u64 {
+        let at = self.algorithm.at(now);
+        if self.algorithm.is_dead(word, at) { 0 } else { self.algorithm.used(word, at) }
     }
 
     /// The word that a key keeps which had `word` under another limit: what was left stays, up to the new size.

@@ -101,16 +101,7 @@ impl KeyedLimit {
         keep: Keep,
         size: TableSize,
     ) -> Result<Arc<Self>, CannotSucceed> {
-        let long = |limit: &Limit| matches!(limit, Limit::SlidingLog(_) | Limit::Concurrency(_));
-        if long(old.limit()) || long(&limit) {
-            return Err(CannotSucceed::LongState);
-        }
-        let before = old.succession().before.read().unwrap_or_else(PoisonError::into_inner);
-        let generations = before.as_ref().map_or(0, |before| before.generations).saturating_add(1);
-        drop(before);
-        if generations > GENERATIONS_MAX {
-            return Err(CannotSucceed::TooManyGenerations { generations_max: GENERATIONS_MAX });
-        }
+        let generations = old.next_generation(&limit)?;
         let new = Arc::new(Self::new(limit, size));
         old.succession().after.set(Arc::downgrade(&new)).map_err(|_| CannotSucceed::HasSuccessor)?;
         if old.limit().compact().is_some() && new.limit().compact().is_some() {
@@ -122,6 +113,40 @@ impl KeyedLimit {
         old.succession().state.fetch_or(SUCCEEDED, Ordering::AcqRel);
         old.table().seal();
         Ok(new)
+    }
+
+    /// How many will be one behind the other when a successor with `limit` comes, unless there cannot be one.
+    pub(crate) fn next_generation(&self, limit: &Limit) -> Result<u32, CannotSucceed> {
+        if self.limit().is_long() || limit.is_long() {
+            return Err(CannotSucceed::LongState);
+        }
+        if self.succession().after.get().is_some() {
+            return Err(CannotSucceed::HasSuccessor);
+        }
+        match self.generations().saturating_add(1) {
+            ..=GENERATIONS_MAX => Ok(self.generations().saturating_add(1)),
+            _ => Err(CannotSucceed::TooManyGenerations { generations_max: GENERATIONS_MAX }),
+        }
+    }
+
+    /// How many earlier limits wait for their keys to be taken over.
+    pub(crate) fn generations(&self) -> u32 {
+        let before = self.succession().before.read().unwrap_or_else(PoisonError::into_inner);
+        before.as_ref().map_or(0, |before| before.generations)
+    }
+
+    /// Lets go of earlier limits that have no live keys. Reads their whole tables.
+    pub(crate) fn forget_barren(&self, now: Nanos) {
+        let before = self.succession().before.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(old) = before.as_ref().map(|before| before.keyed.clone()) else { return };
+        drop(before);
+        old.forget_barren(now);
+        if old.succession().state.load(Ordering::Acquire) & INHERITS == 0
+            && old.table().overflowed() == 0
+            && old.live_keys(now) == 0
+        {
+            self.succession().forget();
+        }
     }
 
     /// Takes over the key, if there is anyone to take it over from.
@@ -168,12 +193,18 @@ impl KeyedLimit {
 }
 
 impl Limit {
+    /// Whether a state has more than one word, so that it cannot be converted.
+    pub(crate) fn is_long(&self) -> bool {
+        matches!(self, Self::SlidingLog(_) | Self::Concurrency(_))
+    }
+
     /// How long a key may be live after its last charge.
     fn memory(&self) -> Duration {
         match self {
             Self::Gcra(gcra) => gcra.forgets_after(),
             Self::FixedWindow(window) => window.period(),
             Self::SlidingWindow(window) => window.period().saturating_mul(2),
+            Self::Calendar(calendar) => calendar.boundaries().unit_max(),
             _ => Duration::MAX,
         }
     }

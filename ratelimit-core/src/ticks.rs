@@ -13,7 +13,7 @@ pub const HORIZON_NS: u64 = 1 << 58;
 pub(crate) const TICK_MAX: u64 = (1 << 62) - 1;
 
 /// Ticks that one full bucket may take, debt included.
-const CAPACITY_TICKS_MAX: u128 = 1 << 61;
+pub(crate) const CAPACITY_TICKS_MAX: u128 = 1 << 61;
 
 /// Nanoseconds since the engine's epoch, whatever the caller chose that to be. The clock must be monotonic;
 /// stamps that are `d` old admit what `d` later would be admitted, and nothing more.
@@ -58,6 +58,8 @@ pub struct CellClock {
 impl CellClock {
     /// One tick is one nanosecond.
     pub const NANOSECONDS: Self = Self { multiplier: 1 << SHIFT };
+    /// One tick is an eighth of a nanosecond: the finest that nine years and a full bucket leave room for.
+    pub(crate) const EIGHTHS: Self = Self { multiplier: 8 << SHIFT };
 
     /// The clock of a limit of `count` cells per `period_ns` whose bucket holds `capacity` cells, and `j`: a cell
     /// takes `2^j` ticks. `j` is as large as the capacity and the horizon allow. `None` when none fits.

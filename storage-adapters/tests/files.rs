@@ -245,6 +245,23 @@ fn a_file_of_an_older_format_is_migrated_only_where_that_is_asked_for() {
     }
 }
 
+/// All batches are there for readers too, who share the files, keep writers out and change no byte.
+fn assert_read_only(dir: &Path, newest: u64) {
+    let content = || ["state.db", "blocks.db"].map(|file| fs::read(dir.join(file)).expect("readable"));
+    let before = content();
+    let read =
+        || RedbStateStore::open_read_only(dir, RedbOptions::default()).expect("it is opened to be read");
+    let (reader, other) = (read(), read());
+    for row in (0..=newest).flat_map(|index| block(index).rows) {
+        assert_eq!(reader.get(row.table, &row.key).expect("it is sound"), row.value);
+    }
+    assert!(matches!(reader.commit(&block(newest + 1)), Err(StoreError::Poisoned)));
+    let writer = RedbStateStore::open(dir, RedbOptions::default());
+    assert!(writer.is_err(), "somebody reads");
+    drop((reader, other));
+    assert!(content() == before);
+}
+
 #[test]
 fn every_batch_is_in_a_copy_that_was_never_closed() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -261,6 +278,7 @@ fn every_batch_is_in_a_copy_that_was_never_closed() {
         for file in FILES {
             fs::copy(dir.path().join(file), copy.path().join(file)).expect("the file can be copied");
         }
+        assert_read_only(copy.path(), index);
         for round in 0..2 {
             let reopened = open(copy.path()).expect("the copy opens");
             let records = reopened.log.read(0, u64::MAX, usize::MAX).expect("the copy is sound");

@@ -34,6 +34,8 @@ const PAUSE_MS: std::ops::RangeInclusive<u64> = 10..=100;
 /// Reads of a thousand calls, and checkpoints of a thousand others.
 const GET_PER_MILLE: u32 = 400;
 const CHECKPOINT_PER_MILLE: u32 = 50;
+/// Acknowledged writes of a thousand that are sent once more, as by a client that lost the answer.
+const REPEAT_PER_MILLE: u32 = 30;
 
 /// What all clients of a run share.
 #[derive(Debug)]
@@ -186,9 +188,27 @@ impl Caller {
             call
         };
         match self.client.write_transaction(&self.load.vault, &transaction).await {
-            Ok(receipt) => self.written(open, idempotency_key, key, operation, receipt),
+            Ok(receipt) => {
+                self.written(open, idempotency_key, key, operation, receipt.clone());
+                if self.dice.chance(REPEAT_PER_MILLE) {
+                    self.repeat(&transaction, &receipt).await;
+                }
+            }
             Err(ClientError::Refused(refusal)) => self.refused(open, key, *refusal).await,
             Err(error) => self.load.report(format!("a write was answered with {error}")),
+        }
+    }
+
+    /// The same transaction under the same key, maybe at another leader: it was done, so the answer is the first one.
+    async fn repeat(&mut self, transaction: &Transaction, first: &Receipt) {
+        match self.client.write_transaction(&self.load.vault, transaction).await {
+            Ok(again) if again.replayed && is_same_write(&again, first) => {
+                self.load.records.lock().counters.replays += 1;
+            }
+            Ok(again) => {
+                self.load.report(format!("a repeated write was answered with {again:?} after {first:?}"))
+            }
+            Err(error) => self.failed(&error, "a repeated write").await,
         }
     }
 
@@ -299,4 +319,10 @@ impl Caller {
     async fn wait(&mut self, ms: std::ops::RangeInclusive<u64>) {
         tokio::time::sleep(Duration::from_millis(self.dice.within(ms))).await;
     }
+}
+
+/// Whether two receipts tell of one write.
+fn is_same_write(a: &Receipt, b: &Receipt) -> bool {
+    (a.height, a.index_in_block, a.version, a.block_hash, &a.results)
+        == (b.height, b.index_in_block, b.version, b.block_hash, &b.results)
 }

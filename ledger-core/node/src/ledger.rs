@@ -398,6 +398,7 @@ impl Ledger {
             signer: self.shared.handles.signer.clone(),
             checkpoints: self.shared.handles.checkpoints.clone(),
             repairs: Arc::clone(&self.shared.handles.repairs),
+            public_key: key.verifier_key(),
             log_key: Arc::new(move || key.to_secret_text().to_string()),
         })
     }

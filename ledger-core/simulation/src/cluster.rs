@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ledger_core::names::{LedgerId, VaultRef};
-use ledger_core::ports::StoreError;
+use ledger_core::ports::{StateStore, StoreError};
 use ledger_node::peers::{ClusterId, Incarnation, MemberRecord, NodeName, PeerIdentity};
 use ledger_node::{Bootstrap, ClusterOptions, Options, Stores, Threads};
 use ledger_verify::note::{SigningKey, VerifierKey};
@@ -239,6 +239,12 @@ impl Cluster {
     /// The disks of all logs.
     pub fn log_disks(&self) -> Vec<LogDisk> {
         self.machines.values().map(|machine| machine.log.clone()).collect()
+    }
+
+    /// The state on a node's disk, while its process is down.
+    pub fn state_store(&self, endpoint: Endpoint) -> Option<Arc<dyn StateStore>> {
+        let machine = self.machines.get(&endpoint).filter(|_| !self.world.is_running(endpoint));
+        machine.map(|machine| machine.state.open())
     }
 
     /// Who leads in the highest term, as far as the running nodes say.

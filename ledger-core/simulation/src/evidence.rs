@@ -228,12 +228,17 @@ impl Evidence {
         }
     }
 
-    /// Compares the logs of nodes as far as each knows its own to be committed.
+    /// Compares the logs of nodes as far as each knows its own to be committed. A log that ends before that was left behind
+    /// by a snapshot: what the disk still has of it was perhaps never committed, and goes with the next purge, which a
+    /// start makes good.
     pub fn compare_logs(&mut self, logs: &[(Endpoint, std::sync::Arc<dyn LogStore>)]) {
         let mut known: BTreeMap<u64, (Endpoint, LogRecord)> = BTreeMap::new();
         for (node, log) in logs {
             let Ok(snapshot) = log.snapshot() else { continue };
             let Some(committed) = snapshot.committed else { continue };
+            if snapshot.last.is_none_or(|last| last.index < committed.index) {
+                continue;
+            }
             let Ok(records) = log.read(0, committed.index + 1, usize::MAX) else { continue };
             for record in records {
                 let index = record.id.index;

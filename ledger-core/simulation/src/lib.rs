@@ -10,8 +10,8 @@
 //! happens into one number.
 //!
 //! `cluster` runs real nodes in that world, `workload` their clients, `nemesis` breaks things, `replacement` changes who
-//! belongs to the cluster, `evidence` compares what is seen with what must be; `run` is one run of a seed with all of
-//! them.
+//! belongs to the cluster, `divergence` changes a disk, `evidence` compares what is seen with what must be; `run` is one
+//! run of a seed with all of them.
 
 pub mod client_calls;
 pub mod clock;
@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod dice;
 pub mod disk;
 pub mod disk_timing;
+pub mod divergence;
 pub mod evidence;
 pub mod history;
 pub mod linearizability;

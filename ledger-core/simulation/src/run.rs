@@ -11,6 +11,7 @@ use ledger_node::Bootstrap;
 use crate::cluster::{Cluster, HarnessError};
 use crate::dice::Dice;
 use crate::disk::DiskCounters;
+use crate::divergence::{DivergenceCounters, Plan, PlantedDivergence, Progress};
 use crate::nemesis::{Nemesis, NemesisCounters};
 use crate::network::{Endpoint, NetworkCounters};
 use crate::replacement::{Replacement, ReplacementCounters};
@@ -56,6 +57,8 @@ const SETUP_LIMIT: Duration = Duration::from_secs(30);
 const CLIENTS_FINISH: Duration = Duration::from_secs(9);
 /// By then the members have changed, once everything is healed.
 const CHANGE_LIMIT: Duration = Duration::from_secs(40);
+/// By then every call that was on its way has arrived.
+const CALLS_ARRIVE: Duration = Duration::from_millis(200);
 const NODES: [Endpoint; 3] = [Endpoint(0), Endpoint(1), Endpoint(2)];
 /// Takes the place of one of them.
 const JOINER: Endpoint = Endpoint(3);
@@ -96,6 +99,8 @@ pub struct RunCounters {
     pub snapshots_installed: u64,
     /// The change of members.
     pub replacement: ReplacementCounters,
+    /// The disk that differs.
+    pub divergence: DivergenceCounters,
     /// Disturbances.
     pub nemesis: NemesisCounters,
     /// Network.
@@ -113,6 +118,7 @@ impl std::ops::AddAssign for RunCounters {
         self.blocks += other.blocks;
         self.snapshots_installed += other.snapshots_installed;
         self.replacement += other.replacement;
+        self.divergence += other.divergence;
         self.workload += other.workload;
         self.nemesis += other.nemesis;
         self.network += other.network;
@@ -141,6 +147,7 @@ struct Run {
     options: RunOptions,
     nemesis: Nemesis,
     replacement: Replacement,
+    divergence: DivergenceCounters,
     records: SharedRecords,
     targets: Targets,
     progress_ms: u64,
@@ -162,7 +169,8 @@ impl Run {
         let nemesis = Nemesis::new(dice, NODES.to_vec(), now, options.trap_per_mille);
         let dice = Dice::new(options.seed, "replacement");
         let replacement = Replacement::new(dice, NODES.to_vec(), JOINER, now);
-        Ok(Self { cluster, options, nemesis, replacement, records, targets, progress_ms: 0 })
+        let divergence = DivergenceCounters::default();
+        Ok(Self { cluster, options, nemesis, replacement, divergence, records, targets, progress_ms: 0 })
     }
 
     fn safety_phase(&mut self) -> Result<(), HarnessError> {
@@ -194,6 +202,10 @@ impl Run {
             self.nemesis.calm(&mut self.cluster, None)?;
         }
         self.wait_for_change()?;
+        // A bug of all nodes is found by other means.
+        if self.options.bug.is_none() && self.cluster.evidence.violations().is_empty() {
+            self.change_a_disk()?;
+        }
         self.targets.stop();
         self.cluster.world.run_for(CLIENTS_FINISH);
         self.wait_for_rest();
@@ -211,6 +223,41 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// A node with something else on its disk than the cluster is repaired, while the others are written to.
+    fn change_a_disk(&mut self) -> Result<(), HarnessError> {
+        let nodes = self.replacement.nodes().to_vec();
+        let dice = Dice::new(self.options.seed, "divergence");
+        let Some(plan) = Plan::new(dice, &self.cluster, &nodes) else { return Ok(()) };
+        // Nobody knows that it differs until it has compared: clients leave it alone, also those who ask it already.
+        self.targets.set(nodes.iter().copied().filter(|node| *node != plan.node()).collect());
+        self.cluster.crash(plan.node())?;
+        let until = self.cluster.world.now() + CALLS_ARRIVE;
+        while self.cluster.world.now() < until {
+            self.step()?;
+        }
+        if let Some(planted) = plan.carry_out(&mut self.cluster)? {
+            self.wait_for_repair(planted)?;
+        }
+        self.targets.set(nodes);
+        Ok(())
+    }
+
+    fn wait_for_repair(&mut self, mut planted: PlantedDivergence) -> Result<(), HarnessError> {
+        loop {
+            self.step()?;
+            let progress = planted.look(&self.cluster);
+            self.divergence = planted.counters();
+            match progress {
+                Progress::Pending => {}
+                Progress::Settled => return Ok(()),
+                Progress::Failed(violation) => {
+                    self.cluster.evidence.report(violation);
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Writes that began after the healing are acknowledged.
@@ -296,6 +343,7 @@ impl Run {
                 workload: records.counters,
                 snapshots_installed: self.cluster.snapshots_installed(),
                 replacement: self.replacement.counters(),
+                divergence: self.divergence,
                 nemesis: self.nemesis.counters(),
                 network: self.cluster.network_counters(),
                 disks: self.cluster.disk_counters(),

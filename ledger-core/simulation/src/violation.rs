@@ -135,6 +135,14 @@ pub enum Violation {
         /// In what.
         what: String,
     },
+    /// A node whose disk was changed was not dealt with as it must be.
+    #[error("{node}, whose disk differs, {what}")]
+    Unrepaired {
+        /// Which.
+        node: Endpoint,
+        /// What became of it.
+        what: String,
+    },
     /// The history was too hard to check.
     #[error("the history of key {key} was not decided after {steps} steps")]
     Undecided {

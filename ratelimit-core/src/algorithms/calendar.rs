@@ -1,6 +1,7 @@
 //! A quota per day, week, month, quarter or year of a time zone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fixed_window::{Counter, Windows};
 use crate::limit::LimitError;
@@ -55,6 +56,18 @@ impl Boundaries {
     /// The time zone and the version of its data.
     pub fn zone(&self) -> &str {
         &self.zone
+    }
+
+    /// The instants at which units begin, ascending.
+    pub fn starts(&self) -> impl ExactSizeIterator<Item = Nanos> + '_ {
+        self.starts.iter().copied().map(Nanos)
+    }
+
+    /// The longest of the units; for ever when the table runs out.
+    pub(crate) fn unit_max(&self) -> Duration {
+        let lengths =
+            self.starts.iter().zip(self.starts.iter().skip(1)).map(|(from, to)| to.saturating_sub(*from));
+        lengths.max().map_or(Duration::MAX, Duration::from_nanos)
     }
 
     /// How many units have begun at `now`.

@@ -7,7 +7,7 @@ use crate::decision::{Decision, Outcome, Turns};
 use crate::limit::{LimitError, STATE_BITS, window_bits};
 use crate::ticks::{CellClock, HORIZON_NS, Nanos};
 
-/// At most `limit` cells in each window `[n · period, (n + 1) · period)` since the epoch.
+/// At most `limit` cells in each window `[n · period, (n + 1) · period)`, counted from `phase` before the epoch.
 ///
 /// # Guarantees
 ///
@@ -19,6 +19,7 @@ use crate::ticks::{CellClock, HORIZON_NS, Nanos};
 pub struct FixedWindow {
     limit: u64,
     period_ns: u64,
+    phase_ns: u64,
     counter: Counter,
 }
 
@@ -116,14 +117,15 @@ impl Counter {
 }
 
 impl FixedWindow {
-    pub(crate) fn new(limit: u64, period: Duration) -> Result<Self, LimitError> {
+    pub(crate) fn new(limit: u64, period: Duration, phase: Duration) -> Result<Self, LimitError> {
         let period_ns = crate::limit::period_ns(period)?;
+        let phase_ns = u64::try_from(phase.as_nanos() % u128::from(period_ns)).unwrap_or(0);
         if limit == 0 {
             return Err(LimitError::ZeroCount);
         }
-        let counter = Counter::fit(limit, HORIZON_NS / period_ns + 2)
+        let counter = Counter::fit(limit, HORIZON_NS / period_ns + 3)
             .ok_or(LimitError::WindowDoesNotFit { limit, period })?;
-        Ok(Self { limit, period_ns, counter })
+        Ok(Self { limit, period_ns, phase_ns, counter })
     }
 
     /// What one window admits.
@@ -135,6 +137,11 @@ impl FixedWindow {
     pub fn period(&self) -> Duration {
         Duration::from_nanos(self.period_ns)
     }
+
+    /// How long before the epoch a window began; below the period.
+    pub fn phase(&self) -> Duration {
+        Duration::from_nanos(self.phase_ns)
+    }
 }
 
 impl Windows for FixedWindow {
@@ -143,11 +150,11 @@ impl Windows for FixedWindow {
     }
 
     fn number(&self, now: Nanos) -> u64 {
-        now.0 / self.period_ns
+        now.0.saturating_add(self.phase_ns) / self.period_ns
     }
 
     fn end(&self, window: u64) -> u64 {
-        window.saturating_mul(self.period_ns)
+        window.saturating_mul(self.period_ns).saturating_sub(self.phase_ns)
     }
 }
 

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::index::{Branch, Trail, pattern};
 use super::rule::{Rule, Sharing};
-use super::tree::{Domain, Node, NodeValue, RuleSet, label};
+use super::tree::{Domain, Node, RuleSet};
 use crate::key::KeyParts;
+
+/// Bytes of a counter for each entry beside its key and value: three lengths, and what kind of value it is.
+const ENTRY_BYTES: usize = 13;
 
 /// An entry of a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,22 +33,49 @@ pub struct Request<'r> {
 pub struct Match<'s> {
     /// The rule.
     pub rule: &'s Rule,
+    /// Its place in the list of [`RuleSet::rules`].
+    pub number: usize,
     /// The place of the rule: domain and nodes, joined by dots. For people; it may be ambiguous.
-    pub path: String,
+    pub path: &'s str,
     /// The place of the rule, exactly.
-    pub place: KeyParts,
+    pub place: &'s KeyParts,
     /// The counter: domain, and for each entry its key and what tells its values apart.
     pub counter: KeyParts,
+}
+
+/// A rule in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed<'s> {
+    /// The rule.
+    pub rule: &'s Rule,
+    /// As in [`Match`].
+    pub path: String,
+    /// As in [`Match`].
+    pub place: KeyParts,
+    /// How many counters it can have.
+    pub counters: Counters,
+}
+
+/// How many counters a rule can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Counters {
+    /// One: no node on the way to it tells several values apart.
+    One,
+    /// As many as there are values.
+    Many,
 }
 
 impl RuleSet {
     /// For each descriptor of the request, in order, the rule that it meets and that no other one replaces.
     ///
-    /// At each entry the node of its exact value is taken; else the node of the longest prefix; else the node of any value.
+    /// At each entry the node of its exact value is taken; else the first of the patterns that match, in the order of the
+    /// nodes; else the node of the longest prefix; else the node of any value.
     /// The rule is that of the node where the entries end: a descriptor that has more or fewer entries meets none.
     pub fn matches<'s>(&'s self, request: &Request<'_>) -> Vec<Option<Match<'s>>> {
-        let Some(domain) = self.domain(request.domain) else { return vec![None; request.descriptors.len()] };
-        let mut found: Vec<_> = request.descriptors.iter().map(|entries| descend(domain, entries)).collect();
+        let known = self.domain(request.domain).zip(self.index_of(request.domain));
+        let Some((domain, index)) = known else { return vec![None; request.descriptors.len()] };
+        let descend = |entries: &&[Entry<'_>]| descend(domain, index, entries);
+        let mut found: Vec<_> = request.descriptors.iter().map(descend).collect();
         let rules = found.iter().flatten().map(|found| found.rule);
         let replaced: BTreeSet<&str> =
             rules.flat_map(|rule| rule.replaces.iter().map(String::as_str)).collect();
@@ -56,40 +87,41 @@ impl RuleSet {
         }
         found
     }
+
+    /// All rules, each domain's in the order of its nodes, a node's own before those below it.
+    pub fn rules(&self) -> Vec<Placed<'_>> {
+        let mut all = Vec::new();
+        let mut open: Vec<(&Branch, &Node)> = Vec::new();
+        for (domain, index) in self.domains().zip(self.indices()) {
+            open.extend(index.below.iter().zip(&domain.nodes).rev());
+            while let Some((branch, node)) = open.pop() {
+                open.extend(branch.below.iter().zip(&node.nodes).rev());
+                let Trail { path, place, counters } = &branch.trail;
+                let (path, place, counters) = (path.clone(), place.clone(), *counters);
+                all.extend(node.rule.as_ref().map(|rule| Placed { rule, path, place, counters }));
+            }
+        }
+        all
+    }
 }
 
-fn descend<'s>(domain: &'s Domain, entries: &[Entry<'_>]) -> Option<Match<'s>> {
-    let mut siblings = &domain.nodes;
-    let mut path = domain.name.clone();
-    let (mut place, mut counter) = (KeyParts::new([&domain.name]), KeyParts::new([&domain.name]));
+fn descend<'s>(domain: &'s Domain, index: &'s Branch, entries: &[Entry<'_>]) -> Option<Match<'s>> {
+    let (mut nodes, mut branch) = (&domain.nodes, index);
+    let room = entries.iter().map(|entry| entry.key.len().saturating_add(entry.value.len()));
+    let mut counter =
+        index.trail.place.roomier(room.sum::<usize>().saturating_add(ENTRY_BYTES * entries.len()));
     let mut last = None;
     for entry in entries {
-        let node = best(siblings, entry)?;
-        let (kind, pattern) = match &node.value {
-            NodeValue::Exact(value) => (b"=", value.as_str()),
-            NodeValue::Prefix(prefix) => (b"^", prefix.as_str()),
-            NodeValue::Any => (b"*", ""),
+        let best = branch.best(nodes, entry.key, entry.value)?;
+        let node = nodes.get(best)?;
+        let (kind, value) = match node.sharing {
+            Sharing::PerValue => (&b"="[..], entry.value),
+            Sharing::Together => pattern(node),
         };
-        place = place.with(node.key.as_bytes()).with(kind).with(pattern.as_bytes());
-        counter = match node.sharing {
-            Sharing::PerValue => counter.with(entry.key.as_bytes()).with(b"=").with(entry.value.as_bytes()),
-            Sharing::Together => counter.with(entry.key.as_bytes()).with(kind).with(pattern.as_bytes()),
-        };
-        path.push('.');
-        path.push_str(&label(node));
-        siblings = &node.nodes;
+        counter = counter.with(entry.key.as_bytes()).with(kind).with(value.as_bytes());
+        (nodes, branch) = (&node.nodes, branch.below.get(best)?);
         last = Some(node);
     }
-    Some(Match { rule: last?.rule.as_ref()?, path, place, counter })
-}
-
-fn best<'s>(siblings: &'s [Node], entry: &Entry<'_>) -> Option<&'s Node> {
-    let rank = |node: &Node| match &node.value {
-        NodeValue::Exact(value) => (value == entry.value).then_some((2, 0)),
-        NodeValue::Prefix(prefix) => entry.value.starts_with(prefix.as_str()).then_some((1, prefix.len())),
-        NodeValue::Any => Some((0, 0)),
-    };
-    let of_key = siblings.iter().filter(|node| node.key == entry.key);
-    let ranked = of_key.filter_map(|node| Some((rank(node)?, node)));
-    ranked.max_by_key(|(rank, _)| *rank).map(|(_, node)| node)
+    let (rule, number) = (last?.rule.as_ref()?, branch.number?);
+    Some(Match { rule, number, path: &branch.trail.path, place: &branch.trail.place, counter })
 }

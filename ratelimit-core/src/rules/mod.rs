@@ -5,11 +5,12 @@
 //! the Envoy project's rate limit service, so that its rule files keep their meaning; counters are told apart by an
 //! injective encoding, which there they are not.
 
+mod index;
 mod matching;
 mod rule;
 mod tree;
 
-pub use matching::{Entry, Match, Request};
+pub use matching::{Counters, Entry, Match, Placed, Request};
 pub use rule::{OnFailure, Rule, Sharing};
 pub use tree::{Domain, Node, NodeValue, RuleError, RuleSet};
 

@@ -38,6 +38,8 @@ pub struct Rule {
     pub enforcement: Enforcement,
     /// What happens without its counters.
     pub on_failure: OnFailure,
+    /// Cells that each hit of a request takes.
+    pub cost: u64,
 }
 
 impl Rule {
@@ -49,6 +51,7 @@ impl Rule {
             replaces: Vec::new(),
             enforcement: Enforcement::Enforced,
             on_failure: OnFailure::Open,
+            cost: 1,
         }
     }
 
@@ -62,6 +65,12 @@ impl Rule {
     #[must_use]
     pub fn replacing(self, names: &[&str]) -> Self {
         Self { replaces: names.iter().map(|name| (*name).to_owned()).collect(), ..self }
+    }
+
+    /// The rule, of which each hit takes so many cells.
+    #[must_use]
+    pub fn costing(self, cells: u64) -> Self {
+        Self { cost: cells, ..self }
     }
 
     /// The rule, so enforced.

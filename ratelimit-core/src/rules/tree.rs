@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::index::Branch;
 use super::rule::{Rule, Sharing};
 use super::{DEPTH_MAX, NODES_MAX, TEXT_BYTES_MAX};
 
@@ -12,6 +13,8 @@ pub enum NodeValue {
     Exact(String),
     /// All that begin with this.
     Prefix(String),
+    /// All that this describes: text in which each `*` stands for any text.
+    Pattern(String),
     /// All that no other node of the same key matches.
     Any,
 }
@@ -70,6 +73,8 @@ pub struct Domain {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleSet {
     domains: BTreeMap<String, Domain>,
+    /// Of the same names. What it says follows from the domains.
+    index: BTreeMap<String, Branch>,
 }
 
 impl RuleSet {
@@ -87,12 +92,24 @@ impl RuleSet {
                 return Err(RuleError::DuplicateDomain { name });
             }
         }
-        Ok(Self { domains: checked })
+        let mut rules = 0;
+        let index = checked.iter().map(|(name, domain)| (name.clone(), Branch::of(domain, &mut rules)));
+        let index = index.collect();
+        Ok(Self { domains: checked, index })
     }
 
     /// The domain of a name.
     pub fn domain(&self, name: &str) -> Option<&Domain> {
         self.domains.get(name)
+    }
+
+    pub(super) fn index_of(&self, name: &str) -> Option<&Branch> {
+        self.index.get(name)
+    }
+
+    /// Those of all domains, in their order.
+    pub(super) fn indices(&self) -> impl Iterator<Item = &Branch> {
+        self.index.values()
     }
 
     /// All domains, by name.
@@ -128,7 +145,7 @@ fn check_domain(domain: &Domain) -> Result<(), RuleError> {
 
 fn check_node(node: &Node, path: &str) -> Result<(), RuleError> {
     check_text(&node.key, path)?;
-    if let NodeValue::Exact(value) | NodeValue::Prefix(value) = &node.value
+    if let NodeValue::Exact(value) | NodeValue::Prefix(value) | NodeValue::Pattern(value) = &node.value
         && value.len() > TEXT_BYTES_MAX
     {
         return Err(RuleError::TextTooLong { path: path.to_owned(), bytes_max: TEXT_BYTES_MAX });
@@ -137,6 +154,9 @@ fn check_node(node: &Node, path: &str) -> Result<(), RuleError> {
         return Err(RuleError::NothingToShare { path: path.to_owned() });
     }
     let Some(rule) = &node.rule else { return Ok(()) };
+    if rule.cost == 0 {
+        return Err(RuleError::ZeroCost { path: path.to_owned() });
+    }
     for name in rule.replaces.iter().chain(&rule.name) {
         check_text(name, path)?;
     }
@@ -154,11 +174,12 @@ fn check_text(text: &str, path: &str) -> Result<(), RuleError> {
     }
 }
 
-/// How a node is called in messages: `key`, `key=value` or `key=prefix*`.
+/// How a node is called in messages: `key`, `key=value`, `key=prefix*` or `key=pattern`.
 pub(crate) fn label(node: &Node) -> String {
     match &node.value {
         NodeValue::Exact(value) => format!("{}={value}", node.key),
         NodeValue::Prefix(prefix) => format!("{}={prefix}*", node.key),
+        NodeValue::Pattern(pattern) => format!("{}={pattern}", node.key),
         NodeValue::Any => node.key.clone(),
     }
 }
@@ -212,6 +233,12 @@ pub enum RuleError {
     /// A rule names itself among those that it replaces.
     #[error("the rule at {path} replaces itself: remove its own name from what it replaces")]
     ReplacesItself {
+        /// Where.
+        path: String,
+    },
+    /// A hit costs nothing.
+    #[error("a hit on {path} costs 0 cells: use at least 1, or an unlimited limit")]
+    ZeroCost {
         /// Where.
         path: String,
     },

@@ -26,7 +26,12 @@ impl<W: Word> Table<W> {
         let mut wait = Wait::default();
         while let Some(seen) = self.find_settled(tag) {
             if seen.slot.head.replace(seen.state, seen.state | LOCK).is_ok() {
-                return Held { table: self, tag, place: Place::Slot(seen.slot, seen.state) };
+                // The head of a long state may come back with another key, unlike that of a state of one word. A tag
+                // changes only while its head is locked, so now it is certain whose slot this is.
+                if seen.slot.tag.load() == tag {
+                    return Held { table: self, tag, place: Place::Slot(seen.slot, seen.state) };
+                }
+                seen.slot.head.store(seen.state);
             }
             wait.pause::<W>();
         }

@@ -9,7 +9,7 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 
 use super::word::{Patience, Word};
 use super::*;
-use crate::algorithms::Gcra;
+use crate::algorithms::{Gcra, Words as _};
 use crate::limit::Rate;
 use crate::ticks::Nanos;
 
@@ -90,6 +90,52 @@ fn filled(sketch_bytes: usize, seconds: u64) -> Small {
         }
     }
     table
+}
+
+/// A table whose keys have one word more: how many permits are taken. A head is one larger, so 1 is dead.
+fn permits() -> Small {
+    Small::with_lines(1, 2, TableSize { keys: 0, sketch_bytes: 0 }, 1)
+}
+
+/// Changes the number of permits taken, if `change` does; 1 if so.
+fn permit(table: &Small, tag: u64, change: fn(u64) -> Option<u64>) -> u64 {
+    let _stripe = table.lock_stripe(table.stripe(tag));
+    let mut held = table.hold(tag, |head| head <= 1);
+    let Some(mut words) = held.words() else { return 0 };
+    let before = words.word(0);
+    let after = change(before);
+    words.replace(0, after.unwrap_or(before));
+    held.keep_words(after.unwrap_or(before) + 1);
+    u64::from(after.is_some())
+}
+
+fn acquire(table: &Small, tag: u64) -> u64 {
+    permit(table, tag, |taken| (taken == 0).then_some(1))
+}
+
+fn release(table: &Small, tag: u64) -> u64 {
+    permit(table, tag, |taken| taken.checked_sub(1))
+}
+
+#[test]
+fn a_slot_that_changed_hands_and_has_its_old_head_again_is_not_taken_for_the_old_key() {
+    explored(
+        || {
+            let table = permits();
+            // One slot may be given away, that of key 7, whose permit is back.
+            for tag in [100, 101, 102, 7] {
+                assert_eq!(acquire(&table, tag), 1);
+            }
+            assert_eq!(release(&table, 7), 1);
+            table
+        },
+        &[|table| acquire(table, 7), |table| acquire(table, 8) + release(table, 8)],
+        |table, taken| {
+            let has_slot =
+                table.lines_of(7).any(|slot| Word::load(slot.tag) == 7 && Word::load(slot.head) == 2);
+            assert_eq!(taken[0] == 1, has_slot, "a permit of key 7 is in the slot of key 7");
+        },
+    );
 }
 
 #[test]

@@ -12,6 +12,8 @@
 //! - What a slot's head held before it was given away never comes back to it: a charge that was decided on it
 //!   fails. It follows from three rules. Charges make a head larger; whoever takes a slot first raises the *floor* to
 //!   the dead state found there; a key's first head, and what a refund leaves, are above the floor.
+//!   Heads of long states (logs, permits) do come back; they change only under their lock, whose holder looks at the tag
+//!   again.
 //! - When both lines are full of live keys, the key is counted in the sketch, which can only deny more.
 //!
 //! Decisions about several keys lock: first the stripes of all keys in ascending order, then the slots. Whoever holds a
@@ -42,7 +44,7 @@ const LOCK: u64 = 1 << 63;
 /// The head of a key whose state a successor has taken. No state is as large.
 const MOVED: u64 = LOCK - 1;
 
-/// Stripes that order who gives slots to keys. Not tied to lines: any number is right.
+/// The most stripes that order who gives slots to keys. Not tied to lines: any number is right.
 const STRIPES: usize = 1_024;
 
 /// Lines of the smallest table: fewer would make two keys meet too often.
@@ -112,7 +114,9 @@ struct Seen<'t, W> {
 
 impl<W: Word> Table<W> {
     pub(crate) fn new(size: TableSize, more_words: usize) -> Self {
-        Self::with_lines(size.lines(), STRIPES, size, more_words)
+        let lines = size.lines();
+        let stripes = usize::try_from(lines.saturating_mul(LINE_SLOTS as u64)).unwrap_or(STRIPES);
+        Self::with_lines(lines, stripes.min(STRIPES), size, more_words)
     }
 
     fn with_lines(lines: u64, stripes: usize, size: TableSize, more_words: usize) -> Self {

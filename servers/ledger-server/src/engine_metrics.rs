@@ -16,7 +16,7 @@ impl EngineMetrics {
         Self { ledger }
     }
 
-    /// Publishes the present numbers: some atomic reads, for every look at the metrics page.
+    /// Publishes the present numbers, which the metrics page shows until the next time: some atomic reads.
     pub fn publish(&self) {
         let counters = self.ledger.counters();
         let totals = [

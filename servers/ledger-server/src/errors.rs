@@ -410,7 +410,7 @@ pub(crate) fn snapshot_failed(failure: SnapshotFailure) -> Status {
             status(Code::FailedPrecondition, Reason::VaultDiverged, failure.to_string(), metadata)
         }
         SnapshotFailure::HeldBack => disk_full(),
-        SnapshotFailure::Unsettled => unavailable(&failure),
+        SnapshotFailure::Unsettled | SnapshotFailure::NoCheckpoints { .. } => unavailable(&failure),
         SnapshotFailure::Stopped => stopping(&failure),
         other => internal(&other),
     }

@@ -210,10 +210,15 @@ impl LedgerServer {
 
     /// Keeps `grpc.health.v1` in step with the phases.
     async fn follow(&self, readiness: Readiness) -> std::convert::Infallible {
-        for phase in [Phase::Starting, Phase::Ready, Phase::Draining] {
+        for phase in [Phase::Starting, Phase::Ready] {
             readiness.reached(phase).await;
             self.report_health(readiness.phase()).await;
         }
+        tokio::select! {
+            () = readiness.reached(Phase::Draining) => {}
+            never = self.follow_membership() => match never {},
+        }
+        self.report_health(readiness.phase()).await;
         readiness.reached(Phase::ShuttingDown).await;
         // Ends the streams of those who watch: they would hold up the end of the server.
         let mut health = self.health.clone();
@@ -221,6 +226,21 @@ impl LedgerServer {
             health.clear_service_status(name).await;
         }
         std::future::pending().await
+    }
+
+    /// A node that was taken out of its cluster answers nothing any more: load balancers have to leave it.
+    async fn follow_membership(&self) -> std::convert::Infallible {
+        let cluster = self.ledger.cluster();
+        let mut interval = tokio::time::interval(PUBLISH_INTERVAL);
+        let mut was_removed = false;
+        loop {
+            interval.tick().await;
+            let is_removed = cluster.status().is_removed;
+            if is_removed != was_removed {
+                was_removed = is_removed;
+                self.report_health(if is_removed { Phase::Draining } else { Phase::Ready }).await;
+            }
+        }
     }
 
     async fn report_health(&self, phase: Phase) {

@@ -59,7 +59,8 @@ pub static LEDGER_SETTINGS: &[Setting] = &[
     Setting::new(
         "concurrent",
         Kind::Count { min: 1, max: 1_000_000 },
-        "Requests worked on at once, streams apart; more are refused with a time to retry after.",
+        "Requests worked on at once; more are refused with a time to retry after. Calls on a stream do not count: see \
+         `streams`.",
     )
     .or("1024")
     .also(&[Alias::new("INFERADB__LEDGER__REQUESTS_MAX_CONCURRENT")]),
@@ -93,7 +94,9 @@ pub static LEDGER_SETTINGS: &[Setting] = &[
     Setting::new(
         "streams",
         Kind::Count { min: 1, max: 100_000 },
-        "Watches open at once; more are refused with a time to retry after.",
+        "Watches, streams of calls, backups, checks and changes of members under way at once; more are refused with a \
+         time to retry after. A stream works on at most 1024 calls at once, then it reads no more; a client opens one for \
+         each of its connections.",
     )
     .or("256"),
     Setting::new(

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands;
 
-/// A verifiable ledger: serve it, operate it, and check its proofs.
+/// A verifiable ledger and rate limits: serve them, operate them, and check the ledger's proofs.
 #[derive(Debug, Parser)]
 #[command(
     name = "strongroom",
@@ -32,6 +32,9 @@ pub enum Command {
     /// Serve and operate a ledger.
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Serve and operate rate limits.
+    #[command(subcommand)]
+    Ratelimit(RateLimitCommand),
     /// Check a proof document offline.
     Verify(commands::verify::Verify),
     /// Show something.
@@ -73,6 +76,22 @@ pub enum ConfigCommand {
     Init(commands::config_init::ConfigInit),
     /// Print the effective configuration and where each value comes from; secrets are redacted.
     Check(commands::config_check::ConfigCheck),
+}
+
+/// `strongroom ratelimit …`
+#[derive(Debug, Subcommand)]
+pub enum RateLimitCommand {
+    /// Serve rate limits to proxies and programs.
+    Serve(commands::ratelimit::serve::Serve),
+    /// Ask whether a request may go, and charge it. Exit code 4 when it may not.
+    Check(commands::ratelimit::check::Check),
+    /// Forget what a key has used.
+    Reset(commands::ratelimit::reset::Reset),
+    /// List the keys that are denied most.
+    Top(commands::ratelimit::top::Top),
+    /// Check rule files, and list the rules of a running server.
+    #[command(subcommand)]
+    Rules(commands::ratelimit::rules::Rules),
 }
 
 /// `strongroom ledger …`

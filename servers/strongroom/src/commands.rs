@@ -9,9 +9,10 @@ pub mod demo_tamper;
 pub mod dev;
 pub mod health;
 pub mod ledger;
+pub mod ratelimit;
 pub mod verify;
 
-use crate::cli::{BenchCommand, Command, ConfigCommand, DemoCommand, LedgerCommand};
+use crate::cli::{BenchCommand, Command, ConfigCommand, DemoCommand, LedgerCommand, RateLimitCommand};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -20,6 +21,7 @@ pub fn run(command: Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Dev(dev) => dev.run(output),
         Command::Ledger(command) => run_ledger(command, output),
+        Command::Ratelimit(command) => run_rate_limits(command, output),
         Command::Verify(verify) => verify.run(output),
         Command::Demo(DemoCommand::Tamper(tamper)) => block_on(tamper.run(output)),
         Command::Bench(BenchCommand::Ledger(bench)) => bench.run(output),
@@ -61,6 +63,18 @@ fn run_ledger(command: LedgerCommand, output: Output) -> Result<(), Failure> {
         LedgerCommand::Recover(recover) => block_on(recover.run(output)),
         LedgerCommand::Gc(gc) => block_on(gc.run(output)),
         LedgerCommand::Doctor(doctor) => doctor.run(output),
+    }
+}
+
+fn run_rate_limits(command: RateLimitCommand, output: Output) -> Result<(), Failure> {
+    use ratelimit::rules::Rules;
+    match command {
+        RateLimitCommand::Serve(serve) => serve.run(output),
+        RateLimitCommand::Check(check) => block_on(check.run(output)),
+        RateLimitCommand::Reset(reset) => block_on(reset.run(output)),
+        RateLimitCommand::Top(top) => block_on(top.run(output)),
+        RateLimitCommand::Rules(Rules::Validate(validate)) => validate.run(output),
+        RateLimitCommand::Rules(Rules::List(list)) => block_on(list.run(output)),
     }
 }
 

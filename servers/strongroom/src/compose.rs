@@ -3,27 +3,27 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger_node::forming::stored_members;
+use ledger_node::forming::{check_not_interrupted, stored_members};
 use ledger_node::peers::MemberRecord;
-use ledger_node::{DirectoryError, Formation, Ledger, NodeDirectory, Stores, WriteState};
+use ledger_node::{DirectoryError, Formation, Ledger, NodeDirectory, Stores};
 use ledger_server::access::Authentication;
 use ledger_server::peer_settings::ClusterChange;
 use ledger_server::settings::LedgerSettings;
 use ledger_server::tokens::TokenRegistry;
 use ledger_server::waiting_node::WaitingNode;
-use ledger_server::write_gate::WriteGate;
 use ledger_server::{LedgerServer, ServerSettings};
-use service_kit::disk::{DiskGuard, DiskState};
+use ratelimit_server::RateLimitServers;
+use service_kit::disk::DiskGuard;
 use service_kit::listener::ListenError;
 use service_kit::metrics::MetricsHandle;
 use service_kit::probes::Probes;
 use service_kit::ready_line::ReadyNode;
-use service_kit::tls::{Followed, Protocol, ServerTls, TlsFiles};
+use service_kit::tls::{CertificateEnd, Followed, Protocol, ServerTls, TlsFiles};
 use service_kit::traces::Traces;
 use service_kit::{
     AuthState, Drain, DrainOutcome, Listener, ListenerLimits, Phase, Readiness, ReadyLine, ServingThreads,
@@ -34,16 +34,17 @@ use storage_adapters::redb::{OlderFormat, RedbOptions};
 use tokio::sync::oneshot;
 
 use crate::clock;
+use crate::disk_watch::DiskWatch;
 use crate::membership::{self, CLUSTER, MembershipError, Peers, Return};
+use crate::rate_limits::{self, RateLimitsBeside};
+use crate::reachable::reachable_url;
 
-/// How often the file system of the data directory is measured.
-const DISK_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked at whether the node is ready.
 const READINESS_INTERVAL: Duration = Duration::from_millis(200);
 const REMOVED: &str = "this node was taken out of its cluster and stays out: stop it, or take it in again with `ledger cluster \
                        join`, or by starting it with --rejoin";
 /// Kept back from the drain for the last spans.
-const TRACES_TIMEOUT: Duration = Duration::from_secs(2);
+pub const TRACES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What happens when a port is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +104,7 @@ pub struct Running {
     pub ephemeral: bool,
     ledger: Ledger,
     server: LedgerServer,
+    rate_limits: Option<RateLimitServers>,
     listener: Listener,
     /// Where its connections are served.
     threads: ServingThreads,
@@ -116,28 +118,11 @@ pub struct Running {
 /// Starts everything. Must run inside a tokio runtime.
 pub async fn start(
     settings: LedgerSettings,
+    beside: Option<RateLimitsBeside>,
     busy: BusyPort,
     ends_with: EndsWith,
 ) -> Result<Running, ServeError> {
-    let traces = Traces::from_environment("strongroom-ledger", |name| std::env::var(name).ok())
-        .map_err(start_error)?;
-    logs::install(&settings.logs, traces.as_ref().map(Traces::layer)).map_err(start_error)?;
-    let metrics = MetricsHandle::install().map_err(start_error)?;
-    tokio::spawn(metrics.clone().upkeep());
-    let readiness = Readiness::starting();
-    let drain = Drain::new(settings.drain, readiness.clone());
-    drain.listen_to_signals().map_err(start_error)?;
-    if ends_with == EndsWith::StandardInput {
-        end_with_standard_input(drain.clone()).map_err(start_error)?;
-    }
-    if let Some(traces) = traces {
-        // Added first, so run last: spans of the drain are sent too.
-        drain.before_exit("traces", move || async move {
-            if let Err(error) = traces.shutdown(TRACES_TIMEOUT).await {
-                tracing::warn!(%error, "spans were lost");
-            }
-        });
-    }
+    let (metrics, readiness, drain) = begin(&settings, ends_with)?;
 
     let follow = |files: TlsFiles| files.follow("listen", Protocol::Http2);
     let tls = settings.tls.clone().map(follow).transpose().map_err(start_error)?;
@@ -161,6 +146,9 @@ pub async fn start(
     };
     drop(waiting);
     metrics.watch_directory(opened.path.clone());
+    if let Some(end) = opened.peer_certificate_end.clone() {
+        metrics.watch_certificate("peer", end);
+    }
     let ledger = opened.ledger.clone();
     let shutdown = ledger.clone();
     drain.before_exit("ledger", move || async move {
@@ -168,6 +156,60 @@ pub async fn start(
             tracing::error!(%error, "the ledger did not shut down cleanly");
         }
     });
+    let server = server(&settings, &opened, &readiness);
+    let mut ready = ready_line(&opened, &ledger, &listener, metrics_url);
+    let mut rate_limits = None;
+    if let Some(beside) = beside {
+        let bound = beside.bind(opened.tokens.admin_token_file(), &metrics).await;
+        let servers = bound.map_err(start_error)?;
+        rate_limits::tell(&mut ready, &servers);
+        rate_limits = Some(servers);
+    }
+    let ephemeral = settings.data.is_none();
+    Ok(Running {
+        ready,
+        ephemeral,
+        ledger,
+        server,
+        rate_limits,
+        listener,
+        threads,
+        readiness,
+        drain,
+        stop_probes,
+        probes,
+    })
+}
+
+/// Logs, metrics, and the end that a signal asks for.
+fn begin(
+    settings: &LedgerSettings,
+    ends_with: EndsWith,
+) -> Result<(MetricsHandle, Readiness, Drain), ServeError> {
+    let traces = Traces::from_environment("strongroom-ledger", |name| std::env::var(name).ok())
+        .map_err(start_error)?;
+    logs::install(&settings.logs, traces.as_ref().map(Traces::layer)).map_err(start_error)?;
+    let metrics = MetricsHandle::install().map_err(start_error)?;
+    tokio::spawn(metrics.clone().upkeep());
+    let readiness = Readiness::starting();
+    let drain = Drain::new(settings.drain, readiness.clone());
+    drain.listen_to_signals().map_err(start_error)?;
+    if ends_with == EndsWith::StandardInput {
+        end_with_standard_input(drain.clone()).map_err(start_error)?;
+    }
+    if let Some(traces) = traces {
+        // Added first, so run last: spans of the drain are sent too.
+        drain.before_exit("traces", move || async move {
+            if let Err(error) = traces.shutdown(TRACES_TIMEOUT).await {
+                tracing::warn!(%error, "spans were lost");
+            }
+        });
+    }
+    Ok((metrics, readiness, drain))
+}
+
+/// The server of an opened ledger, which takes no writes while the disk has no room.
+fn server(settings: &LedgerSettings, opened: &Opened, readiness: &Readiness) -> LedgerServer {
     let authentication = match settings.auth {
         AuthState::WaivedByFlag => Authentication::Off,
         _ => Authentication::Tokens(Arc::clone(&opened.tokens)),
@@ -177,25 +219,23 @@ pub async fn start(
         limits: settings.limits.clone(),
         admission: settings.admission.clone(),
     };
-    let server = LedgerServer::new(ledger.clone(), Arc::clone(&opened.tokens), server_settings)
-        .finding_nodes_with(Arc::new(ledger.cluster()));
+    let server = LedgerServer::new(opened.ledger.clone(), Arc::clone(&opened.tokens), server_settings)
+        .finding_nodes_with(Arc::new(opened.ledger.cluster()));
     let guard = DiskGuard::new(opened.path.clone());
     let mut disk = DiskWatch {
         guard,
         gate: server.write_gate(),
         readiness: readiness.clone(),
-        ledger: Some(ledger.clone()),
+        ledger: Some(opened.ledger.clone()),
     };
     // Once before anybody can write.
     disk.measure();
     tokio::spawn(disk.run());
-    let ready = ready_line(&opened, &ledger, &listener, metrics_url);
-    let ephemeral = settings.data.is_none();
-    Ok(Running { ready, ephemeral, ledger, server, listener, threads, readiness, drain, stop_probes, probes })
+    server
 }
 
 /// One thread per processor, and from three on one processor for the engine.
-fn serving_threads() -> usize {
+pub fn serving_threads() -> usize {
     match std::thread::available_parallelism().map_or(1, usize::from) {
         processors @ (1 | 2) => processors,
         processors => processors - 1,
@@ -212,7 +252,8 @@ fn end_with_standard_input(drain: Drain) -> io::Result<()> {
     std::thread::Builder::new().name("standard-input".to_owned()).spawn(watch).map(|_| ())
 }
 
-fn start_probes(
+/// Answers probes until the sender is dropped.
+pub fn start_probes(
     probes: Probes,
     listener: Listener,
     limits: ListenerLimits,
@@ -240,20 +281,6 @@ fn ready_line(opened: &Opened, ledger: &Ledger, listener: &Listener, metrics_url
     ready
 }
 
-/// An unspecified address listens everywhere and is none to connect to: this machine's own stands for it.
-fn reachable_url(listener: &Listener) -> String {
-    let address = listener.local_address();
-    if !address.ip().is_unspecified() {
-        return listener.url();
-    }
-    let host = match address {
-        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    let own = SocketAddr::new(host, address.port());
-    listener.url().replacen(&address.to_string(), &own.to_string(), 1)
-}
-
 impl Running {
     /// Serves until a signal asks for the end, then drains. `announce` is called once, when the node is ready.
     pub async fn serve<E>(
@@ -265,6 +292,7 @@ impl Running {
             ephemeral,
             ledger,
             server,
+            rate_limits,
             listener,
             threads,
             readiness,
@@ -272,7 +300,13 @@ impl Running {
             stop_probes,
             probes,
         } = self;
-        let serving = server.serve(listener, readiness.clone(), drain.stop_accepting());
+        let serving = async {
+            let ledger = server.serve(listener, readiness.clone(), drain.stop_accepting());
+            let Some(rate_limits) = rate_limits else { return ledger.await.map_err(start_error) };
+            let beside = rate_limits.serve(readiness.clone(), || drain.stop_accepting());
+            let (ledger, beside) = tokio::join!(ledger, beside);
+            ledger.map_err(start_error).and(beside.map_err(start_error))
+        };
         let follow = async {
             tokio::select! {
                 never = follow_readiness(&ledger, &readiness) => match never {},
@@ -284,7 +318,7 @@ impl Running {
             Ok(follow_readiness(&ledger, &readiness).await)
         };
         let outcome = tokio::select! {
-            outcome = drain.supervise(serving) => outcome.map_err(start_error)?,
+            outcome = drain.supervise(serving) => outcome?,
             failure = ledger.failure() => {
                 tracing::error!(%failure, "the node stopped itself");
                 return Err(ServeError::Node(failure.to_string()).into());
@@ -365,6 +399,7 @@ struct Opened {
     tokens: Arc<TokenRegistry>,
     ledger: Ledger,
     peer_address: Option<SocketAddr>,
+    peer_certificate_end: Option<CertificateEnd>,
 }
 
 /// Opens the directory, finds the node's cluster, and opens tokens, stores and engine.
@@ -403,8 +438,9 @@ async fn open(
         failure = ledger.failure() => return Err(ServeError::Node(failure.to_string())),
         never = follow_readiness(&ledger, readiness) => match never {},
     }
-    let peer_address = peers.map(|peers| peers.address);
-    Ok(Opened { path, tokens, ledger, peer_address })
+    let peer_address = peers.as_ref().map(|peers| peers.address);
+    let peer_certificate_end = peers.and_then(|peers| peers.certificate_end);
+    Ok(Opened { path, tokens, ledger, peer_address, peer_certificate_end })
 }
 
 /// Brings the node into its cluster, and opens its stores.
@@ -454,6 +490,7 @@ fn check_members(
     stores: &Stores,
     has_peers: bool,
 ) -> Result<BTreeMap<u64, Option<MemberRecord>>, ServeError> {
+    check_not_interrupted(directory, stores).map_err(start_error)?;
     let members = stored_members(stores).map_err(start_error)?;
     membership::check_members(directory, &members, settings.peers.bootstrap, has_peers)?;
     Ok(members)
@@ -480,86 +517,7 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(start_error)?
 }
 
-/// A disk without room makes the server read-only before it makes it fail. It stays ready, and says so.
-struct DiskWatch {
-    guard: DiskGuard,
-    gate: WriteGate,
-    readiness: Readiness,
-    /// Whose snapshots are held back.
-    ledger: Option<Ledger>,
-}
-
-impl DiskWatch {
-    /// Measures until the server drains: its directory may be gone soon after.
-    async fn run(mut self) {
-        let draining = self.readiness.clone();
-        let mut draining = std::pin::pin!(draining.reached(Phase::Draining));
-        let mut interval = tokio::time::interval(DISK_INTERVAL);
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut draining => return,
-                _ = interval.tick() => self.measure(),
-            }
-        }
-    }
-
-    fn measure(&mut self) {
-        const NOTICE: &str = "read-only";
-        match self.guard.observe() {
-            Ok(state) => {
-                self.gate.follow_disk(state);
-                if let Some(ledger) = &self.ledger {
-                    // The gate refuses this server's clients; the engine also what other members send it.
-                    match state {
-                        DiskState::ReadOnly => {
-                            ledger.set_write_state(WriteState::DiskFull);
-                            ledger.hold_back_snapshots();
-                        }
-                        _ => {
-                            ledger.set_write_state(WriteState::Open);
-                            ledger.release_snapshots();
-                        }
-                    }
-                }
-                match state {
-                    // Still ready: reads go on, and a load balancer cannot tell them from writes.
-                    DiskState::ReadOnly => {
-                        self.readiness.report_notice(NOTICE, "the disk is nearly full: writes are refused");
-                    }
-                    _ => self.readiness.clear_notice(NOTICE),
-                }
-            }
-            Err(error) => tracing::warn!(%error, "cannot measure the disk"),
-        }
-    }
-}
-
 /// Whether an address is reachable from this machine only.
 pub fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback() || address.ip() == Ipv4Addr::LOCALHOST
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_disk_is_watched_until_the_server_drains_and_no_longer() {
-        let directory = std::env::temp_dir();
-        let readiness = Readiness::starting();
-        let watch = DiskWatch {
-            guard: DiskGuard::new(directory),
-            gate: WriteGate::default(),
-            readiness: readiness.clone(),
-            ledger: None,
-        };
-        let watching = tokio::spawn(watch.run());
-        readiness.advance(Phase::Ready);
-        tokio::task::yield_now().await;
-        assert!(!watching.is_finished());
-        readiness.advance(Phase::Draining);
-        // Well below the next measurement.
-        tokio::time::timeout(DISK_INTERVAL / 2, watching).await.expect("it ends").expect("without a panic");
-    }
 }

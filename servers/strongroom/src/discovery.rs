@@ -81,6 +81,9 @@ pub struct DevFile {
     pub ledger_url: String,
     /// File with its token.
     pub token_file: Option<PathBuf>,
+    /// The HTTP URL of its rate limits; the ledger's token administers them.
+    #[serde(default)]
+    pub ratelimit_url: Option<String>,
     /// The process that wrote the file.
     pub pid: u32,
 }
@@ -110,6 +113,15 @@ impl ServerArgs {
         options.connections = connections;
         options.calls = calls;
         options.unlisted_nodes = unlisted_nodes;
+        self.connect(options)
+    }
+
+    /// Connects for what any node can do by itself: to the node that is named when it is one, else to whichever answers.
+    pub fn client_of_named_node(&self) -> Result<LedgerClient, Failure> {
+        let mut options = self.options()?;
+        if options.url_list().nth(1).is_none() {
+            options.unlisted_nodes = UnlistedNodes::Ignore;
+        }
         self.connect(options)
     }
 
@@ -240,7 +252,12 @@ mod tests {
     }
 
     fn dev() -> Option<DevFile> {
-        Some(DevFile { ledger_url: "http://dev:1".to_owned(), token_file: Some("dev-token".into()), pid: 1 })
+        Some(DevFile {
+            ledger_url: "http://dev:1".to_owned(),
+            token_file: Some("dev-token".into()),
+            ratelimit_url: None,
+            pid: 1,
+        })
     }
 
     #[test]
@@ -267,7 +284,7 @@ mod tests {
     fn the_token_of_dev_goes_to_every_one_of_its_nodes() {
         let dev = || {
             let ledger_url = "http://dev:1,http://dev:2,http://dev:3".to_owned();
-            Some(DevFile { ledger_url, token_file: Some("dev-token".into()), pid: 1 })
+            Some(DevFile { ledger_url, token_file: Some("dev-token".into()), ratelimit_url: None, pid: 1 })
         };
         for urls in ["http://dev:2", "http://dev:3, http://dev:1/"] {
             let server = arguments(Some(urls), None).server(dev()).ok();

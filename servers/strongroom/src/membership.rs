@@ -17,7 +17,7 @@ use ledger_node::{
 use ledger_server::discovery::Discovery;
 use ledger_server::peer_settings::{AfterRemoval, BootstrapSetting, PeerSettings, PeerTrust};
 use ledger_server::peer_transport::{self, PeerLimits, PeerSecurity, PeerServer, PeerTransportSettings};
-use service_kit::tls::PeerTlsFiles;
+use service_kit::tls::{CertificateEnd, PeerTlsFiles};
 use service_kit::{Drain, Listener, Readiness, ServingThreads};
 use tokio::sync::oneshot;
 
@@ -131,6 +131,8 @@ pub struct Peers {
     readiness: Readiness,
     /// Where it listens.
     pub address: SocketAddr,
+    /// The end of its certificate's validity, for the gauge; `None` without certificates.
+    pub certificate_end: Option<CertificateEnd>,
     peer_address: String,
     client_url: String,
 }
@@ -168,10 +170,21 @@ impl Peers {
         let client_url = client_url(clients, settings, address);
         let front = PeerFront::new();
         server.handler_slot().set(Arc::new(front.clone()));
+        let certificate_end = server.certificate_end();
         serve(server.spread_over(threads), drain);
         let discovery = Arc::new(Discovery::new(settings.discovery.clone()).map_err(part)?);
         let (settings, readiness) = (settings.clone(), readiness.clone());
-        Ok(Some(Self { transport, front, discovery, settings, readiness, address, peer_address, client_url }))
+        Ok(Some(Self {
+            transport,
+            front,
+            discovery,
+            settings,
+            readiness,
+            address,
+            certificate_end,
+            peer_address,
+            client_url,
+        }))
     }
 
     /// Runs until the node belongs to a cluster.
@@ -265,7 +278,10 @@ impl Peers {
                 Return::AsItIs
             }
             PeersWord::Good => {
-                if let Some(key) = returning.present_key(addresses).await {
+                if let Some(present) = returning.present_key(addresses).await
+                    && let Some(held) = directory.key_to_replace(&present.key).map_err(part)?
+                    && let Some(key) = returning.private_key(&present, &held).await
+                {
                     take_over_key(directory, &key)?;
                 }
                 Return::AsItIs

@@ -9,6 +9,7 @@ use ledger_server::settings::LedgerSettings;
 use crate::compose::{self, BusyPort, Ended, EndsWith};
 use crate::failure::{Exit, Failure, with_causes};
 use crate::output::Output;
+use crate::rate_limits::RateLimitsBeside;
 
 /// What the command does once the server is ready; kept until the server has ended.
 pub trait WhenReady {
@@ -22,12 +23,12 @@ pub trait WhenReady {
 /// Starts a server, says so, and serves until a signal.
 pub fn run(
     output: Output,
-    settings: Result<LedgerSettings, Failure>,
+    settings: Result<(LedgerSettings, Option<RateLimitsBeside>), Failure>,
     busy: BusyPort,
     ends_with: EndsWith,
     when_ready: impl WhenReady,
 ) -> Result<(), Failure> {
-    let started = settings.and_then(|settings| {
+    let started = settings.and_then(|(settings, beside)| {
         if output.is_json() && settings.logs.target == LogTarget::Stdout {
             return Err(Failure::usage(
                 "--json keeps standard output for one line: leave out --log-to stdout",
@@ -35,7 +36,7 @@ pub fn run(
         }
         let runtime =
             server_runtime().map_err(|error| Failure::error(format!("cannot start the runtime: {error}")))?;
-        let started = runtime.block_on(compose::start(settings, busy, ends_with));
+        let started = runtime.block_on(compose::start(settings, beside, busy, ends_with));
         let running = started.map_err(|error| failed(&error))?;
         Ok((runtime, running))
     });

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use ::redb::backends::FileBackend;
 use ::redb::{
-    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, StorageBackend,
-    TableDefinition,
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition,
 };
 use ledger_core::ports::StoreError;
 
@@ -18,6 +17,7 @@ use super::failure::{Failure, OpenError, guarded, panic_message};
 use super::format::{self, FileKind, FormatAge, META, RowDefinition};
 use super::log_store::{LOG, SIGNED};
 use super::options::{OlderFormat, RedbOptions};
+use super::unwritten::UnwrittenBackend;
 
 /// An open database file.
 #[derive(Debug)]
@@ -29,7 +29,8 @@ pub(super) struct RedbFile {
 
 enum Opened {
     Writable(Database),
-    ReadOnly(ReadOnlyDatabase),
+    /// Over [`UnwrittenBackend`].
+    ReadOnly(Database),
 }
 
 impl std::fmt::Debug for Opened {
@@ -64,7 +65,7 @@ impl RedbFile {
     }
 
     /// Opens the file of `kind` in `dir`, which must be there, and writes nothing to it, whatever ended its last writer:
-    /// every commit saved its free list.
+    /// what that one left open is made good in memory.
     pub(super) fn open_read_only(
         dir: &Path,
         kind: FileKind,
@@ -75,12 +76,10 @@ impl RedbFile {
             if !exists(&path)? {
                 return Err(io_error("open", &path, io::ErrorKind::NotFound.into()).into());
             }
-            let opened = catch_unwind(AssertUnwindSafe(|| {
-                Builder::new().set_cache_size(options.cache_bytes(kind)).open_read_only(&path)
-            }));
-            let damaged = |reason| OpenError::Damaged { path: path.clone(), reason };
-            let opened = opened.map_err(|payload| damaged(panic_message(payload.as_ref())))?;
-            let db = opened.map_err(|error| open_error(&error, &path))?;
+            let file = File::open(&path).map_err(|error| io_error("open", &path, error))?;
+            let backend = UnwrittenBackend::new(backend_of(file, &path)?);
+            let backend = backend.map_err(|error| io_error("read", &path, error))?;
+            let db = open_database(backend, kind, options, &path)?;
             let file = Self { db: Some(Opened::ReadOnly(db)), counters: Arc::default() };
             match file.format_age(kind, &path)? {
                 FormatAge::Present => Ok(file),

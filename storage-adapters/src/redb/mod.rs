@@ -19,12 +19,15 @@ mod format;
 mod log_row;
 mod log_store;
 mod options;
+#[cfg(feature = "rates")]
+pub mod rates;
 mod row;
 mod state_files;
 mod state_install;
 mod state_store;
 mod state_view;
 mod stores;
+mod unwritten;
 
 pub use failure::OpenError;
 pub use log_store::RedbLogStore;

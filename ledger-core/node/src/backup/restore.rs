@@ -87,7 +87,7 @@ pub fn restore_backup(
     let mut state = LedgerState::load(Arc::clone(&stores.state)).map_err(BackupError::from)?;
     let mut replayed = Replayed { state: &mut state, stores, until: plan.until, blocks: 0 };
     let mut read = base.bytes;
-    let mut newest = None;
+    let (mut newest, mut later) = (None, None);
     for file in increments {
         let header =
             listed(folder, file, |input| replayed.file(file, input, &mut |bytes| watch(read + bytes)))?;
@@ -97,14 +97,17 @@ pub fn restore_backup(
     }
     // The files after the point were not read, but what they have is left out, and said to be.
     if let Some(last) = plan.newest.as_ref().filter(|last| increments.last().unwrap_or(base) != *last) {
-        end = heights(&header_of(folder, last)?.vaults);
+        let header = header_of(folder, last)?;
+        end = heights(&header.vaults);
+        later = Some(header);
     }
     let blocks = replayed.blocks;
     if let Some(newest) = &newest {
         finish(target, stores, &mut state, newest, plan.until)?;
     }
     let applied = state.last_applied().unwrap_or(verified.header.applied);
-    let entries = newest.as_ref().map_or(&verified.header.vaults, |newest| &newest.vaults);
+    // Clients know the key that signs now, not the one that signed at the point.
+    let entries = later.as_ref().or(newest.as_ref()).map_or(&verified.header.vaults, |newest| &newest.vaults);
     let newest_note = entries.iter().find_map(|entry| entry.checkpoint.clone());
     Ok(RestoredBackup {
         ledger_id: verified.header.ledger_id,

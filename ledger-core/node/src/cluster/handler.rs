@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ledger_verify::note::{NoteError, VerifierKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -40,6 +41,8 @@ pub(crate) struct NodeHandler {
     pub repairs: Arc<RepairSender>,
     /// The ledger's signing key as text, for members that join. Never in a log.
     pub log_key: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Its public part.
+    pub public_key: VerifierKey,
 }
 
 impl fmt::Debug for NodeHandler {
@@ -126,12 +129,8 @@ impl NodeHandler {
                 })
             }
             PeerMethod::LedgerKey => {
-                let LedgerKeyRequest {} = decode(&request.body)?;
-                let status = self.cluster.consensus.status();
-                if !status.is_leader {
-                    return Err(PeerRefusal::NotLeader { leader: status.leader });
-                }
-                encode(&LedgerKeyAnswer { key: LedgerKey::new((self.log_key)()) })
+                let asked: LedgerKeyRequest = decode(&request.body)?;
+                encode(&self.ledger_key(&asked)?)
             }
             PeerMethod::Compare => {
                 let asked: CompareRequest = decode(&request.body)?;
@@ -147,6 +146,26 @@ impl NodeHandler {
             }
             other => Err(PeerRefusal::Malformed { reason: format!("{other:?} is not answered here") }),
         }
+    }
+
+    /// The private key leaves this node only in place of another one.
+    fn ledger_key(&self, asked: &LedgerKeyRequest) -> Result<LedgerKeyAnswer, PeerRefusal> {
+        let status = self.cluster.consensus.status();
+        if !status.is_leader {
+            return Err(PeerRefusal::NotLeader { leader: status.leader });
+        }
+        let is_other = match asked {
+            LedgerKeyRequest::Public => false,
+            LedgerKeyRequest::Private { held } => {
+                let held: Result<VerifierKey, NoteError> = held.parse();
+                held.map_err(|error| PeerRefusal::Malformed { reason: error.to_string() })? != self.public_key
+            }
+        };
+        Ok(if is_other {
+            LedgerKeyAnswer::Private { key: LedgerKey::new((self.log_key)()) }
+        } else {
+            LedgerKeyAnswer::Public { key: self.public_key.to_string() }
+        })
     }
 
     fn check_addressee(&self, request: &PeerRequest) -> Result<(), PeerRefusal> {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ledger_verify::note::{SigningKey, VerifierKey};
+use ledger_verify::note::VerifierKey;
 
 use super::LeaderCalls;
 use super::leader_calls::AskError;
@@ -38,18 +38,18 @@ impl KeyCheck {
     /// Asks the leader, which is another node.
     pub async fn run(&self, leader: &LeaderCalls) -> Result<(), KeyCheckError> {
         let stopped = |_| ConsensusError::Stopped;
-        let body = messages::encode(&LedgerKeyRequest {}).map_err(stopped)?;
+        let body = messages::encode(&LedgerKeyRequest::Public).map_err(stopped)?;
         let answer = match leader.ask(PeerMethod::LedgerKey, body, ASK_TIMEOUT).await {
             Ok(answer) => answer,
             // A leader of an earlier release does not know the question.
             Err(AskError::Refused { refusal: PeerRefusal::Malformed { .. }, .. }) => return Ok(()),
             Err(error) => return Err(ConsensusError::from(error).into()),
         };
-        let LedgerKeyAnswer { key } = messages::decode(&answer).map_err(stopped)?;
-        let Ok(signs) = SigningKey::parse(key.secret_text()) else {
+        let Ok(LedgerKeyAnswer::Public { key }) = messages::decode(&answer) else {
             return Err(ConsensusError::Stopped.into());
         };
-        self.compare(&signs.verifier_key()).map_err(KeyCheckError::Rotated)
+        let Ok(signs) = key.parse() else { return Err(ConsensusError::Stopped.into()) };
+        self.compare(&signs).map_err(KeyCheckError::Rotated)
     }
 
     fn compare(&self, leaders: &VerifierKey) -> Result<(), OpenError> {
@@ -71,6 +71,8 @@ impl KeyCheck {
 
 #[cfg(test)]
 mod tests {
+    use ledger_verify::note::SigningKey;
+
     use super::*;
 
     fn key(seed: u8) -> VerifierKey {

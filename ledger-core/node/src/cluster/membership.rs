@@ -185,29 +185,23 @@ pub(super) async fn publish(parts: &ClusterParts, member: MemberRecord) -> Resul
     }
 }
 
-/// Between a hand-over and the successor's first word.
+/// Between two looks at who leads.
 const SUCCESSOR_POLL: std::time::Duration = std::time::Duration::from_millis(100);
 
 pub(super) async fn remove(parts: &ClusterParts, node_id: u64) -> Result<MembershipChange, MembershipError> {
     in_a_cluster(parts)?;
     require_quorum(parts).await?;
-    let mut handed_over = false;
     for _ in 0..LEADERS_MAX {
         let before = parts.consensus.status().leader;
         match remove_once(parts, node_id).await {
             Ok(Some(change)) => return Ok(change),
             // The leader, who is to be taken out, has handed over: its successor is asked.
-            Ok(None) => handed_over = true,
+            Ok(None) => {}
             // That it has may become known before its answer comes.
             Err(MembershipError::Unavailable { .. })
-                if before == Some(node_id) && *parts.leader.borrow() != before =>
-            {
-                handed_over = true;
-            }
-            // The successor has not been heard of yet.
-            Err(MembershipError::NoLeader { .. }) if handed_over => {
-                tokio::time::sleep(SUCCESSOR_POLL).await;
-            }
+                if before == Some(node_id) && *parts.leader.borrow() != before => {}
+            // Nothing was done: the lead moves, and nobody has been heard of yet.
+            Err(MembershipError::NoLeader { .. }) => tokio::time::sleep(SUCCESSOR_POLL).await,
             Err(error) => return Err(error),
         }
         let mut leader = parts.leader.clone();

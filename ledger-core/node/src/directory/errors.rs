@@ -167,8 +167,11 @@ pub enum DirectoryError {
         /// Its cluster, when it has one.
         cluster: Option<ClusterId>,
     },
-    /// The node belongs to no ledger yet.
-    #[error("{path} belongs to no ledger yet")]
+    /// The node belongs to no ledger yet, or its key is gone.
+    #[error(
+        "{path} belongs to no ledger yet, or its key is missing: put the file log.key back, which every member of its cluster \
+         has too; without it, restore a backup"
+    )]
     Unformed {
         /// The directory.
         path: PathBuf,

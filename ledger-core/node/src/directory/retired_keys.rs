@@ -43,14 +43,23 @@ impl NodeDirectory {
     pub fn take_over_key(&mut self, key: &LedgerKey) -> Result<Option<VerifierKey>, DirectoryError> {
         let path = self.path().join(LOG_KEY_FILE);
         let (_, present) = log_key::parse(&path, key.secret_text())?;
-        let present = present.verifier_key();
-        let Some(old) = self.verifier_key().filter(|old| *old != present) else { return Ok(None) };
-        if read(&self.path().join(RETIRED_FILE))?.contains(&present) {
-            return Err(DirectoryError::RetiredKey { key: present.to_string() });
-        }
+        let Some(old) = self.key_to_replace(&present.verifier_key())? else { return Ok(None) };
         retire(self.path(), old.clone())?;
         self.take_key(key)?;
         Ok(Some(old))
+    }
+
+    /// The key that is here, when the ledger signs with another one now: that one is to be
+    /// [taken over](Self::take_over_key) then.
+    ///
+    /// # Errors
+    /// The present key was retired here, or the directory cannot be read.
+    pub fn key_to_replace(&self, present: &VerifierKey) -> Result<Option<VerifierKey>, DirectoryError> {
+        let Some(held) = self.verifier_key().filter(|held| held != present) else { return Ok(None) };
+        if read(&self.path().join(RETIRED_FILE))?.contains(present) {
+            return Err(DirectoryError::RetiredKey { key: present.to_string() });
+        }
+        Ok(Some(held))
     }
 }
 

@@ -35,6 +35,15 @@ pub enum ForceError {
         /// The cluster.
         cluster: ClusterId,
     },
+    /// An earlier attempt did not come to its end, and the node must not start before it has.
+    #[error(
+        "a start with --force-new-cluster was interrupted before the node had left cluster {cluster}: start it with \
+         --force-new-cluster once more. Nothing is lost"
+    )]
+    Interrupted {
+        /// The cluster that it was leaving.
+        cluster: ClusterId,
+    },
     /// The directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -106,6 +115,18 @@ pub fn check_force(directory: &NodeDirectory, stores: &Stores) -> Result<(), For
         return Err(ForceError::OnlyMember { cluster });
     }
     Ok(())
+}
+
+/// Refuses stores that an interrupted [`force_new_cluster`] left between two clusters: a node that opened them would write
+/// to its log as the one voter of the new cluster, find the directory in the old one, and stop.
+///
+/// # Errors
+/// See [`ForceError`].
+pub fn check_not_interrupted(directory: &NodeDirectory, stores: &Stores) -> Result<(), ForceError> {
+    match directory.cluster_id() {
+        Some(cluster) if was_interrupted(stores, cluster)? => Err(ForceError::Interrupted { cluster }),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the log ends with the name of another cluster than the directory's: a crash came before the directory was

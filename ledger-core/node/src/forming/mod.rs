@@ -39,8 +39,10 @@ mod stored_members;
 pub use driver::{Bootstrapping, Forming, FormingSettings, PeerDiscovery};
 pub use errors::{FormingError, SilentPeer, Waiting};
 pub use events::Goal;
-pub use forced::{ForceError, ForcedCluster, UndecidedTail, check_force, force_new_cluster};
+pub use forced::{
+    ForceError, ForcedCluster, UndecidedTail, check_force, check_not_interrupted, force_new_cluster,
+};
 pub use front::PeerFront;
 pub use living_members::{LivingMember, living_members};
-pub use restored::{PeersWord, Returning};
+pub use restored::{PeersWord, PresentKey, Returning};
 pub use stored_members::{StoredMembersError, stored_members};

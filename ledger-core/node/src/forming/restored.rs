@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use ledger_verify::note::VerifierKey;
 use tokio::time::{Instant, timeout};
 
 use super::driver::PeerDiscovery;
@@ -42,6 +43,16 @@ pub enum PeersWord {
     NotMember,
     /// No leader answered that could tell.
     Unknown,
+}
+
+/// With which key the ledger signs now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PresentKey {
+    /// Its public part.
+    pub key: VerifierKey,
+    /// The address of the leader, which said so.
+    pub leader: String,
 }
 
 /// A node that asks about itself before it takes part.
@@ -141,15 +152,34 @@ impl Returning<'_> {
         outcome
     }
 
-    /// The key that the ledger signs with now, as its leader says; `None` when no leader answers.
-    pub async fn present_key(&self, addresses: BTreeSet<String>) -> Option<LedgerKey> {
-        let body = messages::encode(&LedgerKeyRequest {}).ok()?;
+    /// Which key the ledger signs with now, as its leader says; `None` when no leader answers.
+    pub async fn present_key(&self, addresses: BTreeSet<String>) -> Option<PresentKey> {
         let others = addresses.iter().filter(|address| **address != self.me.peer_address);
-        let asked =
-            others.map(|address| self.call(address, PeerMethod::LedgerKey, body.clone(), CALL_TIMEOUT));
-        let answers = join_all(asked).await.into_iter().flatten();
-        let mut keys = answers.filter_map(|answer| messages::decode::<LedgerKeyAnswer>(&answer).ok());
-        keys.next().map(|answer| answer.key)
+        let asked = others.map(|address| async move {
+            match self.ledger_key(address, &LedgerKeyRequest::Public).await? {
+                LedgerKeyAnswer::Public { key } => {
+                    Some(PresentKey { key: key.parse().ok()?, leader: address.clone() })
+                }
+                LedgerKeyAnswer::Private { .. } => None,
+            }
+        });
+        join_all(asked).await.into_iter().flatten().next()
+    }
+
+    /// The private key itself, from the leader that said which it is, in place of the one that is held here; `None` when it
+    /// does not answer, or signs with that one.
+    pub async fn private_key(&self, present: &PresentKey, held: &VerifierKey) -> Option<LedgerKey> {
+        let request = LedgerKeyRequest::Private { held: held.to_string() };
+        match self.ledger_key(&present.leader, &request).await? {
+            LedgerKeyAnswer::Private { key } => Some(key),
+            LedgerKeyAnswer::Public { .. } => None,
+        }
+    }
+
+    async fn ledger_key(&self, address: &str, asked: &LedgerKeyRequest) -> Option<LedgerKeyAnswer> {
+        let body = messages::encode(asked).ok()?;
+        let answer = self.call(address, PeerMethod::LedgerKey, body, CALL_TIMEOUT).await.ok()?;
+        messages::decode(&answer).ok()
     }
 
     async fn call(

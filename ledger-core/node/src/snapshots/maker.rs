@@ -403,9 +403,10 @@ impl SnapshotMaker {
         let target = self.0.parts.ledger.applied_index();
         let mut rounds = flusher.rounds();
         // The round under way may have begun before; the one after it writes all that is applied now. Entries that
-        // change no row leave the durable index where it is.
+        // change no row leave the durable index where it is, and rows that no entry changed (the fences of a start, and of
+        // a check) do too.
         for _ in 0..2 {
-            if flusher.durable_index() >= target {
+            if self.is_all_stored()? && flusher.durable_index() >= target {
                 return Ok(());
             }
             if flusher.has_ended() || *lock(&self.0.stopping) {
@@ -416,6 +417,11 @@ impl SnapshotMaker {
             rounds.changed().await.map_err(|_| SnapshotFailure::Stopped)?;
         }
         if flusher.has_ended() { Err(SnapshotFailure::Stopped) } else { Ok(()) }
+    }
+
+    fn is_all_stored(&self) -> Result<bool, SnapshotFailure> {
+        let state = self.0.parts.ledger.read().map_err(|_| SnapshotFailure::Stopped)?;
+        Ok(state.overlay_bytes() == 0)
     }
 
     /// What is to be signed: only what is stored and applied alike. `None` when a vault is gone since the view.
@@ -429,7 +435,7 @@ impl SnapshotMaker {
             match state.log_root_at(entry.id, size) {
                 Ok(root) if root == entry.log_root => tips.push((entry.id, size, root)),
                 Err(ReadError::VaultNotFound) => return Ok(None),
-                // The fence is not stored yet: it came into being when the node opened.
+                // The fence is not stored yet: it came into being since the view.
                 Err(ReadError::VaultDiverged(_)) => {
                     return Err(SnapshotFailure::Fenced { vault: entry.label() });
                 }

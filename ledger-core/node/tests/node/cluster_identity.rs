@@ -1,9 +1,10 @@
 //! Claims about who may talk to a node.
 
 use bytes::Bytes;
+use ledger_node::DataDirectory;
 use ledger_node::peers::{ClusterId, Incarnation, PeerIdentity, PeerMethod, PeerRefusal, PeerRequest};
 
-use super::cluster_setting::{CLUSTER, TestCluster};
+use super::cluster_setting::{CLUSTER, TestCluster, steady, until};
 use super::setting::put;
 
 fn request(from: &PeerIdentity, to: u64, method: PeerMethod) -> PeerRequest {
@@ -92,9 +93,7 @@ async fn bytes_that_are_no_message_are_refused_and_the_node_goes_on() {
     let leader = cluster.leader().await;
     let (from, to) = (&cluster.nodes[(leader + 1) % 3].member.identity, &cluster.nodes[leader]);
     // A question without content is nothing but its format.
-    let is_whole = |method, body: &[u8]| {
-        matches!(method, PeerMethod::WriteState | PeerMethod::LedgerKey) && body == b"\x01"
-    };
+    let is_whole = |method, body: &[u8]| method == PeerMethod::WriteState && body == b"\x01";
     for body in [&b""[..], b"\x02", b"\x01", b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", &[1; 4_096]] {
         for method in MEMBERS_ONLY.into_iter().filter(|method| !is_whole(*method, body)) {
             let body = Bytes::copy_from_slice(body);
@@ -117,6 +116,43 @@ type Append = (Vote, Option<LogId>, Option<LogId>, Vec<Record>);
 
 fn message(fields: &impl serde::Serialize) -> Bytes {
     postcard::to_extend(fields, vec![1]).unwrap().into()
+}
+
+/// A question for the ledger's key: which it is, or the key itself in place of another one.
+const PUBLIC: u8 = 0;
+const PRIVATE: u8 = 1;
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_private_key_leaves_the_leader_only_in_place_of_another_one() {
+    let mut cluster = TestCluster::homes(3);
+    cluster.network.keep_answers(PeerMethod::LedgerKey);
+    cluster.tune = steady;
+    cluster.found().await;
+    let leader = cluster.leader().await;
+    let secret = std::fs::read_to_string(cluster.nodes[leader].home.folder.path().join("log.key")).unwrap();
+    let secret = secret.trim_end();
+    let public = cluster.nodes[leader].ledger().verifier_key().to_string();
+    // Both followers make sure that they hold the leader's key.
+    until("the followers compare their keys", || cluster.network.kept_answers().len() >= 2).await;
+    for answer in cluster.network.kept_answers() {
+        assert!(contains(&answer, &public) && !contains(&answer, secret), "{answer:?}");
+    }
+
+    let (from, to) = (&cluster.nodes[(leader + 1) % 3].member.identity, &cluster.nodes[leader]);
+    let ask = async |body: Bytes| {
+        let request = PeerRequest { body, ..request(from, to.id(), PeerMethod::LedgerKey) };
+        cluster.network.ask(to.address(), request).await
+    };
+    let other = DataDirectory::ephemeral().unwrap().signing_key().verifier_key().to_string();
+    assert_eq!(ask(message(&PUBLIC)).await.unwrap(), message(&(PUBLIC, &public)));
+    assert_eq!(ask(message(&(PRIVATE, &public))).await.unwrap(), message(&(PUBLIC, &public)));
+    assert_eq!(ask(message(&(PRIVATE, &other))).await.unwrap(), message(&(PRIVATE, secret)));
+    let none = ask(message(&(PRIVATE, "no key"))).await.unwrap_err();
+    assert!(matches!(none, PeerRefusal::Malformed { .. }), "{none}");
 }
 
 /// A store refuses entries with holes, and a node whose store fails stops.

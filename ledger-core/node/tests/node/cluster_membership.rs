@@ -50,6 +50,7 @@ async fn reads_stay_linearizable_while_a_lone_voter_becomes_one_of_several() {
     cluster.create_vault(0).await;
     let rounds = |cluster: &TestCluster| cluster.nodes[0].ledger().counters().barrier_rounds;
     cluster.write(0, put("key", "0")).await;
+    let deadline = Instant::now() + QUICK.quorum_loss_silence * 100;
     loop {
         let before = rounds(&cluster);
         cluster.nodes[0].ledger().tip(&vault(), Consistency::Linearizable).await.unwrap();
@@ -57,6 +58,7 @@ async fn reads_stay_linearizable_while_a_lone_voter_becomes_one_of_several() {
         if rounds(&cluster) == before {
             break;
         }
+        assert!(Instant::now() < deadline, "it asks somebody, and there is nobody");
         tokio::time::sleep(QUICK.heartbeat).await;
     }
     let index = cluster.add_home();

@@ -102,14 +102,19 @@ impl TestCluster {
     /// As [`of_voters`](Self::of_voters), with other options.
     pub async fn of_voters_tuned(count: usize, tune: fn(&mut Options)) -> Self {
         let mut cluster = Self { tune, ..Self::homes(count) };
-        let members: Vec<MemberRecord> = cluster.nodes.iter().map(|node| node.member.clone()).collect();
-        // Whoever is asked for its vote first is there already.
-        for index in 1..count {
-            cluster.start(index, Bootstrap::Joined).await;
-        }
-        cluster.start(0, Bootstrap::Members(members)).await;
-        cluster.leader().await;
+        cluster.found().await;
         cluster
+    }
+
+    /// Makes voters of all homes; all run.
+    pub async fn found(&mut self) {
+        let members: Vec<MemberRecord> = self.nodes.iter().map(|node| node.member.clone()).collect();
+        // Whoever is asked for its vote first is there already.
+        for index in 1..members.len() {
+            self.start(index, Bootstrap::Joined).await;
+        }
+        self.start(0, Bootstrap::Members(members)).await;
+        self.leader().await;
     }
 
     /// A new home with the ledger's key.

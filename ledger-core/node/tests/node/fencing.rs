@@ -1,12 +1,13 @@
 //! Damage to one vault's rows on disk: through the adapter, as someone with access to the files would do it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ledger_core::ledger_state::{IntegrityDepth, RecoveryRefusal};
 use ledger_core::names::VaultRef;
 use ledger_core::ports::{RowChange, ScanRange, StateBatch, StateStore, Table};
-use ledger_node::{Consistency, Ledger, MaintenanceError, ReadFailure, WriteError};
+use ledger_node::{Consistency, Ledger, MaintenanceError, Options, ReadFailure, WriteError};
 use storage_adapters::embedded::EmbeddedStores;
 use storage_adapters::redb::RedbOptions;
 
@@ -170,6 +171,20 @@ async fn a_check_of_an_open_vault_that_finds_its_state_wrong_fences_it() {
     assert!(value(&ledger, &vault(), "k3").await.is_ok());
     let unknown = ledger.check_integrity(&"acme/nothing".parse().unwrap(), IntegrityDepth::Quick).await;
     assert!(matches!(unknown, Err(MaintenanceError::VaultNotFound { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_right_after_the_start_has_a_fenced_vault_as_it_is() {
+    let home = Home::new();
+    written(&home).await;
+    damage(home.folder.path(), Table::Entities, "k3");
+    // Nobody writes, and nothing is flushed by itself.
+    let options = Options { flush_interval: Duration::from_secs(3_600), ..home.options() };
+    let ledger = open(&home, home.folder.path(), options).await;
+    assert_eq!(ledger.node_info().fenced_vault_count, 1);
+    let snapshot = ledger.create_snapshot().await.unwrap().summary.unwrap();
+    let vaults: Vec<_> = snapshot.header.vaults.iter().map(|entry| (entry.label(), entry.fenced)).collect();
+    assert_eq!(vaults, [("acme/orders".to_owned(), true), ("acme/other".to_owned(), false)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

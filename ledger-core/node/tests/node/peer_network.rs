@@ -37,6 +37,9 @@ struct State {
     /// The last byte of answers to these, for the node at this address, is another one.
     forged: BTreeSet<(u8, String)>,
     hook: Option<Hook>,
+    /// Answers to this are kept.
+    kept: Option<PeerMethod>,
+    answers: Vec<Bytes>,
 }
 
 impl std::fmt::Debug for State {
@@ -99,6 +102,15 @@ impl PeerNetwork {
         self.0.lock().unwrap().forged.insert((method as u8, to.to_owned()));
     }
 
+    /// Keeps every answer of peers to this from now on.
+    pub fn keep_answers(&self, to: PeerMethod) {
+        self.0.lock().unwrap().kept = Some(to);
+    }
+
+    pub fn kept_answers(&self) -> Vec<Bytes> {
+        self.0.lock().unwrap().answers.clone()
+    }
+
     /// What a peer at `to` says to a request, whoever sends it.
     pub async fn ask(&self, to: &str, request: PeerRequest) -> Result<Bytes, PeerRefusal> {
         let handler = self.0.lock().unwrap().handlers.get(to).cloned().expect("nobody listens there");
@@ -122,7 +134,11 @@ impl PeerNetwork {
     }
 
     fn carried(&self, method: PeerMethod, to: &str, answer: &Bytes) -> Bytes {
-        let is_forged = self.0.lock().unwrap().forged.contains(&(method as u8, to.to_owned()));
+        let mut state = self.0.lock().unwrap();
+        if state.kept == Some(method) {
+            state.answers.push(answer.clone());
+        }
+        let is_forged = state.forged.contains(&(method as u8, to.to_owned()));
         let mut bytes = answer.to_vec();
         if let Some(last) = bytes.last_mut().filter(|_| is_forged) {
             *last ^= 1;

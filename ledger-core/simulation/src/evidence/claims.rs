@@ -185,5 +185,6 @@ fn logs_that_differ_where_both_are_committed_are_found() {
         evidence.violations().to_vec()
     };
     assert_eq!(compare(0), [], "what is not committed may differ");
+    assert_eq!(compare(2), [], "a snapshot has taken the place of the whole log");
     assert!(matches!(compare(1).as_slice(), [Violation::LogMismatch { index: 1, .. }]));
 }

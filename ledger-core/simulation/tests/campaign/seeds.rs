@@ -62,8 +62,8 @@ fn campaign(seeds: Range<u64>) -> Campaign {
 }
 
 /// Everything that a campaign must have met: zero of one means that it tested less than it says.
-fn happened(counters: &RunCounters) -> [(&'static str, u64); 19] {
-    let RunCounters { workload, nemesis, network, disks, replacement, .. } = counters;
+fn happened(counters: &RunCounters) -> [(&'static str, u64); 24] {
+    let RunCounters { workload, nemesis, network, disks, replacement, divergence, .. } = counters;
     [
         ("elections", counters.elections),
         ("leader changes", counters.leader_changes),
@@ -71,6 +71,11 @@ fn happened(counters: &RunCounters) -> [(&'static str, u64); 19] {
         ("snapshots installed", counters.snapshots_installed),
         ("nodes added", replacement.added),
         ("nodes removed", replacement.removed),
+        ("disks that differ", divergence.planted),
+        ("blocks that differ", divergence.blocks),
+        ("nodes fenced for it", divergence.fenced),
+        ("differences reported", divergence.reported),
+        ("differences repaired", divergence.repaired),
         ("blocks", counters.blocks),
         ("writes", workload.writes),
         ("reads", workload.reads),

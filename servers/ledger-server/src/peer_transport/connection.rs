@@ -154,7 +154,8 @@ async fn first_words(transport: &mut Transport) -> Result<Bytes, LinkError> {
     };
     let length = length.map_err(|error| of_tls(&error, None))?;
     if length == 0 {
-        let reason = "it closed the connection at once: it may have no room for another".to_owned();
+        let reason =
+            "it closed the connection at once: it may have no room for another, or it stops".to_owned();
         return Err(LinkError::Unreachable { reason });
     }
     buffer.truncate(length);

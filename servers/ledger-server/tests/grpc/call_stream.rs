@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::support::{TestServer, new_key, reason, refused, relate, set, tuple, vault_ref};
+use crate::support::{Setup, TestServer, new_key, reason, refused, relate, set, tuple, vault_ref};
 
 /// A stream that is open.
 struct Line {
@@ -169,6 +169,26 @@ async fn a_message_of_too_many_calls_or_with_an_id_under_way_ends_the_stream() {
     let mut line = Line::open(&server, &token).await.unwrap();
     line.calls.send(v1::CallBatch { calls: vec![v1::Call { id: 1, call: None }] }).await.unwrap();
     refused(line.answers.message().await, Code::InvalidArgument, "INVALID_ARGUMENT");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_on_a_stream_need_no_place_of_a_request_and_a_stream_has_one_of_its_own() {
+    let setup = Setup { requests_max: Some(1), streams_max: Some(1), ..Setup::default() };
+    let server = TestServer::start_with(setup).await;
+    let mut clients = server.admin().await;
+    clients.create("acme", "main").await;
+    let token = server.token(Role::Writer, "acme/main").await.1;
+    let mut line = Line::open(&server, &token).await.unwrap();
+    // As many as a stream takes at once, beside a request.
+    line.send((0..1_024).map(|id| (id, write("main", vec![set(&format!("key:{id}"), "value")])))).await;
+    clients.write(&vault_ref("acme", "main"), vec![set("beside", "value")]).await.unwrap();
+    for (id, reply) in line.receive(1_024).await {
+        assert!(matches!(reply, Reply::Write(_)), "{id}: {reply:?}");
+    }
+    let shed = Line::open(&server, &token).await.map(drop).unwrap_err();
+    assert_eq!(shed.code(), Code::ResourceExhausted, "{shed}");
+    drop(line);
     server.stop().await;
 }
 

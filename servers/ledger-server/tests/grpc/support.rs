@@ -38,6 +38,7 @@ pub struct Setup {
     pub tls: Option<ServerTls>,
     pub no_auth: bool,
     pub streams_max: Option<usize>,
+    pub requests_max: Option<usize>,
 }
 
 pub struct TestServer {
@@ -70,6 +71,9 @@ impl TestServer {
         let mut admission = AdmissionLimits::default();
         if let Some(streams_max) = setup.streams_max {
             admission.streams_max = streams_max;
+        }
+        if let Some(requests_max) = setup.requests_max {
+            admission.requests_max = requests_max;
         }
         let settings = ServerSettings { authentication, limits: limits.clone(), admission };
         let address = setup.address.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());

@@ -1,7 +1,7 @@
 //! Settings as flags of a clap command.
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches};
+use clap::{Arg, ArgAction, ArgMatches};
 
 use super::setting::{Kind, Setting};
 
@@ -20,8 +20,10 @@ pub fn given_flags(
         .filter_map(|setting| {
             let flag = setting.flag();
             let given = matches.value_source(&flag) == Some(ValueSource::CommandLine);
-            let value = given.then(|| matches.get_one::<String>(&flag)).flatten()?;
-            Some((flag.clone(), value.clone()))
+            let values = given.then(|| matches.get_many::<String>(&flag)).flatten()?;
+            // Only a list has several.
+            let value = values.map(String::as_str).collect::<Vec<_>>().join(",");
+            Some((flag, value))
         })
         .collect()
 }
@@ -38,6 +40,7 @@ fn flag_of(server: &str, setting: &'static Setting) -> Arg {
             words.join(", "),
             setting.variable(server)
         )),
+        Kind::List => arg.action(ArgAction::Append),
         _ => arg,
     }
 }

@@ -281,6 +281,18 @@ fn the_table_makes_the_flags_of_a_command() {
 }
 
 #[test]
+fn the_flag_of_a_list_may_repeat_and_that_of_anything_else_may_not() {
+    let command = clap::Command::new("serve").args(flags_of("ledger", SETTINGS));
+    let matches = command.clone().get_matches_from(["serve", "--join", "a,b", "--join", "c"]);
+    let resolved = Resolver::new("ledger", SETTINGS).flags(given_flags(&matches, SETTINGS)).resolve();
+    assert_eq!(
+        resolved.expect("resolves").list("join").ok(),
+        Some(["a", "b", "c"].map(str::to_owned).to_vec())
+    );
+    assert!(command.try_get_matches_from(["serve", "--name", "a", "--name", "b"]).is_err());
+}
+
+#[test]
 fn reference_and_template_list_every_setting_and_the_template_is_valid() {
     let reference = reference("ledger", SETTINGS);
     let template = template("ledger", SETTINGS);

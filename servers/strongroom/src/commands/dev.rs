@@ -7,6 +7,7 @@ mod plan;
 
 use clap::{Args, ValueEnum};
 use ledger_server::settings::LedgerSettings;
+use ratelimit_server::rule_files::{BuiltIn, RuleFiles};
 use service_kit::ReadyLine;
 use service_kit::configuration::{Resolved, Source};
 use service_kit::logs::{LogFormat, LogTarget};
@@ -18,6 +19,8 @@ use crate::commands::ledger::serve::{facts, warn_of_loss};
 use crate::compose::{self, BusyPort, EndsWith};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::rate_limit_flags::RateLimitFlags;
+use crate::rate_limits::RateLimitsBeside;
 use crate::server_flags::{ConfigFile, ServerFlags};
 use crate::start::{self, WhenReady};
 use crate::{state_home, table, ttl};
@@ -42,8 +45,15 @@ const DECIDED: [&str; 11] = [
 const OWN_FLAGS: [&str; 7] =
     ["data", "listen", "metrics", "peer-insecure", "log-level", "log-format", "log-to"];
 
+/// To be tried with anything that speaks HTTP.
+const DEMO_RULES: BuiltIn = BuiltIn {
+    name: "the rules of dev",
+    text: "domain: demo\ndescriptors:\n  - key: client_ip\n    name: demo\n    limit: 3/minute\n",
+};
+
 /// Start everything on this machine, for development: a ledger on a temporary directory, a token with every right,
-/// and free ports where the usual ones are taken. Other commands find it by themselves.
+/// rate limits with a domain `demo` (3 per minute for each
+/// `client_ip`), and free ports where the usual ones are taken. Other commands find it by themselves.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     strongroom dev\n  \
@@ -59,6 +69,15 @@ pub struct Dev {
     /// When a node of several that was killed is started again; `never` leaves it.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = restart)]
     restart_after: Restart,
+    /// Address of the rate limits for Envoy; by default its usual one, or a free one. Not with several nodes.
+    #[arg(long, value_name = "ADDRESS")]
+    rls_listen: Option<String>,
+    /// The same over HTTP.
+    #[arg(long, value_name = "ADDRESS")]
+    http_listen: Option<String>,
+    /// The same for clients of Redis.
+    #[arg(long, value_name = "ADDRESS")]
+    resp_listen: Option<String>,
     #[command(flatten)]
     flags: ServerFlags,
 }
@@ -102,14 +121,46 @@ impl Dev {
             Ok((resolved, settings))
         });
         if self.nodes != Nodes::One {
-            let wanted = settings.and_then(|(resolved, settings)| self.wanted(&resolved, settings));
+            let wanted = settings.and_then(|(resolved, settings)| {
+                self.refuse_rate_limits()?;
+                self.wanted(&resolved, settings)
+            });
             return cluster::run(output, wanted, |ready, ephemeral| greet_cluster(output, ready, ephemeral));
         }
         let settings = settings.and_then(|(_, settings)| {
             settings.data.as_deref().map_or(Ok(()), |folder| plan::refuse_other_count(folder, 1))?;
-            Ok(settings)
+            Ok((settings, Some(self.rate_limits()?)))
         });
         start::run(output, settings, BusyPort::TakeFree, EndsWith::Signal, Announce(output))
+    }
+
+    /// Each node is a process of its own, and counters of several processes are not one limit.
+    fn refuse_rate_limits(&self) -> Result<(), Failure> {
+        let flags = [("rls", &self.rls_listen), ("http", &self.http_listen), ("resp", &self.resp_listen)];
+        match flags.iter().find(|(_, address)| address.is_some()) {
+            None => Ok(()),
+            Some((flag, _)) => Err(Failure::usage(format!(
+                "dev with several nodes serves no rate limits: leave out --{flag}-listen"
+            ))
+            .with_hint("`strongroom ratelimit serve` beside it serves them")),
+        }
+    }
+
+    /// The rate limits beside one node: those of the settings, and a domain to try.
+    fn rate_limits(&self) -> Result<RateLimitsBeside, Failure> {
+        let addresses = [
+            ("rls-listen", &self.rls_listen),
+            ("http-listen", &self.http_listen),
+            ("resp-listen", &self.resp_listen),
+        ];
+        let given = addresses.into_iter().filter_map(|(flag, address)| Some((flag, address.clone()?)));
+        let flags = RateLimitFlags(given.map(|(flag, address)| (flag.to_owned(), address)).collect());
+        let (_, settings) = flags.resolve(&self.config)?;
+        for (flag, address) in settings.addresses.named() {
+            refuse_others(flag, address)?;
+        }
+        let files = RuleFiles::new(settings.rules.clone()).with(DEMO_RULES);
+        Ok(RateLimitsBeside { settings, files })
     }
 
     /// What the nodes of a cluster are started with.
@@ -147,11 +198,7 @@ impl Dev {
 /// Development stays on this machine, and its log is for eyes: short, unless somebody asked for more.
 fn for_development(resolved: &Resolved, mut settings: LedgerSettings) -> Result<LedgerSettings, Failure> {
     for (flag, address) in [("listen", settings.listen), ("metrics", settings.metrics)] {
-        if !compose::is_loopback(address) {
-            let message =
-                format!("dev serves this machine only: --{flag} {address} is not a loopback address");
-            return Err(Failure::usage(message).with_hint("`strongroom ledger serve` serves others"));
-        }
+        refuse_others(flag, address)?;
     }
     let is_default = |key: &str| matches!(resolved.source(key), Some(Source::Default));
     if is_default("log_level") {
@@ -161,6 +208,15 @@ fn for_development(resolved: &Resolved, mut settings: LedgerSettings) -> Result<
         settings.logs.format = LogFormat::Text;
     }
     Ok(settings)
+}
+
+fn refuse_others(flag: &str, address: std::net::SocketAddr) -> Result<(), Failure> {
+    if compose::is_loopback(address) {
+        return Ok(());
+    }
+    let message = format!("dev serves this machine only: --{flag} {address} is not a loopback address");
+    Err(Failure::usage(message)
+        .with_hint("`strongroom ledger serve` and `strongroom ratelimit serve` serve others"))
 }
 
 struct Announce(Output);
@@ -217,14 +273,24 @@ fn banner(ready: &ReadyLine, ephemeral: bool) -> String {
 
 fn greeting(ready: &ReadyLine, ephemeral: bool) -> String {
     let program = program();
-    let facts = indented(&facts(ready, ephemeral));
+    let (facts, limits) = (indented(&facts(ready, ephemeral)), try_limits(ready));
     format!(
         "Strongroom {} is ready.\n\n{facts}\nPaste into another terminal:\n\n  \
          {program} ledger namespace create acme\n  \
          {program} ledger vault create acme/prod\n  \
          {program} ledger put acme/prod door:front locked\n  \
          {program} ledger get acme/prod door:front --verify\n  \
-         {program} ledger proof acme/prod door:front -o door.proof.json\n",
+         {program} ledger proof acme/prod door:front -o door.proof.json\n{limits}",
         ready.version,
+    )
+}
+
+/// The fourth is denied.
+fn try_limits(ready: &ReadyLine) -> String {
+    let (Some(url), Some(resp)) = (&ready.ratelimit_url, ready.resp_addr) else { return String::new() };
+    format!(
+        "\n  for i in 1 2 3 4; do curl -s -o /dev/null -w '%{{http_code}}\\n' '{url}/v1/check?domain=demo'; done\n  \
+         redis-cli -p {} CL.THROTTLE user:1 2 3 60 1\n",
+        resp.port()
     )
 }

@@ -372,6 +372,38 @@ fn a_full_backup_after_a_rotation_begins_a_chain_of_the_new_key_and_the_old_key_
 }
 
 #[test]
+fn a_point_before_a_rotation_is_restored_with_the_key_that_clients_know_now() {
+    let home = Home::new();
+    let (data, folder) = (path(&home, "data"), path(&home, "backup"));
+    let (old_key, new_key) = (path(&home, "old.key"), path(&home, "new.key"));
+    let server = start(&home, &data);
+    make_vault(&home);
+    create(&home, &folder);
+    put(&home, "door", "locked");
+    assert_eq!(create(&home, &folder)["added"]["kind"], "increment");
+    server.stop();
+    home.json(&["ledger", "key", "export", "--data", &data, "-o", &old_key]);
+    home.json(&["ledger", "key", "rotate", "--data", &data]);
+    home.json(&["ledger", "key", "export", "--data", &data, "-o", &new_key]);
+    let server = start(&home, &data);
+    put(&home, "door", "open");
+    assert_eq!(create(&home, &folder)["added"]["kind"], "increment");
+    server.stop();
+    for point in [&["--height", "acme/prod=1"][..], &[]] {
+        for (key, warns) in [(&new_key, false), (&old_key, true)] {
+            let to = path(&home, &format!("point-{}-{warns}", point.len()));
+            let restore = ["ledger", "backup", "restore", &folder, "--data", &to, "--key", key];
+            let said = home.run(&[restore.as_slice(), point].concat());
+            assert_eq!(
+                (said.code, said.stderr.contains("WARNING: --key is not")),
+                (0, warns),
+                "{point:?}: {said:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_backup_without_one_of_its_files_says_what_can_still_be_restored() {
     let home = Home::new();
     let (data, folder) = (path(&home, "data"), path(&home, "backup"));

@@ -266,6 +266,9 @@ settings! {
         certified(&home, "ours");
         let servers: Vec<_> = two_with_tls(&home, ["ours"; 3], "60s").into_iter().map(|one| one.expect("ready")).collect();
         assert_one_cluster(&home, &servers);
+        let most_of_a_year = 60.0 * 60.0 * 24.0 * 300.0 + servers[0].metric("process_start_time_seconds").expect("a time");
+        let end = servers[0].metric("strongroom_certificate_not_after_seconds{certificate=\"peer\"}");
+        assert!(end.is_some_and(|end| end > most_of_a_year), "{end:?}");
         let missing = ["--peer-tls-cert", "none.pem", "--peer-tls-key", "none.key", "--peer-ca", "none.pem"];
         assert!(refused(&home, &missing).contains("none.pem"));
     }
@@ -285,15 +288,19 @@ settings! {
         certified(&home, "ours");
         certified(&home, "theirs");
         // The second node is of another authority: neither lets the other take part.
-        for refused in two_with_tls(&home, ["theirs"; 3], "3s") {
-            let said = refused.err().expect("no cluster");
+        let said = two_with_tls(&home, ["theirs"; 3], "3s").into_iter();
+        let said: Vec<_> = said.map(|refused| refused.err().expect("no cluster")).collect();
+        let mistakes = ["is not good: UnknownIssuer", "refuses this node's certificate (UnknownCA)"];
+        let names_the_mistake = |text: &str| mistakes.iter().any(|why| text.contains(why));
+        for said in &said {
             assert!(said.stdout.contains("\"ready\":false"), "{said:?}");
-            // The message itself says why that peer does not count, not only the log.
-            let names_the_mistake = ["is not good: UnknownIssuer", "refuses this node's certificate (UnknownCA)"];
-            assert!(names_the_mistake.iter().any(|why| said.stdout.contains(why)), "{said:?}");
+            assert!(names_the_mistake(&said.stderr), "{said:?}");
             // Also who refuses says so.
             assert!(said.stderr.contains("TLS handshake failed"), "{said:?}");
         }
+        // The message itself says why that peer does not count, not only the log: at least of the one that ends first,
+        // while the other is there.
+        assert!(said.iter().any(|said| names_the_mistake(&said.stdout)), "{said:?}");
     }
 
     peer_insecure {
@@ -301,16 +308,19 @@ settings! {
         certified(&home, "ours");
         let ports = [free_port(), free_port()];
         let join = format!("{},{}", ports[0], ports[1]);
-        let find = ["--bootstrap", "2", "--bootstrap-timeout", "6s", "--join", &join];
+        let find = ["--bootstrap", "2", "--join", &join, "--bootstrap-timeout"];
         let files = tls(&home, "node-1", ["ours"; 3]);
         let files: Vec<_> = files.iter().map(String::as_str).collect();
-        let mut with_tls = node(&home, "node-1", ports[0], &[find.as_slice(), &files].concat());
-        let mut without = node(&home, "node-2", ports[1], &[find.as_slice(), &["--peer-insecure"]].concat());
+        // The one without certificates ends first, so its last words are about a peer that still runs. The other's
+        // log has the reason from the time when both did.
+        let mut with_tls = node(&home, "node-1", ports[0], &[find.as_slice(), &["9s"], &files].concat());
+        let without = [find.as_slice(), &["6s", "--peer-insecure"]].concat();
+        let mut without = node(&home, "node-2", ports[1], &without);
         let (other, one) = std::thread::scope(|scope| {
             let one = scope.spawn(|| Server::spawn(&mut with_tls).err().expect("no cluster"));
             (Server::spawn(&mut without).err().expect("no cluster"), one.join().expect("it ends"))
         });
-        assert!(one.stdout.contains("it does not speak TLS"), "{one:?}");
+        assert!(one.stderr.contains("it does not speak TLS"), "{one:?}");
         assert!(other.stdout.contains("it may speak TLS, and this node runs without"), "{other:?}");
         let home = Home::new();
         let outside = ["--peer-listen", "0.0.0.0:0", "--advertise", "192.0.2.1:1", "--peer-insecure"];
@@ -346,6 +356,9 @@ settings! {
         let mut servers = two(&home, ports, &flags);
         let out = ids(&servers)[1];
         at(&home, &servers[0], &["ledger", "cluster", "remove", "node-2"]);
+        // Load balancers that ask by gRPC have to leave it.
+        let health = ["health", servers[1].ready["ledger_url"].as_str().expect("a URL"), "--grpc"];
+        eventually("it is not ready", || (home.run(&health).code == 7).then_some(()));
         servers.remove(1).stop();
         let start = |more: &[&str]| node(&home, "node-2", ports[1], &[flags.as_slice(), more].concat());
         // Whatever starts it again: an operator wanted it out.

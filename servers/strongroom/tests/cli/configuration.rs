@@ -89,6 +89,71 @@ fn the_production_file_asks_for_tls_and_a_data_directory() {
 }
 
 #[test]
+fn a_rate_limit_server_has_a_table_of_its_own_in_the_same_file() {
+    let home = Home::new();
+    let (ledger, limits) = (["config", "init"], ["config", "init", "ratelimit"]);
+    let both = [home.run(&ledger).stdout, home.run(&limits).stdout].concat();
+    let file = home.write("strongroom.toml", &both);
+    let check = ["config", "check", "ratelimit"];
+    let defaults = home.json(&check);
+    assert_eq!(defaults["server"], "ratelimit");
+    assert_eq!(setting(&defaults, "http_listen"), (&"127.0.0.1:8080".into(), "default"));
+    assert_eq!(home.json(&[check.as_slice(), &["--config", &file]].concat()), defaults);
+    for row in ratelimit_server::settings::table() {
+        let name = if row.is_secret() { format!("{}_file", row.key) } else { row.key.to_owned() };
+        assert!(both.contains(&format!("# {name} = ")), "{name} is missing");
+    }
+    let changed = both.replace("# keys = \"100000\"", "keys = \"5000\"");
+    let file = home.write("strongroom.toml", changed);
+    let document = home.json(&[check.as_slice(), &["--config", &file, "--headers", "none"]].concat());
+    assert_eq!(setting(&document, "keys").0, "5000");
+    assert_eq!(setting(&document, "headers"), (&"none".into(), "flag --headers"));
+    // The ledger's flags are not its own, and the other way round.
+    assert_eq!(home.run(&["config", "check", "ratelimit", "--batch-size", "3"]).code, 2);
+    assert_eq!(home.run(&["config", "check", "--http-listen", "127.0.0.1:0"]).code, 2);
+    let wrong = home.refusal(2, &["config", "check", "ratelimit", "--keys", "none"]);
+    assert!(wrong["message"].as_str().is_some_and(|text| text.contains("keys")), "{wrong}");
+}
+
+#[test]
+fn the_production_file_of_rate_limits_serves_once_its_files_exist() {
+    let home = Home::new();
+    let text = home.run(&["config", "init", "ratelimit", "--production"]).stdout;
+    let file = home.write("production.toml", &text);
+    let check = ["config", "check", "ratelimit", "--config", &file];
+    let missing = home.refusal(2, &check);
+    assert!(
+        missing["message"].as_str().is_some_and(|text| text.contains("/etc/strongroom/ratelimit.token")),
+        "{missing}"
+    );
+
+    let files = crate::every_setting::certificates();
+    let present = [
+        ("/etc/strongroom/rules.yaml", home.write("rules.yaml", crate::rate_limits::RULES)),
+        ("/etc/strongroom/tls/server.pem", home.write("server.pem", files.certificate)),
+        ("/etc/strongroom/tls/server.key", home.write("server.key", files.key)),
+        ("/etc/strongroom/ratelimit.token", home.write("ratelimit.token", "of-checks\n")),
+        ("/etc/strongroom/ratelimit-admin.token", home.write("ratelimit-admin.token", "of-admins\n")),
+    ];
+    let text = present.iter().fold(text, |text, (there, here)| text.replace(there, here));
+    home.write("production.toml", text);
+    let document = home.json(&check);
+    assert_eq!(setting(&document, "http_listen").0, "0.0.0.0:8080");
+    assert!(!document.to_string().contains("of-checks"), "secrets are redacted");
+    let mut serve = vec!["ratelimit", "serve", "--config", &file, "--metrics", "127.0.0.1:0"];
+    serve.extend(["--rls-listen", "0.0.0.0:0", "--http-listen", "0.0.0.0:0", "--resp-listen", "0.0.0.0:0"]);
+    // Others can reach it, so load balancers would get five seconds.
+    serve.extend(["--drain-delay", "0s"]);
+    let server = Server::start(&home, &serve);
+    let ca = home.write("ca.pem", files.ca);
+    let url = crate::rate_limits::url(&server);
+    let ask =
+        ["ratelimit", "check", "shop", "client_ip=192.0.2.1", "--url", url, "--tls-ca", &ca, "--token-file"];
+    assert_eq!(home.json(&[ask.as_slice(), &[&present[3].1]].concat())["remaining"], 2);
+    server.stop();
+}
+
+#[test]
 fn a_server_reads_the_file_that_is_named() {
     let home = Home::new();
     let data = home.path("from-file").display().to_string();

@@ -131,16 +131,18 @@ fn heights(answers: Vec<Result<Receipt, ClientError>>) -> usize {
 }
 
 /// A certificate for localhost with its key, and the authority that signed it.
-struct Certificates {
-    ca: String,
-    certificate: String,
-    key: String,
+pub struct Certificates {
+    pub ca: String,
+    pub certificate: String,
+    pub key: String,
 }
 
-fn certificates() -> Certificates {
+pub fn certificates() -> Certificates {
     let ca_key = rcgen::KeyPair::generate().expect("a key");
     let mut ca = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    // OpenSSL takes a certificate for its own authority when both have one name.
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "authority of a test");
     let ca_certificate = ca.self_signed(&ca_key).expect("signed").pem();
     let issuer = rcgen::Issuer::new(ca, ca_key);
     let key = rcgen::KeyPair::generate().expect("a key");
@@ -151,7 +153,7 @@ fn certificates() -> Certificates {
 }
 
 /// An address of this machine that is not loopback; `None` on a machine without a network.
-fn outside_address() -> Option<IpAddr> {
+pub fn outside_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     // Nothing is sent: this only looks the route up.
     socket.connect("192.0.2.1:9").ok()?;
@@ -507,7 +509,7 @@ settings! {
 
     connections_per_address {
         let Some(outside) = outside_address() else {
-            println!("skipped: this machine has no address but loopback, which is spared");
+            println!("skipped: needs an address of this machine that is not loopback, which is spared");
             return;
         };
         let home = Home::new();

@@ -1,5 +1,12 @@
 //! Nodes that leave their cluster for one of their own, and clusters whose key is rotated.
 
+use std::path::Path;
+
+use ledger_node::forming::force_new_cluster;
+use ledger_node::{NodeDirectory, Stores};
+use storage_adapters::embedded::EmbeddedStores;
+use storage_adapters::redb::RedbOptions;
+
 use crate::forming::{Node, Operator, addresses, members, start_together};
 use crate::harness::{Home, Server, eventually};
 use crate::name_server::NameServer;
@@ -61,6 +68,78 @@ fn a_node_is_forced_only_when_no_other_member_answers_and_only_once() {
     assert!(said.stdout.contains("only member") && said.stdout.contains("Remove the flag"), "{said:?}");
     let back = nodes[1].start(&home, &[]);
     assert_eq!(last.at(&back).awaits_voters(&["node-2"])["cluster_id"], forced_id);
+}
+
+/// How far a forced start came before the machine went.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Came {
+    ToTheLog,
+    ToTheState,
+}
+
+/// Forces a stopped node as its start does, and takes back what comes after the interruption.
+fn force_interrupted(data: &Path, came: Came) {
+    let lost = match came {
+        Came::ToTheLog => ["cluster", "state.db", "blocks.db"].as_slice(),
+        Came::ToTheState => &["cluster"],
+    };
+    let read = |name: &&str| (data.join(name), std::fs::read(data.join(name)).expect("readable"));
+    let before: Vec<_> = lost.iter().map(read).collect();
+    {
+        let mut directory = NodeDirectory::open(data, None).expect("it is free");
+        let stores = EmbeddedStores::open(data, RedbOptions::default()).expect("they open");
+        let stores = Stores { log: stores.log, state: stores.state };
+        force_new_cluster(&mut directory, &stores).expect("it is a member of three");
+    }
+    before.into_iter().for_each(|(path, content)| std::fs::write(path, content).expect("written"));
+}
+
+#[test]
+fn a_forced_start_that_was_interrupted_is_repeated_and_nothing_else_goes_on_before() {
+    let home = Home::new();
+    let nodes = Node::three();
+    let known = addresses(&nodes);
+    let servers = start_together(&home, &nodes, &["--bootstrap", "3", "--join", &known]);
+    let all = Operator::of(&home, &servers);
+    let token_file = kept_token(&home, &all);
+    all.makes_vault();
+    all.puts("locked");
+    let cluster_id = all.status()["cluster_id"].clone();
+    for server in &servers {
+        assert_eq!(all.at(server).gets(), "locked");
+    }
+    servers.into_iter().for_each(kill);
+    // Each of two is the last one in a disaster of its own.
+    for (node, came) in [(&nodes[0], Came::ToTheLog), (&nodes[1], Came::ToTheState)] {
+        let data = home.path(node.name);
+        // An attempt that is repeated may be interrupted as well.
+        for _ in 0..2 {
+            force_interrupted(&data, came);
+            let said =
+                node.try_start(&home, &[]).err().unwrap_or_else(|| panic!("{came:?}: half of two clusters"));
+            assert_eq!(said.code, 1, "{came:?}: {said:?}");
+            let says = "with --force-new-cluster was interrupted";
+            assert!(said.stdout.contains(says), "{came:?}: {said:?}");
+        }
+        let forced = node.start(&home, &["--force-new-cluster"]);
+        let alone = Operator { home: &home, urls: forced.url().to_owned(), token_file: token_file.clone() };
+        let forced_id = alone.awaits_voters(&[node.name])["cluster_id"].clone();
+        assert_ne!(forced_id, cluster_id);
+        assert_eq!(alone.gets(), "locked");
+        if came == Came::ToTheState {
+            // After both: a client that has seen this would tell the other one's history apart.
+            alone.puts("locked");
+        }
+        forced.stop();
+        let said = node.try_start(&home, &["--force-new-cluster"]).err().expect("it is done");
+        assert!(said.stdout.contains("only member"), "{said:?}");
+        let back = node.start(&home, &[]);
+        assert_eq!(alone.at(&back).awaits_voters(&[node.name])["cluster_id"], forced_id);
+        assert_eq!(alone.at(&back).gets(), "locked");
+        back.stop();
+        let report = home.json(&["ledger", "doctor", "--data", &data.display().to_string()]);
+        assert_eq!(report["sound"], true, "{report}");
+    }
 }
 
 #[test]

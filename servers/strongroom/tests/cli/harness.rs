@@ -1,7 +1,7 @@
 //! Runs the program in a home of its own.
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -172,6 +172,19 @@ impl Server {
 
     pub fn url(&self) -> &str {
         self.ready["ledger_url"].as_str().expect("a URL")
+    }
+
+    /// A number of the metrics page, by its name with labels.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let address = self.metrics_url().strip_prefix("http://").expect("plain");
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("text");
+        let of_name = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+        page.lines().find_map(of_name)
     }
 
     pub fn metrics_url(&self) -> &str {

@@ -101,7 +101,14 @@ fn a_failed_start_says_why_and_exits_1() {
         (vec!["dev", "--metrics", "0.0.0.0:0", "--insecure-metrics"], "loopback"),
         (vec!["dev", "--log-to", "stdout"], "--log-to"),
     ] {
-        let said = home.run(&[arguments.as_slice(), &["--json"]].concat());
+        let mut with_free_ports = [arguments.as_slice(), &["--json"]].concat();
+        // Another test's server, or somebody else's, may have the usual ports: that would be another reason.
+        for flag in ["--listen", "--metrics"] {
+            if !arguments.contains(&flag) {
+                with_free_ports.extend([flag, "127.0.0.1:0"]);
+            }
+        }
+        let said = home.run(&with_free_ports);
         assert!(matches!(said.code, 1 | 2), "{arguments:?}: {said:?}");
         let line: serde_json::Value = serde_json::from_str(&said.stdout).expect("one line of JSON");
         assert_eq!(line["ready"], false, "{arguments:?}");

@@ -73,7 +73,9 @@ async fn of_many_requests_at_once_exactly_as_many_are_admitted_as_the_limit_says
             "200" => admitted += 1,
             "429" => {
                 refused += 1;
-                assert!(answer.contains("\r\nretry-after: 3600\r\n"), "{answer}");
+                // Whose clock was read just before another one's request was charged waits for a moment longer.
+                let waits = |seconds: u32| answer.contains(&format!("\r\nretry-after: {seconds}\r\n"));
+                assert!(waits(3_600) || waits(3_601), "{answer}");
                 assert!(answer.contains("\r\ncontent-type: application/problem+json\r\n"), "{answer}");
                 assert!(answer.ends_with(r#""violated-policies":["client"]}"#), "{answer}");
             }

@@ -193,13 +193,23 @@ pub(crate) enum WriteStateAnswer {
 }
 
 /// With which key does the ledger sign now?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LedgerKeyRequest {}
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum LedgerKeyRequest {
+    /// Which it is is enough: it is compared.
+    Public,
+    /// The key itself, in place of another one that the member holds.
+    Private {
+        /// The public part of that one, as a C2SP verifier key.
+        held: String,
+    },
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LedgerKeyAnswer {
-    /// The private key: only ever sent to a member that has proved its name.
-    pub key: LedgerKey,
+pub(crate) enum LedgerKeyAnswer {
+    /// Which it is, as a C2SP verifier key.
+    Public { key: String },
+    /// The private key: only ever sent to a member that has proved its name and says that it holds another one.
+    Private { key: LedgerKey },
 }
 
 /// Take me in.

@@ -32,7 +32,7 @@ pub struct Integrity {
 impl Integrity {
     /// Runs the command.
     pub async fn run(self, output: Output) -> Result<(), Failure> {
-        let client = self.server.client()?;
+        let client = self.server.client_of_named_node()?;
         let vaults = match self.vault {
             Some(vault) => vec![vault],
             None => all_vaults(&client).await?,

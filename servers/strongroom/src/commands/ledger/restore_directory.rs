@@ -27,13 +27,13 @@ pub(super) fn restore_into(
     })
 }
 
-/// Says when the key is not the one that signed what is restored: an older one would sign what clients refuse.
+/// Says when the key is not the one that signed the newest checkpoint there is: an older one would sign what clients refuse.
 pub(super) fn warn_of_another_key(output: Output, key: Option<&SigningKey>, newest_note: Option<&str>) {
     let (Some(key), Some(note)) = (key, newest_note) else { return };
     if SignedCheckpoint::open(note, &[key.verifier_key()]).is_err() {
         output.note(
-            "WARNING: --key is not the key that signed the newest checkpoint of what is restored. Was it rotated? Clients \
-             that know the newer key refuse what this one signs: restore with the newer private key",
+            "WARNING: --key is not the key that signed the newest checkpoint there. Was it rotated? Clients that know \
+             the newer key refuse what this one signs: restore with the newer private key",
         );
     }
 }

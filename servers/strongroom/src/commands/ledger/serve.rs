@@ -28,7 +28,7 @@ pub struct Serve {
 impl Serve {
     /// Runs the command.
     pub fn run(self, output: Output) -> Result<(), Failure> {
-        let settings = self.flags.resolve(&self.config).map(|(_, settings)| settings);
+        let settings = self.flags.resolve(&self.config).map(|(_, settings)| (settings, None));
         let ends_with = if self.until_stdin_ends { EndsWith::StandardInput } else { EndsWith::Signal };
         start::run(output, settings, BusyPort::Fail, ends_with, Announce(output))
     }
@@ -66,7 +66,8 @@ pub fn facts(ready: &ReadyLine, ephemeral: bool) -> String {
         ("metrics", ready.metrics_url.clone()),
         ("key", ready.vkey.clone()),
     ];
-    let present: Vec<_> =
+    let mut present: Vec<_> =
         facts.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect();
+    present.extend(crate::rate_limits::facts(ready));
     crate::table::facts(&present)
 }

@@ -22,7 +22,8 @@ const ALONE: &str = "this node";
 /// A member, and what it said itself.
 struct Seen {
     member: ClusterMember,
-    answer: Option<NodeInfo>,
+    /// Else why there is none.
+    answer: Result<NodeInfo, String>,
     /// What it was found to have otherwise than its leader.
     divergences: Vec<ReplicaDivergence>,
 }
@@ -85,17 +86,25 @@ async fn see(server: &ServerArgs, mut member: ClusterMember, answered: bool) -> 
         member.node.client_url = server.only_url().unwrap_or_default();
     }
     let url = &member.node.client_url;
-    let client = match server.client_at(url, MEMBER_TIMEOUT).ok().filter(|_| !url.is_empty()) {
-        Some(client) => Some(client),
-        None if answered => server.client().ok(),
-        None => None,
+    let client = match server.client_at(url, MEMBER_TIMEOUT) {
+        Ok(client) if !url.is_empty() => Ok(client),
+        _ if answered => server.client(),
+        Ok(_) => Err(Failure::error("it has said no address for clients yet")),
+        Err(failure) => Err(failure),
     };
-    let Some(client) = client else {
-        return Seen { member, answer: None, divergences: Vec::new() };
+    let client = match client {
+        Ok(client) => client,
+        Err(failure) => {
+            return Seen { member, answer: Err(failure.message), divergences: Vec::new() };
+        }
     };
     let (answer, own) = tokio::join!(client.node_info(), client.cluster_info());
-    // Another node at that address says nothing about this one.
-    let answer = answer.ok().filter(|info| info.node_id == member.node.node_id);
+    let answer = match answer {
+        Ok(info) if info.node_id == member.node.node_id => Ok(info),
+        // Another node at that address says nothing about this one.
+        Ok(info) => Err(format!("node {} answers at that address", info.node_id)),
+        Err(error) => Err(Failure::from(error).message),
+    };
     let own = own.ok().filter(|info| info.node_id == member.node.node_id);
     Seen { member, answer, divergences: own.map(|info| info.divergences).unwrap_or_default() }
 }
@@ -116,12 +125,13 @@ fn document(info: &ClusterInfo, seen: &[Seen]) -> Value {
             "name": node.name,
             "url": node.client_url,
             "role": role_of(info, &seen.member).as_str(),
-            "pid": seen.answer.as_ref().map(|info| info.pid),
+            "pid": seen.answer.as_ref().ok().map(|info| info.pid),
             "peer_address": node.peer_address,
             "incarnation": node.incarnation.map(hex::encode),
-            "answers": seen.answer.is_some(),
-            "version": seen.answer.as_ref().map(|info| &info.version),
-            "last_applied": seen.answer.as_ref().map(|info| info.last_applied),
+            "answers": seen.answer.is_ok(),
+            "unanswered_reason": seen.answer.as_ref().err(),
+            "version": seen.answer.as_ref().ok().map(|info| &info.version),
+            "last_applied": seen.answer.as_ref().ok().map(|info| info.last_applied),
             "matched_index": matched_index,
             "last_heard_ms": last_heard_ms,
             "clock_ahead_ms": clock_ahead_ms,
@@ -157,6 +167,19 @@ fn divergence(found: &ReplicaDivergence) -> Value {
         "attempts": found.attempts,
         "reason": found.reason,
     })
+}
+
+/// One line each, under the table.
+fn render_problems(seen: &[Seen]) -> String {
+    let problem = |seen: &Seen| {
+        let name = match seen.member.node.name.as_str() {
+            "" => "-",
+            name => name,
+        };
+        let problem = seen.answer.as_ref().err()?;
+        Some(format!("{} does not answer: {}\n", table::cell(name), table::cell(problem)))
+    };
+    seen.iter().filter_map(problem).collect()
 }
 
 /// One line each, under the table.
@@ -211,13 +234,14 @@ fn render(info: &ClusterInfo, seen: &[Seen]) -> String {
             name => name,
         };
         let role = role_of(info, &seen.member);
-        let state = if seen.answer.is_some() { "answers" } else { "does not answer" };
+        let state = if seen.answer.is_ok() { "answers" } else { "does not answer" };
         let heard = last_heard_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms ago"));
         let texts = [name, role.as_str(), state, &node.client_url, &node.peer_address].map(table::cell);
         [texts.to_vec(), vec![number(*matched_index), heard, node.node_id.to_string()]].concat()
     };
     let head = ["name", "role", "state", "url", "peers", "matched", "heard", "id"];
     text.push_str(&table::render(&head, &seen.iter().map(row).collect::<Vec<_>>()));
+    text.push_str(&render_problems(seen));
     text.push_str(&render_divergences(seen));
     text
 }

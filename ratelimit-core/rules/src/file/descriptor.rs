@@ -1,0 +1,137 @@
+//! Descriptors: the nodes of a domain's tree.
+
+use std::collections::BTreeMap;
+
+use ratelimit_core::rules::{DEPTH_MAX, NODES_MAX, Node, NodeValue, OnFailure, Rule, RuleError, Sharing};
+use ratelimit_core::{Enforcement, Limit};
+
+use super::Problem;
+use super::civil::Civil;
+use super::fields::Fields;
+use super::limit::{envoy_limit, limit, replaces, unknown};
+use super::located::{Fault, Located};
+
+/// Reads descriptors and counts them.
+pub(super) struct Descriptors<'c> {
+    civil: &'c mut Civil,
+    nodes: usize,
+}
+
+/// What belongs to a limit, and may stand beside it or within `rate_limit`.
+struct Named {
+    limit: Limit,
+    name: Option<String>,
+    replaces: Vec<String>,
+}
+
+impl<'c> Descriptors<'c> {
+    pub(super) fn new(civil: &'c mut Civil) -> Self {
+        Self { civil, nodes: 0 }
+    }
+
+    /// The nodes of a list at a depth, counted from 1.
+    pub(super) fn read(&mut self, list: &[Located], depth: usize) -> Result<Vec<Node>, Fault> {
+        let mut lines: BTreeMap<(String, NodeValue), usize> = BTreeMap::new();
+        let mut nodes = Vec::new();
+        for located in list {
+            let refused = |error| Fault::new(located.line, Problem::Rules(error));
+            if depth > DEPTH_MAX {
+                return Err(refused(RuleError::TooDeep {
+                    path: "this descriptor".to_owned(),
+                    depth_max: DEPTH_MAX,
+                }));
+            }
+            self.nodes = self.nodes.saturating_add(1);
+            if self.nodes > NODES_MAX {
+                let domain = "of this file".to_owned();
+                return Err(refused(RuleError::TooManyNodes { domain, nodes_max: NODES_MAX }));
+            }
+            let node = self.node(located, depth)?;
+            let place = (node.key.clone(), node.value.clone());
+            if let Some(first_line) = lines.insert(place, located.line) {
+                return Err(Fault::new(located.line, Problem::DuplicateDescriptor { first_line }));
+            }
+            nodes.push(node);
+        }
+        Ok(nodes)
+    }
+
+    fn node(&mut self, located: &Located, depth: usize) -> Result<Node, Fault> {
+        let mut fields = Fields::of(located, "a descriptor")?;
+        let (key_at, key) = fields.needed_name("key")?;
+        if key.contains('*') {
+            return Err(Fault::new(key_at, Problem::WildcardInKey));
+        }
+        let value = match fields.name("value")? {
+            None => NodeValue::Any,
+            Some((_, value)) if value.contains('*') => NodeValue::Pattern(value),
+            Some((_, value)) => NodeValue::Exact(value),
+        };
+        let mut node = Node::new(&key, value);
+        if fields.flag("share_threshold")? {
+            if !matches!(node.value, NodeValue::Pattern(_)) {
+                return Err(Fault::new(located.line, Problem::NothingToShare));
+            }
+            node.sharing = Sharing::Together;
+        }
+        let rule = self.rule(&mut fields)?;
+        let below = fields.list("descriptors")?.unwrap_or_default();
+        // What others make of them in metrics and headers does not change a decision.
+        fields.flag("detailed_metric")?;
+        fields.flag("value_to_metric")?;
+        fields.take("metadata");
+        fields.finish()?;
+        node.rule = rule;
+        node.nodes = self.read(below, depth + 1)?;
+        Ok(node)
+    }
+
+    fn rule(&mut self, fields: &mut Fields<'_>) -> Result<Option<Rule>, Fault> {
+        let enforcement = match (fields.flag("shadow_mode")?, fields.flag("quota_mode")?) {
+            (true, _) => Enforcement::Shadow,
+            (false, true) => Enforcement::Quota,
+            (false, false) => Enforcement::Enforced,
+        };
+        let on_failure = fields.name("on_failure")?;
+        let (cost, line) = (fields.number("cost")?.unwrap_or(1), fields.line);
+        let Some(Named { limit, name, replaces }) = self.named(fields)? else { return Ok(None) };
+        if name.as_ref().is_some_and(|name| replaces.contains(name)) {
+            return Err(Fault::new(line, Problem::ReplacesItself));
+        }
+        if cost == 0 {
+            let error = RuleError::ZeroCost { path: "this descriptor".to_owned() };
+            return Err(Fault::new(line, Problem::Rules(error)));
+        }
+        let on_failure = match on_failure.as_ref().map(|(line, told)| (*line, told.as_str())) {
+            None | Some((_, "open")) => OnFailure::Open,
+            Some((_, "closed")) => OnFailure::Closed,
+            Some((_, "local_share")) => OnFailure::LocalShare,
+            Some((line, told)) => {
+                return Err(unknown(line, "on_failure", told, "open, closed or local_share"));
+            }
+        };
+        Ok(Some(Rule { limit, name, replaces, enforcement, on_failure, cost }))
+    }
+
+    fn named(&mut self, fields: &mut Fields<'_>) -> Result<Option<Named>, Fault> {
+        let beside = (fields.name("name")?.map(|(_, name)| name), replaces(fields)?);
+        match (fields.take("limit"), fields.take("rate_limit")) {
+            (Some(_), Some(other)) => {
+                Err(Fault::new(other.line, Problem::Conflict { one: "limit", other: "rate_limit" }))
+            }
+            (Some(located), None) => {
+                let (name, replaces) = beside;
+                Ok(Some(Named { limit: limit(located, self.civil)?, name, replaces }))
+            }
+            (None, Some(located)) => {
+                let mut fields = Fields::of(located, "rate_limit")?;
+                let limit = envoy_limit(&mut fields, self.civil)?;
+                let name = fields.name("name")?.map(|(_, name)| name).or(beside.0);
+                let replaces = [replaces(&mut fields)?, beside.1].concat();
+                fields.finish()?;
+                Ok(Some(Named { limit, name, replaces }))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+}

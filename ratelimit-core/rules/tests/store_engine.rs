@@ -1,0 +1,502 @@
+//! Rules over a store, and without it while it fails.
+
+use std::future::{Future, pending, ready};
+use std::num::NonZeroU32;
+use std::pin::{Pin, pin};
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use ratelimit_core::memory::MemoryStore;
+use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
+use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, OnFailure, Rule, RuleSet};
+use ratelimit_core::{Enforcement, HashSecret, Limit, Nanos, Rate, SetGrant, TableSize, Verdict};
+use ratelimit_rules::{
+    Answer, Descriptor, Engine, EngineError, FAILURES_TO_DEGRADE, PROBES_TO_RETURN, Request, RuleStore,
+    StoreCallError, StoreEngine,
+};
+
+const SIZE: TableSize = TableSize { keys: 1_000, sketch_bytes: 0 };
+const SECRET: HashSecret = HashSecret([5; 16]);
+const NOW: Nanos = Nanos(1_000_000_000);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A store in memory that fails when it is told to.
+struct Frail {
+    inner: RwLock<MemoryStore>,
+    mood: AtomicU8,
+    calls: AtomicU64,
+}
+
+const WELL: u8 = 0;
+const FAILING: u8 = 1;
+const HANGING: u8 = 2;
+/// It does what it is asked for, and says that it did not.
+const LYING: u8 = 3;
+/// It tells what is left, and takes nothing.
+const READ_ONLY: u8 = 4;
+
+impl Frail {
+    fn new(policies: Vec<Policy>) -> Self {
+        let inner = RwLock::new(MemoryStore::new(policies, SIZE, SECRET));
+        Self { inner, mood: AtomicU8::new(WELL), calls: AtomicU64::new(0) }
+    }
+
+    fn becomes(&self, mood: u8) {
+        self.mood.store(mood, Ordering::SeqCst);
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    async fn suffers<T>(
+        &self,
+        work: impl AsyncFnOnce(&MemoryStore) -> Result<T, RateStoreError>,
+    ) -> Result<T, RateStoreError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        std::future::poll_fn(|_| match self.mood.load(Ordering::SeqCst) {
+            HANGING => Poll::Pending,
+            _ => Poll::Ready(()),
+        })
+        .await;
+        let failed = || RateStoreError::Failed { action: "do it", source: "a test".into() };
+        match self.mood.load(Ordering::SeqCst) {
+            FAILING => return Err(failed()),
+            LYING => {}
+            _ => return now_or_never(work(&self.inner.read().expect("no panic"))),
+        }
+        now_or_never(work(&self.inner.read().expect("no panic")))?;
+        Err(failed())
+    }
+}
+
+/// The store in memory never waits.
+fn now_or_never<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => done,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+impl RateStore for Frail {
+    type Grant = SetGrant;
+
+    async fn check(
+        &self,
+        charges: &[Charge<'_>],
+        now: Nanos,
+    ) -> Result<(Verdict, Option<SetGrant>), RateStoreError> {
+        if self.mood.load(Ordering::SeqCst) == READ_ONLY {
+            return Err(RateStoreError::Failed { action: "take", source: "a test".into() });
+        }
+        self.suffers(async |store| store.check(charges, now).await).await
+    }
+
+    async fn peek(&self, charges: &[Charge<'_>], now: Nanos) -> Result<Verdict, RateStoreError> {
+        self.suffers(async |store| store.peek(charges, now).await).await
+    }
+
+    async fn refund(&self, grant: SetGrant, now: Nanos) -> Result<(), RateStoreError> {
+        self.suffers(async |store| store.refund(grant, now).await).await
+    }
+
+    async fn reset(&self, charges: &[Charge<'_>], now: Nanos) -> Result<(), RateStoreError> {
+        self.suffers(async |store| store.reset(charges, now).await).await
+    }
+}
+
+impl RuleStore for Frail {
+    async fn reopen(&self, policies: Vec<Policy>, now: Nanos) -> Result<(), RateStoreError> {
+        let failed = |error| RateStoreError::Failed { action: "reopen", source: Box::new(error) };
+        self.inner.write().expect("no panic").reopen(policies, SIZE, now).map_err(failed)
+    }
+
+    fn live_keys(&self, now: Nanos) -> u64 {
+        self.inner.read().expect("no panic").limits().live_keys(now)
+    }
+
+    fn overflowed(&self) -> u64 {
+        0
+    }
+}
+
+fn bucket(burst: u64) -> Limit {
+    Limit::gcra(Rate::per_second(1), burst).expect("a limit")
+}
+
+fn any(key: &str, limit: Limit, on_failure: OnFailure) -> Node {
+    Node::new(key, NodeValue::Any).with_rule(Rule::new(limit).on_failure(on_failure))
+}
+
+fn rules(nodes: Vec<Node>) -> RuleSet {
+    RuleSet::new([Domain { name: "web".to_owned(), nodes }]).expect("rules")
+}
+
+fn among(nodes: u32, rules: RuleSet) -> StoreEngine<Frail> {
+    let store = Frail::new(StoreEngine::<Frail>::policies(&rules).expect("policies"));
+    let nodes = NonZeroU32::new(nodes).expect("not zero");
+    StoreEngine::new(store, rules, nodes, SIZE, SECRET).expect("an engine")
+}
+
+fn three() -> StoreEngine<Frail> {
+    among(
+        1,
+        rules(vec![
+            any("open", bucket(10), OnFailure::Open),
+            any("closed", bucket(10), OnFailure::Closed),
+            any("share", bucket(10), OnFailure::LocalShare),
+        ]),
+    )
+}
+
+/// A call with a deadline that has passed unless the store answers at once.
+fn ask(engine: &StoreEngine<Frail>, keys: &[&str], hits: u64, now: Nanos) -> Answer {
+    let entries: Vec<[Entry<'_>; 1]> = keys.iter().map(|key| [Entry { key, value: "a" }]).collect();
+    let descriptors: Vec<_> = entries.iter().map(|entries| Descriptor::new(entries)).collect();
+    let request = Request::new("web", &descriptors).with_hits(hits);
+    now_or_never(engine.check(&request, now, ready(()))).expect("a request")
+}
+
+fn admitted(engine: &StoreEngine<Frail>, key: &str, most: u64, now: Nanos) -> u64 {
+    (0..most).take_while(|_| ask(engine, &[key], 1, now).allowed).count() as u64
+}
+
+fn left(answer: &Answer) -> Option<u64> {
+    answer.statuses[0].decision.map(|decision| decision.remaining())
+}
+
+fn tend(engine: &StoreEngine<Frail>, now: Nanos) {
+    now_or_never(engine.tend(|| now, ready(())));
+}
+
+fn degrade(engine: &StoreEngine<Frail>, now: Nanos) {
+    engine.store().becomes(FAILING);
+    for _ in 0..FAILURES_TO_DEGRADE {
+        ask(engine, &["open"], 1, now);
+    }
+    assert!(engine.health(now).is_degraded);
+}
+
+fn recover(engine: &StoreEngine<Frail>, now: Nanos) {
+    engine.store().becomes(WELL);
+    for probe in 0..PROBES_TO_RETURN {
+        assert!(engine.health(now).is_degraded, "before probe {probe}");
+        tend(engine, now);
+    }
+    assert!(!engine.health(now).is_degraded);
+}
+
+#[test]
+fn while_the_store_does_well_every_answer_is_that_of_counters_in_memory() {
+    let node = |key: &str, limit, enforcement| {
+        Node::new(key, NodeValue::Any).with_rule(Rule::new(limit).enforced(enforcement).costing(2))
+    };
+    let window = Limit::fixed_window(9, Duration::from_secs(4)).expect("a limit");
+    let all = || {
+        rules(vec![
+            any("a", bucket(7), OnFailure::LocalShare),
+            node("b", window.clone(), Enforcement::Enforced),
+            node("shadow", bucket(3), Enforcement::Shadow),
+            node("q1", bucket(4), Enforcement::Quota),
+            node("q2", bucket(6), Enforcement::Quota),
+            node("endless quota", Limit::Unlimited, Enforcement::Quota),
+            node("endless", Limit::Unlimited, Enforcement::Enforced),
+            node("never quota", Limit::DenyAll, Enforcement::Quota),
+            node("never", Limit::DenyAll, Enforcement::Enforced),
+        ])
+    };
+    let (engine, memory) = (among(1, all()), Engine::new(all(), SIZE, SECRET).expect("an engine"));
+    let keys = [
+        "a",
+        "a",
+        "b",
+        "b",
+        "shadow",
+        "q1",
+        "q1",
+        "q2",
+        "q2",
+        "endless quota",
+        "endless",
+        "never quota",
+        "never",
+        "unknown",
+    ];
+    let (mut random, mut now) = (7u64, NOW);
+    let mut draw = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let mut denied = 0;
+    for round in 0..3_000 {
+        now = now.after(Duration::from_millis(draw(700)));
+        let chosen: Vec<&str> = (0..=draw(4)).map(|_| keys[draw(keys.len() as u64) as usize]).collect();
+        let entries: Vec<[Entry<'_>; 1]> = chosen.iter().map(|key| [Entry { key, value: "v" }]).collect();
+        let descriptors: Vec<_> = entries.iter().map(|entries| Descriptor::new(entries)).collect();
+        let request = Request::new("web", &descriptors).with_hits(draw(3));
+        let (ours, theirs) = if draw(5) == 0 {
+            let ours = now_or_never(engine.peek(&request, now, pending())).expect("a request");
+            (ours, memory.peek(&request, now).expect("a request"))
+        } else {
+            let ours = now_or_never(engine.check(&request, now, pending())).expect("a request");
+            (ours, memory.check(&request, now).expect("a request"))
+        };
+        denied += u64::from(!ours.allowed);
+        assert_eq!(ours, theirs, "round {round}: {request:?}");
+    }
+    assert!((500..2_900).contains(&denied), "{denied}");
+    let tallies = |views: Vec<ratelimit_rules::RuleView>| {
+        views.into_iter().map(|view| (view.path, view.tallies)).collect::<Vec<_>>()
+    };
+    assert_eq!(tallies(engine.rules()), tallies(memory.rules()));
+    assert_eq!((engine.totals(), engine.top(9)), (memory.totals(), memory.top(9)));
+}
+
+#[test]
+fn one_failure_is_decided_by_what_each_rule_says_and_the_store_is_asked_again() {
+    for mood in [FAILING, HANGING] {
+        let engine = three();
+        for key in ["open", "closed", "share"] {
+            engine.store().becomes(WELL);
+            assert!(!ask(&engine, &[key], 1, NOW).degraded);
+            engine.store().becomes(mood);
+            let answer = ask(&engine, &[key], 1, NOW);
+            assert!(answer.degraded);
+            assert_eq!(answer.allowed, key != "closed", "{key}");
+            engine.store().becomes(WELL);
+            // Answers weigh half as much as failures.
+            for _ in 0..2 {
+                assert!(!ask(&engine, &[key], 0, NOW).degraded);
+            }
+        }
+        let health = engine.health(NOW);
+        assert!(!health.is_degraded);
+        assert_eq!((health.errors, health.slow), if mood == FAILING { (3, 0) } else { (0, 3) });
+        assert_eq!(engine.rules().iter().map(|rule| rule.tallies.degraded).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+}
+
+#[test]
+fn a_closed_rule_denies_the_whole_request_and_a_share_beside_it_is_not_charged() {
+    let engine = three();
+    degrade(&engine, NOW);
+    let answer = ask(&engine, &["share", "open", "closed"], 1, NOW);
+    assert!(!answer.allowed && answer.degraded);
+    assert_eq!(answer.decided_by, Some(2));
+    let wait = answer.statuses[2].decision.and_then(|decision| decision.retry_after());
+    assert_eq!(wait, Some(SECOND));
+    assert_eq!(left(&answer), Some(10));
+    assert_eq!(admitted(&engine, "share", 99, NOW), 10);
+}
+
+#[test]
+fn after_three_failures_the_store_is_left_alone_until_three_probes_in_a_row_succeed() {
+    let engine = three();
+    degrade(&engine, NOW);
+    let asked = engine.store().calls();
+    assert!(ask(&engine, &["open"], 1, NOW).allowed);
+    assert_eq!(engine.store().calls(), asked, "nobody asks it");
+    let later = NOW.after(SECOND * 5);
+    for _ in 0..4 {
+        tend(&engine, later);
+    }
+    assert!(engine.health(later).is_degraded, "its probes fail");
+    engine.store().becomes(WELL);
+    for _ in 1..PROBES_TO_RETURN {
+        tend(&engine, later);
+    }
+    engine.store().becomes(HANGING);
+    tend(&engine, later);
+    assert!(engine.health(later).is_degraded, "one that fails begins anew");
+    recover(&engine, later);
+    assert!(!ask(&engine, &["open"], 1, later).degraded);
+    let health = engine.health(later.after(SECOND * 9));
+    assert_eq!((health.degraded, health.outages), (SECOND * 5, 1));
+}
+
+#[test]
+fn a_store_that_answers_half_of_the_time_is_not_trusted_either() {
+    let engine = three();
+    for round in 0..40 {
+        engine.store().becomes(if round % 2 == 0 { FAILING } else { WELL });
+        ask(&engine, &["open"], 1, NOW);
+    }
+    assert!(engine.health(NOW).is_degraded);
+    let engine = three();
+    for round in 0..400 {
+        engine.store().becomes(if round % 4 == 0 { FAILING } else { WELL });
+        ask(&engine, &["open"], 1, NOW);
+    }
+    assert!(!engine.health(NOW).is_degraded, "one in four is borne");
+}
+
+#[test]
+fn a_share_begins_where_the_store_was_and_the_store_is_told_what_it_admitted() {
+    let engine = three();
+    assert_eq!(admitted(&engine, "share", 4, NOW), 4);
+    degrade(&engine, NOW);
+    assert_eq!(admitted(&engine, "share", 99, NOW), 6, "10 in all");
+    let later = NOW.after(SECOND * 3);
+    assert_eq!(admitted(&engine, "share", 2, later), 2, "and what has refilled");
+    assert_eq!(engine.health(later).unpushed_keys, 1);
+    recover(&engine, later);
+    assert_eq!(engine.health(later).unpushed_keys, 0);
+    let there = ask(&engine, &["share"], 0, later);
+    assert!(!there.degraded);
+    // A part of a cell counts as one.
+    assert!(left(&there).is_some_and(|left| left <= 1), "{there:?}");
+    let refilled = NOW.after(SECOND * 13);
+    assert!(left(&ask(&engine, &["share"], 0, refilled)).is_some_and(|left| left >= 9), "nothing is wasted");
+}
+
+#[test]
+fn each_of_four_nodes_admits_its_part() {
+    let limits =
+        rules(vec![any("open", bucket(1), OnFailure::Open), any("share", bucket(10), OnFailure::LocalShare)]);
+    let engine = among(4, limits);
+    degrade(&engine, NOW);
+    assert_eq!(admitted(&engine, "share", 99, NOW), 3);
+    assert_eq!(admitted(&engine, "share", 99, NOW.after(SECOND * 4)), 1);
+    assert_eq!(admitted(&engine, "share", 99, NOW.after(SECOND * 7)), 0);
+}
+
+#[test]
+fn a_store_that_fails_while_it_is_told_is_told_again() {
+    let engine = three();
+    degrade(&engine, NOW);
+    assert_eq!(admitted(&engine, "share", 7, NOW), 7);
+    engine.store().becomes(WELL);
+    for _ in 1..PROBES_TO_RETURN {
+        tend(&engine, NOW);
+    }
+    engine.store().becomes(READ_ONLY);
+    tend(&engine, NOW);
+    assert!(engine.health(NOW).is_degraded);
+    assert_eq!(engine.health(NOW).unpushed_keys, 1);
+    recover(&engine, NOW);
+    assert_eq!(left(&ask(&engine, &["share"], 0, NOW)), Some(3));
+}
+
+proptest! {
+    #[test]
+    fn whenever_the_store_fails_a_share_admits_its_limit_and_less_than_a_cell_for_each_hand_over(
+        steps in prop::collection::vec((0..1_500u64, 0..4u8, 1..4u64, prop::bool::ANY), 1..120),
+    ) {
+        let engine = three();
+        let (mut now, mut taken, mut handovers) = (NOW, Vec::new(), Vec::new());
+        for (wait_ms, mood, hits, tends) in steps {
+            now = now.after(Duration::from_millis(wait_ms));
+            // Hanging requests are not charged: who hangs here is never polled again.
+            engine.store().becomes(mood);
+            if ask(&engine, &["share"], hits, now).allowed {
+                taken.push((now, hits));
+            }
+            if !engine.health(now).is_degraded || tends {
+                engine.store().becomes(WELL);
+                let untold = engine.health(now).unpushed_keys;
+                tend(&engine, now);
+                if engine.health(now).unpushed_keys < untold {
+                    handovers.push(now);
+                }
+            }
+        }
+        for (first, (begin, _)) in taken.iter().enumerate() {
+            let mut cells = 0;
+            for (end, hits) in &taken[first..] {
+                cells += hits;
+                let refilled = end.since(*begin).as_nanos() / SECOND.as_nanos();
+                let between = handovers.iter().filter(|told| (*begin..=*end).contains(told)).count();
+                let most = 10 + refilled + between as u128;
+                prop_assert!(u128::from(cells) <= most, "{cells} from {begin:?} to {end:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reload_keeps_counters_and_gives_the_number_of_a_rule_to_no_other_while_a_request_may_use_it() {
+    let old = || any("old", bucket(10), OnFailure::Open);
+    let kept = || any("kept", bucket(10), OnFailure::Open);
+    let engine = among(1, rules(vec![old(), kept()]));
+    assert_eq!(admitted(&engine, "kept", 7, NOW), 7);
+    // Under way: it has met the old rule, and the store does not answer.
+    engine.store().becomes(HANGING);
+    let entries = [Entry { key: "old", value: "a" }];
+    let descriptors = [Descriptor::new(&entries)];
+    let request = Request::new("web", &descriptors).with_hits(5);
+    let mut under_way: Pin<Box<_>> = Box::pin(engine.check(&request, NOW, pending()));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(under_way.as_mut().poll(&mut context).is_pending());
+    let reload = |nodes| now_or_never(engine.reload(rules(nodes), NOW)).expect("a reload");
+    let new = || any("new", bucket(10), OnFailure::Open);
+    let raised = || any("kept", bucket(100), OnFailure::Open);
+    let reloaded = reload(vec![new(), raised()]);
+    assert_eq!((reloaded.added, reloaded.changed, reloaded.removed, reloaded.rules), (1, 1, 1, 2));
+    reload(vec![new(), raised(), any("newer", bucket(10), OnFailure::Open)]);
+    engine.store().becomes(WELL);
+    let Poll::Ready(answer) = under_way.as_mut().poll(&mut context) else { panic!("it is answered") };
+    assert!(answer.expect("a request").allowed);
+    drop(under_way);
+    for key in ["new", "newer"] {
+        assert_eq!(left(&ask(&engine, &[key], 0, NOW)), Some(10), "{key}");
+    }
+    assert_eq!(left(&ask(&engine, &["kept"], 0, NOW)), Some(3), "what was left stays");
+    // The number is free now, and its counters are gone with it.
+    reload(vec![new(), raised(), any("newest", bucket(10), OnFailure::Open)]);
+    assert_eq!(left(&ask(&engine, &["newest"], 0, NOW)), Some(10));
+    assert_eq!(left(&ask(&engine, &["kept"], 0, NOW)), Some(3));
+}
+
+#[test]
+fn what_a_limit_of_the_request_took_is_given_back_when_the_store_denies() {
+    let engine = among(1, rules(vec![any("few", bucket(1), OnFailure::Open)]));
+    let own = Limit::fixed_window(5, Duration::from_secs(3_600)).expect("a limit");
+    let (few, brought) = ([Entry { key: "few", value: "a" }], [Entry { key: "own", value: "a" }]);
+    let descriptors = [Descriptor::new(&few), Descriptor::new(&brought).limited(&own)];
+    let request = Request::new("web", &descriptors);
+    let check = || now_or_never(engine.check(&request, NOW, ready(()))).expect("a request");
+    assert!(check().allowed);
+    for _ in 0..9 {
+        assert!(!check().allowed);
+    }
+    let alone = [Descriptor::new(&brought).limited(&own).with_hits(4)];
+    let rest = now_or_never(engine.check(&Request::new("web", &alone), NOW, ready(())));
+    assert!(rest.expect("a request").allowed, "4 of 5 are left");
+}
+
+#[test]
+fn refunds_and_resets_reach_the_store_and_say_when_they_do_not() {
+    let engine = three();
+    let entries = [Entry { key: "share", value: "a" }];
+    let descriptors = [Descriptor::new(&entries)];
+    let request = Request::new("web", &descriptors).with_hits(8);
+    let take = || now_or_never(engine.acquire(&request, NOW, ready(()))).expect("a request");
+    let (answer, grant) = take();
+    assert!(answer.allowed);
+    now_or_never(engine.refund(grant.expect("a grant"), NOW, ready(()))).expect("given back");
+    assert_eq!(left(&ask(&engine, &["share"], 0, NOW)), Some(10));
+    let (_, grant) = take();
+    engine.store().becomes(FAILING);
+    let refund = now_or_never(engine.refund(grant.expect("a grant"), NOW, ready(())));
+    assert!(matches!(refund, Err(StoreCallError::Store(_))), "{refund:?}");
+    engine.store().becomes(HANGING);
+    let reset = || now_or_never(engine.reset(&request, NOW, ready(())));
+    assert!(matches!(reset(), Err(StoreCallError::Slow)));
+    engine.store().becomes(WELL);
+    assert_eq!(reset().expect("reset"), 1);
+    assert_eq!(left(&ask(&engine, &["share"], 0, NOW)), Some(10));
+}
+
+#[test]
+fn limits_that_no_store_keeps_are_refused_by_name() {
+    let log = Limit::sliding_log(3, SECOND).expect("a limit");
+    let permits = Limit::concurrency(3, SECOND).expect("a limit");
+    let sliding = Limit::sliding_window(3, SECOND).expect("a limit");
+    for limit in [log, permits, sliding] {
+        let refused = StoreEngine::<Frail>::policies(&rules(vec![any("x", limit, OnFailure::Open)]));
+        assert_eq!(refused, Err(EngineError::NotStored { path: "web.x".to_owned() }));
+    }
+}

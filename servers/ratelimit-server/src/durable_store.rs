@@ -1,0 +1,132 @@
+//! Counters in a file, and a clock that counts from when the file was made.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ratelimit_core::Nanos;
+use ratelimit_core::Verdict;
+use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
+use ratelimit_rules::RuleStore;
+use storage_adapters::redb::rates::{RateGrant, RateOptions, RedbRateError, RedbRateStore};
+use tokio::time::Instant;
+use tower_layers::rate_limit::Clock;
+
+/// A file of counters.
+pub struct DurableStore(RedbRateStore);
+
+impl DurableStore {
+    /// Opens or makes the file.
+    ///
+    /// # Errors
+    /// [`RedbRateError`].
+    pub fn open(
+        path: &Path,
+        policies: Vec<Policy>,
+        clock: &WallClock,
+        keys_max: u64,
+    ) -> Result<Self, RedbRateError> {
+        let keys_max = usize::try_from(keys_max).unwrap_or(usize::MAX);
+        let options = RateOptions { keys_max, ..RateOptions::counting_from(clock.epoch) };
+        RedbRateStore::open(path, policies, options, clock.now()).map(Self)
+    }
+
+    /// Why nothing is answered any more.
+    pub fn failure(&self) -> Option<RedbRateError> {
+        self.0.failure()
+    }
+
+    /// Makes everything durable, gives back what was written ahead, and closes the file.
+    ///
+    /// # Errors
+    /// [`RedbRateError`]; it is closed all the same.
+    pub async fn close(&self, now: Nanos) -> Result<(), RedbRateError> {
+        self.0.close(now).await
+    }
+}
+
+impl std::fmt::Debug for DurableStore {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("DurableStore").finish_non_exhaustive()
+    }
+}
+
+impl RateStore for DurableStore {
+    type Grant = RateGrant;
+
+    async fn check(
+        &self,
+        charges: &[Charge<'_>],
+        now: Nanos,
+    ) -> Result<(Verdict, Option<RateGrant>), RateStoreError> {
+        self.0.check(charges, now).await
+    }
+
+    async fn peek(&self, charges: &[Charge<'_>], now: Nanos) -> Result<Verdict, RateStoreError> {
+        self.0.peek(charges, now).await
+    }
+
+    async fn refund(&self, grant: RateGrant, now: Nanos) -> Result<(), RateStoreError> {
+        self.0.refund(grant, now).await
+    }
+
+    async fn reset(&self, charges: &[Charge<'_>], now: Nanos) -> Result<(), RateStoreError> {
+        self.0.reset(charges, now).await
+    }
+}
+
+impl RuleStore for DurableStore {
+    async fn reopen(&self, policies: Vec<Policy>, now: Nanos) -> Result<(), RateStoreError> {
+        let failed =
+            |error| RateStoreError::Failed { action: "take other policies", source: Box::new(error) };
+        self.0.reopen(policies, now).await.map(drop).map_err(failed)
+    }
+
+    async fn revive(&self, now: Nanos) -> Result<(), RateStoreError> {
+        let failed = |error| RateStoreError::Failed { action: "make a new file", source: Box::new(error) };
+        self.0.recover(now).await.map_err(failed)
+    }
+
+    fn live_keys(&self, now: Nanos) -> u64 {
+        self.0.live_keys(now)
+    }
+
+    fn overflowed(&self) -> u64 {
+        self.0.overflowed()
+    }
+}
+
+/// Counts from an instant of the wall clock, which is read once: from then on nothing that happens to it matters.
+#[derive(Debug, Clone, Copy)]
+pub struct WallClock {
+    epoch: Duration,
+    start: Nanos,
+    started: Instant,
+}
+
+impl WallClock {
+    /// The clock of a file: it counts from when the file was made, or from now if there is none.
+    ///
+    /// # Errors
+    /// [`RedbRateError`], when there is a file that cannot be read.
+    pub fn of(path: &Path) -> Result<Self, RedbRateError> {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let epoch = RedbRateStore::recorded_epoch(path)?.unwrap_or(wall);
+        let start = Nanos::from_duration(wall.saturating_sub(epoch));
+        Ok(Self { epoch, start, started: Instant::now() })
+    }
+
+    /// What the wall clock showed at the beginning, since that of 1970.
+    pub fn epoch(&self) -> Duration {
+        self.epoch
+    }
+}
+
+impl Clock for WallClock {
+    fn now(&self) -> Nanos {
+        self.start.after(self.started.elapsed())
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}

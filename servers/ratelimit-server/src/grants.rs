@@ -1,0 +1,91 @@
+//! Grants that callers asked for, until they are given back or forgotten.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ratelimit_core::Nanos;
+
+use crate::rule_engine::RuleGrant;
+
+/// Grants kept at a time; the oldest are forgotten for new ones. What is forgotten stays paid.
+pub const GRANTS_MAX: usize = 65_536;
+/// How long a grant is kept: longer than a request takes that turns out to be free.
+pub const GRANT_LIFE: Duration = Duration::from_secs(300);
+
+/// The name of a grant: random, so that nobody names another one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GrantId([u8; 16]);
+
+/// Not the name of a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a grant is named by 32 hexadecimal digits")]
+pub struct GrantIdError;
+
+impl GrantId {
+    /// Reads the name.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(text: &str) -> Result<Self, GrantIdError> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| GrantIdError)?;
+        Ok(Self(bytes))
+    }
+
+    /// The name.
+    pub fn text(self) -> String {
+        hex::encode(self.0)
+    }
+}
+
+/// A table of grants.
+#[derive(Debug, Default)]
+pub struct Grants {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    grants: HashMap<GrantId, RuleGrant>,
+    /// In the order in which they were made.
+    made: VecDeque<(Nanos, GrantId)>,
+}
+
+impl Grants {
+    /// Keeps a grant; its name. `None` when the system has no randomness: then it stays paid.
+    pub fn keep(&self, grant: RuleGrant, now: Nanos) -> Option<GrantId> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).ok()?;
+        let id = GrantId(bytes);
+        let mut kept = self.lock();
+        kept.forget(now);
+        kept.grants.insert(id, grant);
+        kept.made.push_back((now, id));
+        Some(id)
+    }
+
+    /// Takes a grant, once.
+    pub fn take(&self, id: GrantId, now: Nanos) -> Option<RuleGrant> {
+        let mut kept = self.lock();
+        kept.forget(now);
+        kept.grants.remove(&id)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// Drops what is old, and makes room for one more.
+    fn forget(&mut self, now: Nanos) {
+        while let Some((made, id)) = self.made.front().copied() {
+            if self.made.len() < GRANTS_MAX && now.since(made) < GRANT_LIFE {
+                break;
+            }
+            self.made.pop_front();
+            self.grants.remove(&id);
+        }
+    }
+}

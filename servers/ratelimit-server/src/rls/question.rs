@@ -1,0 +1,62 @@
+//! From the proxy's message to the engine's request.
+
+use ratelimit_core::Limit;
+use ratelimit_core::rules::{DESCRIPTORS_MAX, Entry};
+use ratelimit_rules::{Descriptor, Request};
+use tonic::Status;
+
+use super::proto::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
+use super::proto::envoy::service::ratelimit::v3::RateLimitRequest;
+use super::units::limit_of;
+
+/// A message that was read.
+pub(super) struct Question<'m> {
+    message: &'m RateLimitRequest,
+    limits: Vec<Option<Limit>>,
+    entries: Vec<Vec<Entry<'m>>>,
+}
+
+impl<'m> Question<'m> {
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for too many descriptors, and for a limit that cannot be kept.
+    pub(super) fn read(message: &'m RateLimitRequest) -> Result<Self, Status> {
+        // Checked before anything is made of them: the message may hold as many as its bytes allow.
+        if message.descriptors.len() > DESCRIPTORS_MAX {
+            let count = message.descriptors.len();
+            let text = format!("{count} descriptors are too many: send at most {DESCRIPTORS_MAX}");
+            return Err(Status::invalid_argument(text));
+        }
+        let limits = message.descriptors.iter().map(own_limit).collect::<Result<_, _>>()?;
+        Ok(Self { message, limits, entries: message.descriptors.iter().map(entries_of).collect() })
+    }
+
+    /// The descriptors of the request.
+    pub(super) fn descriptors(&self) -> Vec<Descriptor<'_>> {
+        let parts = self.message.descriptors.iter().zip(&self.entries).zip(&self.limits);
+        parts
+            .map(|((descriptor, entries), limit)| Descriptor {
+                entries,
+                hits: descriptor.hits_addend,
+                is_negative_hits: descriptor.is_negative_hits,
+                limit_override: limit.as_ref(),
+            })
+            .collect()
+    }
+
+    /// The request with these descriptors.
+    pub(super) fn request<'r>(&'r self, descriptors: &'r [Descriptor<'r>]) -> Request<'r> {
+        let hits = u64::from(self.message.hits_addend.max(1));
+        Request::new(&self.message.domain, descriptors).with_hits(hits)
+    }
+}
+
+fn own_limit(descriptor: &RateLimitDescriptor) -> Result<Option<Limit>, Status> {
+    let limit = descriptor.limit.as_ref().map(limit_of).transpose();
+    limit.map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+fn entries_of(descriptor: &RateLimitDescriptor) -> Vec<Entry<'_>> {
+    descriptor.entries.iter().map(|entry| Entry { key: &entry.key, value: &entry.value }).collect()
+}

@@ -1,0 +1,126 @@
+//! The gRPC server: the service, its health and its description.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use service_kit::admission::{AdmissionLayer, AdmissionLimits};
+use service_kit::{Listener, ListenerLimits, Phase, Readiness, serve_grpc};
+use tonic::body::Body;
+use tonic::codegen::{Body as HttpBody, Bytes};
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, HealthService};
+use tower::Service;
+
+use super::proto::FILE_DESCRIPTOR_SET;
+use super::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
+use super::service::RlsService;
+
+/// Bytes of a message: what is asked has 4 KiB; the rest is structure, and fields that are not read.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+type Limits = RateLimitServiceServer<RlsService>;
+
+/// The services behind the reflection cannot be described.
+#[derive(Debug, thiserror::Error)]
+#[error("the services cannot be described: {0}")]
+pub struct RlsServerError(#[from] tonic_reflection::server::Error);
+
+/// Serves [`RlsService`], `grpc.health.v1` and, on loopback, reflection.
+pub struct RlsServer {
+    service: RlsService,
+    limits: ListenerLimits,
+    admission: AdmissionLimits,
+}
+
+impl RlsServer {
+    /// A server with these limits.
+    pub fn new(service: RlsService, limits: ListenerLimits, admission: AdmissionLimits) -> Self {
+        Self { service, limits, admission }
+    }
+
+    /// Serves until `stop` completes, then finishes the calls under way. The health follows `readiness`.
+    ///
+    /// # Errors
+    /// [`RlsServerError`], at once.
+    pub async fn serve(
+        self,
+        listener: Listener,
+        readiness: Readiness,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), RlsServerError> {
+        let reporter = HealthReporter::new();
+        let health = HealthService::from_health_reporter(reporter.clone());
+        let mut others = Routes::new(tonic_health::pb::health_server::HealthServer::new(health));
+        if listener.local_address().ip().to_canonical().is_loopback() {
+            let described = || {
+                tonic_reflection::server::Builder::configure()
+                    .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                    .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            };
+            others = others.add_service(described().build_v1()?).add_service(described().build_v1alpha()?);
+        }
+        let limits = Limits::new(self.service)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let dispatch = Dispatch { limits, others: others.prepare() };
+        let admission = AdmissionLayer::new(&self.admission);
+        let serving = serve_grpc(listener.accept(), &self.limits, admission, dispatch, stop);
+        tokio::select! {
+            () = serving => Ok(()),
+            never = follow(reporter, readiness) => match never {},
+        }
+    }
+}
+
+/// Keeps `grpc.health.v1` in step with the phases.
+async fn follow(mut reporter: HealthReporter, readiness: Readiness) -> Infallible {
+    const NAMES: [&str; 2] = ["", <Limits as NamedService>::NAME];
+    for phase in [Phase::Starting, Phase::Ready, Phase::Draining] {
+        readiness.reached(phase).await;
+        let serving = readiness.phase() == Phase::Ready;
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in NAMES {
+            reporter.set_service_status(name, status).await;
+        }
+    }
+    readiness.reached(Phase::ShuttingDown).await;
+    // Ends the streams of those who watch: they would hold up the end of the server.
+    for name in NAMES {
+        reporter.clear_service_status(name).await;
+    }
+    std::future::pending().await
+}
+
+/// The one service behind one call, the others behind a router, which costs more than a decision.
+#[derive(Clone)]
+struct Dispatch {
+    limits: Limits,
+    others: Routes,
+}
+
+impl<B> Service<Request<B>> for Dispatch
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Both are always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+        match service {
+            Some((<Limits as NamedService>::NAME, _)) => self.limits.call(request),
+            _ => Box::pin(self.others.call(request)),
+        }
+    }
+}

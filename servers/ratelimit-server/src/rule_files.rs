@@ -1,0 +1,242 @@
+//! The files with rules: read at the start, and again when they change or somebody asks.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics::{counter, describe_counter};
+use ratelimit_core::rules::RuleSet;
+use ratelimit_rules::{
+    EngineError, Epoch, FILE_BYTES_MAX, Reloaded, RuleFile, RuleFileError, Syntax, read_rules,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::limit_service::LimitService;
+
+/// How often the files are looked at.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A file that was written so lately may be written again without a new time: file systems count in steps.
+const YOUNG: Duration = Duration::from_secs(2);
+
+const RELOADS: &str = "rate_limit_reloads_total";
+
+/// Rules cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RulesError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file says what cannot be meant.
+    #[error(transparent)]
+    File(#[from] RuleFileError),
+    /// They cannot be in force together.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Rules that come with the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuiltIn {
+    /// By which messages call them.
+    pub name: &'static str,
+    /// A rule file's text, in YAML.
+    pub text: &'static str,
+}
+
+/// Where rules come from.
+#[derive(Debug, Clone)]
+pub struct RuleFiles {
+    built_in: Option<BuiltIn>,
+    paths: Vec<PathBuf>,
+    epoch: Epoch,
+}
+
+impl RuleFiles {
+    /// These files, for an engine whose clock starts now.
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        // Before 1970 only windows and calendar days would begin elsewhere.
+        let epoch = Epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        Self { built_in: None, paths, epoch }
+    }
+
+    /// The same, for an engine whose clock started when the wall clock showed this, since the beginning of 1970.
+    #[must_use]
+    pub fn counting_from(self, epoch: Duration) -> Self {
+        Self { epoch: Epoch(epoch), ..self }
+    }
+
+    /// The same and, before them, rules that come with the program.
+    #[must_use]
+    pub fn with(self, built_in: BuiltIn) -> Self {
+        Self { built_in: Some(built_in), ..self }
+    }
+
+    /// Reads all of them. Blocks while the files are read.
+    ///
+    /// # Errors
+    /// [`RulesError::Unreadable`] and [`RulesError::File`].
+    pub fn read(&self) -> Result<RuleSet, RulesError> {
+        Ok(self.read_seen()?.0)
+    }
+
+    /// The same, with what a watch has to know: what changes later is not missed.
+    pub(crate) fn read_seen(&self) -> Result<(RuleSet, Seen), RulesError> {
+        let stamps = self.stamps();
+        let texts = self.texts()?;
+        Ok((self.meaning(&texts)?, Seen { stamps, texts }))
+    }
+
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        self.paths.iter().map(|path| Stamp::of(path)).collect()
+    }
+
+    fn texts(&self) -> Result<Vec<String>, RulesError> {
+        let read = |path: &PathBuf| {
+            read_text(path).map_err(|source| RulesError::Unreadable { path: path.clone(), source })
+        };
+        self.paths.iter().map(read).collect()
+    }
+
+    fn meaning(&self, texts: &[String]) -> Result<RuleSet, RulesError> {
+        let names: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        let built_in = self.built_in.iter();
+        let built_in =
+            built_in.map(|rules| RuleFile { name: rules.name, text: rules.text, syntax: Syntax::Yaml });
+        let files = self.paths.iter().zip(&names).zip(texts);
+        let files = files.map(|((path, name), text)| RuleFile { name, text, syntax: Syntax::of(path) });
+        Ok(read_rules(&built_in.chain(files).collect::<Vec<_>>(), self.epoch)?)
+    }
+}
+
+/// A file, no longer than a rule file may be; one byte more lets the reader say so.
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Keeps the rules in force those of the files: looks at them every second, and reads them on SIGHUP.
+///
+/// What cannot be used is logged, with its line, and changes nothing.
+pub(crate) struct RuleWatch {
+    files: RuleFiles,
+    limits: LimitService,
+    seen: Seen,
+    hang_up: Signal,
+}
+
+/// What the files were when they were read last.
+pub(crate) struct Seen {
+    stamps: Vec<Option<Stamp>>,
+    texts: Vec<String>,
+}
+
+/// What changes when a file is written or replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    bytes: u64,
+    place: (u64, u64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let place = (metadata.dev(), metadata.ino());
+        Some(Self { modified: metadata.modified().ok()?, bytes: metadata.len(), place })
+    }
+
+    fn is_young(&self) -> bool {
+        self.modified.elapsed().is_ok_and(|age| age < YOUNG)
+    }
+}
+
+impl RuleWatch {
+    /// A watch over files whose rules are in force. From now on SIGHUP does not end the process.
+    ///
+    /// # Errors
+    /// The operating system refuses to deliver signals.
+    pub(crate) fn new(files: RuleFiles, seen: Seen, limits: LimitService) -> io::Result<Self> {
+        describe_counter!(
+            RELOADS,
+            "Rule files that were put in force (done) or not usable, so that the old ones stay (refused)."
+        );
+        Ok(Self { files, limits, seen, hang_up: signal(SignalKind::hangup())? })
+    }
+
+    /// Watches for ever.
+    pub(crate) async fn run(mut self) -> io::Result<Infallible> {
+        let mut interval = tokio::time::interval(LOOK_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let asked = tokio::select! {
+                _ = self.hang_up.recv() => Asked::BySignal,
+                _ = interval.tick() => Asked::ByTime,
+            };
+            // Files are read and tables reserved on a thread that may wait.
+            let looked = tokio::task::spawn_blocking(move || {
+                self.look(asked);
+                self
+            });
+            self = looked.await.map_err(io::Error::other)?;
+        }
+    }
+
+    fn look(&mut self, asked: Asked) {
+        let stamps = self.files.stamps();
+        let is_other = stamps != self.seen.stamps;
+        let is_young = stamps.iter().flatten().any(Stamp::is_young);
+        if asked == Asked::ByTime && !is_other && !is_young {
+            return;
+        }
+        self.seen.stamps = stamps;
+        let texts = match self.files.texts() {
+            Ok(texts) => texts,
+            // Told once for each change: otherwise it would be told each second.
+            Err(error) if is_other || asked == Asked::BySignal => return refused(&error),
+            Err(_) => return,
+        };
+        if texts == self.seen.texts && asked == Asked::ByTime {
+            return;
+        }
+        let put = self.files.meaning(&texts).and_then(|rules| self.put_in_force(rules));
+        self.seen.texts = texts;
+        match put {
+            Ok(reloaded) => accepted(&reloaded),
+            Err(error) => refused(&error),
+        }
+    }
+
+    fn put_in_force(&self, rules: RuleSet) -> Result<Reloaded, RulesError> {
+        // This thread may wait; the one that runs the rest goes on.
+        let reload = self.limits.engine().reload(rules, self.limits.now());
+        Ok(tokio::runtime::Handle::current().block_on(reload)?)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    BySignal,
+    ByTime,
+}
+
+fn accepted(reloaded: &Reloaded) {
+    counter!(RELOADS, "result" => "done").increment(1);
+    let Reloaded { rules, unchanged, changed, restarted, added, removed } = *reloaded;
+    tracing::info!(rules, unchanged, changed, restarted, added, removed, "rules were read anew");
+}
+
+fn refused(error: &RulesError) {
+    counter!(RELOADS, "result" => "refused").increment(1);
+    tracing::error!(%error, "the rules are not usable: those of before stay in force");
+}
