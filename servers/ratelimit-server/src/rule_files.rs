@@ -64,9 +64,19 @@ pub struct RuleFiles {
 impl RuleFiles {
     /// These files, for an engine whose clock starts now.
     pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self { built_in: None, paths, epoch: Epoch::default() }.counting_from_now()
+    }
+
+    /// The same, for an engine whose clock starts now.
+    #[must_use]
+    pub(crate) fn counting_from_now(self) -> Self {
         // Before 1970 only windows and calendar days would begin elsewhere.
-        let epoch = Epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
-        Self { built_in: None, paths, epoch }
+        self.counting_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
+    /// The wall clock's time when the engine's clock started.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// The same, for an engine whose clock started when the wall clock showed this, since the beginning of 1970.

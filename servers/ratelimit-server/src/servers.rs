@@ -92,6 +92,7 @@ impl RateLimitServers {
     ) -> Result<Self, ServersError> {
         let Opened { engine, clock, files, seen } = Opened::of(settings, files)?;
         let limits = LimitService::new(Arc::new(engine), clock.clone(), settings.headers);
+        let limits = limits.counting_from(files.epoch());
         let keys = Arc::new(AdHoc::new(settings.size, secret()?));
 
         let threads = ServingThreads::start("rate-limits", threads)?;
@@ -177,9 +178,10 @@ struct Opened {
 impl Opened {
     fn of(settings: &RateLimitSettings, files: RuleFiles) -> Result<Self, ServersError> {
         let EngineChoice::Redb(path) = &settings.engine else {
+            let (clock, files) = (SystemClock::new(), files.counting_from_now());
             let (rules, seen) = files.read_seen()?;
             let engine = Engine::new(rules, settings.size, secret()?).map_err(RulesError::from)?;
-            return Ok(Self { engine: engine.into(), clock: Arc::new(SystemClock::new()), files, seen });
+            return Ok(Self { engine: engine.into(), clock: Arc::new(clock), files, seen });
         };
         let clock = WallClock::of(path)?;
         let files = files.counting_from(clock.epoch());
