@@ -51,8 +51,8 @@ mod words;
 pub use answer::{Answer, RuleRef, Status};
 pub use engine::{Engine, EngineError, EngineGrant, Reloaded, RuleView};
 pub use file::{
-    Epoch, FILE_BYTES_MAX, IdleField, NESTING_MAX, Problem, ReadRules, RuleFile, RuleFileError, RuleLine, RuleLines,
-    Syntax, VALUES_MAX, read_rule_files, read_rules,
+    Epoch, FILE_BYTES_MAX, IdleField, NESTING_MAX, Problem, ReadRules, RuleFile, RuleFileError, RuleLine,
+    RuleLines, Syntax, VALUES_MAX, read_rule_files, read_rules,
 };
 pub use in_force::{OVERRIDES_MAX, TABLES_MAX};
 pub use limit_override::{LimitOverride, OverrideUnit};

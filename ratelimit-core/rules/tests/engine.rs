@@ -2,9 +2,7 @@
 
 use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, OnFailure, Rule, RuleSet};
 use ratelimit_core::{Enforcement, HashSecret, Limit, Nanos, Rate, TableSize};
-use ratelimit_rules::{
-    Answer, Descriptor, ENTRIES_MAX, Engine, REQUEST_BYTES_MAX, Request, RequestError,
-};
+use ratelimit_rules::{Answer, Descriptor, ENTRIES_MAX, Engine, REQUEST_BYTES_MAX, Request, RequestError};
 
 const SIZE: TableSize = TableSize { keys: 1_000, sketch_bytes: 1 << 16 };
 

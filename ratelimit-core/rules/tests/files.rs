@@ -8,8 +8,8 @@ use ratelimit_core::algorithms::CalendarUnit;
 use ratelimit_core::rules::{DEPTH_MAX, Entry, OnFailure, Request, Rule, RuleSet};
 use ratelimit_core::{Enforcement, HashSecret, Limit, Limiter, Nanos, TableSize};
 use ratelimit_rules::{
-    Epoch, FILE_BYTES_MAX, Problem, ReadRules, RuleFile, RuleFileError, Syntax, limit_in_words, read_rule_files,
-    read_rules,
+    Epoch, FILE_BYTES_MAX, Problem, ReadRules, RuleFile, RuleFileError, Syntax, limit_in_words,
+    read_rule_files, read_rules,
 };
 
 /// 2026-11-22 10:20:30 UTC.
@@ -113,7 +113,8 @@ fn envoys_own_fields_without_a_limit_are_told_and_change_nothing() {
     let text = "domain: web\ndescriptors:\n  - key: path\n    shadow_mode: true\n    descriptors:\n      - key: user\n        \
                 rate_limit: {unit: minute, requests_per_unit: 5}\n  - {key: a, quota_mode: false}\n  - {key: b, quota_mode: on}\n";
     let ReadRules { rules, idle, .. } =
-        read_rule_files(&[RuleFile { name: "web.yaml", text, syntax: Syntax::Yaml }], EPOCH).expect("a rule file");
+        read_rule_files(&[RuleFile { name: "web.yaml", text, syntax: Syntax::Yaml }], EPOCH)
+            .expect("a rule file");
     let told: Vec<_> = idle.iter().map(|idle| (idle.line, idle.field)).collect();
     assert_eq!(told, [(4, "shadow_mode"), (9, "quota_mode")]);
     assert!(idle[0].to_string().starts_with("web.yaml:4: shadow_mode changes nothing"), "{}", idle[0]);

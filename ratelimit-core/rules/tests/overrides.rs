@@ -64,7 +64,11 @@ fn another_count_for_a_key_gives_it_nothing_that_it_has_used() {
     assert_eq!(take(&engine, "a", &hour(5), 5, NOW), Some(0));
     assert_eq!(take(&engine, "a", &hour(6), 2, NOW), None);
     assert_eq!(take(&engine, "a", &hour(6), 1, NOW), Some(0));
-    assert_eq!(take(&engine, "a", &hour(5), 1, NOW), None, "a smaller one does not forget what a larger one gave");
+    assert_eq!(
+        take(&engine, "a", &hour(5), 1, NOW),
+        None,
+        "a smaller one does not forget what a larger one gave"
+    );
     assert_eq!(take(&engine, "a", &hour(u32::MAX), 1, NOW), Some(u64::from(u32::MAX) - 7));
     // Another unit is another window, as two descriptors of one request need it.
     assert_eq!(take(&engine, "a", &per(5, OverrideUnit::Day), 1, NOW), Some(4));
@@ -126,7 +130,9 @@ fn a_reload_keeps_what_was_taken_of_limits_that_requests_bring() {
     let limit = per(5, OverrideUnit::Hour);
     assert_eq!(take(&engine, "a", &limit, 4, NOW), Some(1));
     let nodes = vec![Node::new("other", NodeValue::Any).with_rule(Rule::new(Limit::DenyAll))];
-    engine.reload(RuleSet::new([Domain { name: "web".to_owned(), nodes }]).expect("rules"), NOW).expect("reloaded");
+    engine
+        .reload(RuleSet::new([Domain { name: "web".to_owned(), nodes }]).expect("rules"), NOW)
+        .expect("reloaded");
     assert_eq!(take(&engine, "a", &limit, 2, NOW), None);
     assert_eq!(take(&engine, "a", &limit, 1, NOW), Some(0));
 }

@@ -14,8 +14,8 @@ use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
 use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, OnFailure, Rule, RuleSet};
 use ratelimit_core::{Enforcement, HashSecret, Limit, Nanos, Rate, SetGrant, TableSize, Verdict};
 use ratelimit_rules::{
-    Answer, Descriptor, Engine, EngineError, Epoch, FAILURES_TO_DEGRADE, LimitOverride, OverrideUnit, PROBES_TO_RETURN,
-    Request, RuleStore, StoreCallError, StoreEngine,
+    Answer, Descriptor, Engine, EngineError, Epoch, FAILURES_TO_DEGRADE, LimitOverride, OverrideUnit,
+    PROBES_TO_RETURN, Request, RuleStore, StoreCallError, StoreEngine,
 };
 
 const SIZE: TableSize = TableSize { keys: 1_000, sketch_bytes: 0 };

@@ -127,7 +127,9 @@ impl<'c> Descriptors<'c> {
         };
         let on_failure = fields.name("on_failure")?;
         let (cost, line) = (fields.number("cost")?.unwrap_or(1), fields.line);
-        let Some(Named { limit, line: limit_at, name, replaces }) = self.named(fields)? else { return Ok(None) };
+        let Some(Named { limit, line: limit_at, name, replaces }) = self.named(fields)? else {
+            return Ok(None);
+        };
         self.noted.rules.push((path.to_owned(), limit_at));
         if name.as_ref().is_some_and(|name| replaces.contains(name)) {
             return Err(Fault::new(line, Problem::ReplacesItself));

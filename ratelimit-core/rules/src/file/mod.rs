@@ -21,9 +21,9 @@ pub use civil::Epoch;
 use descriptor::{Descriptors, Noted};
 use fields::Fields;
 use located::{Fault, Located};
-pub use read::{IdleField, ReadRules, RuleLine, RuleLines};
 use ratelimit_core::LimitError;
 use ratelimit_core::rules::{Domain, Node, RuleError, RuleSet};
+pub use read::{IdleField, ReadRules, RuleLine, RuleLines};
 
 /// Bytes of a rule file.
 pub const FILE_BYTES_MAX: usize = 4 << 20;

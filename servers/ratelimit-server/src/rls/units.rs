@@ -104,7 +104,8 @@ mod tests {
                 .map(|given| (given.limit().clone(), given))
         };
         let window = |count, period, phase| {
-            Limit::fixed_window_from(count, Duration::from_secs(period), Duration::from_secs(phase)).expect("a limit")
+            Limit::fixed_window_from(count, Duration::from_secs(period), Duration::from_secs(phase))
+                .expect("a limit")
         };
         assert_eq!(given(5, 3).expect("a limit").0, window(5, 3_600, 100));
         assert_eq!(given(u32::MAX, 2).expect("a limit").0, window(u32::MAX.into(), 60, 40));
