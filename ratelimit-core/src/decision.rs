@@ -78,6 +78,12 @@ impl Decision {
         Self::full(limit, cost, now, retry_after)
     }
 
+    /// The same, told to whom so many cells of the limit are not for.
+    pub(crate) fn without(self, cells: u64) -> Self {
+        let (limit, remaining) = (self.limit.saturating_sub(cells), self.remaining.saturating_sub(cells));
+        Self { limit, remaining, ..self }
+    }
+
     /// How the request fared.
     #[inline]
     pub fn outcome(&self) -> Outcome {

@@ -40,6 +40,8 @@ pub struct Hit {
     cost: u64,
     /// Cells that have to be there, taken or not.
     needs: u64,
+    /// The part of the limit that is there for it; `None` = all of it.
+    within: Option<u64>,
 }
 
 impl Hit {
@@ -56,15 +58,41 @@ impl Hit {
         Self { needs: cells, ..self }
     }
 
+    /// The same hit, as if the limit were of this size: denied unless at most so many cells are used with it. What other hits on
+    /// the key have taken counts, whatever size they were told, so hits of several sizes never have more together than the
+    /// largest of them. A size above the limit's own changes nothing, and neither does one for what counts nothing.
+    ///
+    /// When such a hit would see one cell more, a limit that refills bit by bit tells for its full size: too early.
+    #[must_use]
+    pub fn within(self, size: u64) -> Self {
+        Self { within: Some(size), ..self }
+    }
+
+    /// The cells of a limit that are not there for the hit.
+    fn kept_from(&self, limit: &Limit) -> u64 {
+        match (limit, self.within) {
+            (_, None) | (Limit::Unlimited | Limit::DenyAll, _) => 0,
+            (limit, Some(within)) => limit.size().saturating_sub(within),
+        }
+    }
+
+    /// The cells that have to be left of a limit of which so many are not for this hit.
+    fn asks(&self, kept: u64) -> u64 {
+        match self.cost.max(self.needs) {
+            0 => 0,
+            asked => asked.saturating_add(kept),
+        }
+    }
+
     /// Decides by what has to be there, and when it is, about what is taken.
-    fn decided(&self, mut decide: impl FnMut(u64) -> Decision) -> Decision {
-        if self.needs > self.cost {
-            let needed = decide(self.needs);
+    fn decided(&self, kept: u64, mut decide: impl FnMut(u64) -> Decision) -> Decision {
+        if self.asks(kept) > self.cost {
+            let needed = decide(self.asks(kept));
             if !needed.is_allowed() {
-                return needed;
+                return needed.without(kept);
             }
         }
-        decide(self.cost)
+        decide(self.cost).without(kept)
     }
 }
 
@@ -216,10 +244,11 @@ impl LimitSet {
 
     /// A request's hit on a limit. Keys of one limit are of one kind.
     pub fn hit(&self, limit: LimitId, key: &(impl Key + ?Sized), cost: u64) -> Hit {
-        Hit { limit, tag: key.tag(&self.hasher), cost, needs: 0 }
+        Hit { limit, tag: key.tag(&self.hasher), cost, needs: 0, within: None }
     }
 
-    /// Charges every hit, or none. Hits on the same limit and key add up. No hits are admitted.
+    /// Charges every hit, or none. Hits on the same limit and key add up, and the smallest size that one of them names is that
+    /// of all. No hits are admitted.
     ///
     /// # Errors
     ///
@@ -235,12 +264,12 @@ impl LimitSet {
     /// [`TooManyHits`] above 32.
     pub fn peek(&self, hits: &[Hit], now: Nanos) -> Result<Verdict, TooManyHits> {
         let request = Request::new(hits)?;
-        let mut decisions: Vec<Decision> =
-            request.distinct.iter().map(|hit| hit.decided(|cost| self.look(hit, cost, now))).collect();
+        let look = |hit: &Hit| hit.decided(self.kept_from(hit), |cost| self.look(hit, cost, now));
+        let mut decisions: Vec<Decision> = request.distinct.iter().map(look).collect();
         if !self.verdict(&request, &decisions).allowed {
             for (hit, decision) in request.distinct.iter().zip(&mut decisions) {
                 if decision.is_allowed() {
-                    *decision = self.look(hit, 0, now);
+                    *decision = self.look(hit, 0, now).without(self.kept_from(hit));
                 }
             }
         }
@@ -258,7 +287,7 @@ impl LimitSet {
         let denies = |hit: &Hit| {
             self.enforced(hit.limit)
                 && self.limit(hit.limit).is_none_or(|limit| limit.compact().is_some())
-                && !self.look(hit, hit.cost.max(hit.needs), now).is_allowed()
+                && !self.look(hit, hit.asks(self.kept_from(hit)), now).is_allowed()
         };
         if request.distinct.iter().any(denies) {
             let verdict = self.peek(hits, now)?;
@@ -284,7 +313,9 @@ impl LimitSet {
 
         let hold = |hit: &Hit| Pending::of(self.keyed(hit.limit), hit.tag, now);
         let mut pending: Vec<Pending<'_>> = request.distinct.iter().map(hold).collect();
-        let decide = |(pending, hit): (&mut Pending<'_>, &Hit)| hit.decided(|cost| pending.decide(cost));
+        let decide = |(pending, hit): (&mut Pending<'_>, &Hit)| {
+            hit.decided(self.kept_from(hit), |cost| pending.decide(cost))
+        };
         let mut decisions: Vec<Decision> = pending.iter_mut().zip(&request.distinct).map(decide).collect();
         let allowed = self.verdict(request, &decisions).allowed;
         let mut parts = Vec::new();
@@ -296,7 +327,8 @@ impl LimitSet {
                 continue;
             }
             if decision.is_allowed() {
-                *decision = pending.decide(0); // what is left without the request
+                // What is left without the request.
+                *decision = pending.decide(0).without(self.kept_from(hit));
             }
             pending.leave();
         }
@@ -378,6 +410,10 @@ impl LimitSet {
         self.enforcement(id) == Enforcement::Enforced
     }
 
+    fn kept_from(&self, hit: &Hit) -> u64 {
+        self.limit(hit.limit).map_or(0, |limit| hit.kept_from(limit))
+    }
+
     fn look(&self, hit: &Hit, cost: u64, now: Nanos) -> Decision {
         match self.keyed(hit.limit) {
             Some(keyed) => keyed.look(hit.tag, cost, now),
@@ -423,6 +459,7 @@ impl Request {
                 Some(other) => {
                     other.cost = other.cost.saturating_add(hit.cost);
                     other.needs = other.needs.max(hit.needs);
+                    other.within = [other.within, hit.within].into_iter().flatten().min();
                 }
                 None => distinct.push(*hit),
             }

@@ -8,6 +8,7 @@
 //! | grants and permits that are given back late, twice or elsewhere | `refunds.rs` (`f8_…`), `permits.rs`, and here |
 //! | several limits, of which one denies | `limit_set.rs` (`f5_…`) |
 //! | limits that change back and forth | `changes.rs`, `succession.rs` |
+//! | proxies that nobody here wrote | `ratelimit-server/tests/protocols/rls_bytes.rs` (`f1_…`), `strongroom/tests/cli/judges/envoy.rs` (`f1_…`, where Envoy is installed) |
 //! | bytes that are no request | `ratelimit-server/tests/resp/hostile.rs` (`f4_…`) |
 //! | forged addresses and credentials | `tower-layers/tests/{client_ip,keys}` |
 #![expect(clippy::disallowed_methods, reason = "one claim is about threads")]

@@ -185,3 +185,54 @@ proptest! {
         }
     }
 }
+
+/// A hit that names a smaller size is decided as by a limit of that size which has seen all hits of the key.
+#[test]
+fn a_hit_within_a_part_of_a_limit_sees_what_others_took_of_all_of_it() {
+    let minute = Duration::from_secs(60);
+    for limit in [
+        Limit::fixed_window(10, minute).expect("a limit"),
+        Limit::gcra(Rate::new(10, minute), 10).expect("a limit"),
+        Limit::sliding_log(10, minute).expect("a limit"),
+    ] {
+        let mut set = LimitSet::new(HashSecret([1; 16]));
+        let id = set.add(limit.clone(), TableSize::for_keys(10), Enforcement::Enforced);
+        let now = Nanos(1_000);
+        let take = |within: u64, cost: u64| {
+            let verdict = set.check(&[set.hit(id, "k", cost).within(within)], now).expect("few hits");
+            let decision = verdict.decisions()[0];
+            let peek = set.peek(&[set.hit(id, "k", 0).within(within)], now).expect("few hits");
+            assert_eq!(peek.decisions()[0].remaining(), decision.remaining(), "{limit:?}");
+            (decision.outcome(), decision.limit(), decision.remaining())
+        };
+        let (allowed, denied, never) = (Outcome::Allowed, Outcome::Denied, Outcome::NeverFits);
+        assert_eq!(take(3, 4), (never, 3, 3), "{limit:?}");
+        assert_eq!(take(3, 3), (allowed, 3, 0), "{limit:?}");
+        assert_eq!(take(3, 1), (denied, 3, 0), "{limit:?}");
+        assert_eq!(take(5, 1), (allowed, 5, 1), "{limit:?}");
+        assert_eq!(take(4, 1), (denied, 4, 0), "{limit:?}");
+        assert_eq!(take(0, 1).0, never, "{limit:?}");
+        assert_eq!(take(99, 6), (allowed, 10, 0), "larger than the limit is the limit: {limit:?}");
+    }
+    let mut set = LimitSet::new(HashSecret([1; 16]));
+    let id = set.add(Limit::Unlimited, TableSize::for_keys(10), Enforcement::Enforced);
+    let verdict = set.check(&[set.hit(id, "k", 9).within(3)], Nanos(0)).expect("few hits");
+    assert_eq!((verdict.is_allowed(), verdict.decisions()[0].limit()), (true, u64::MAX));
+}
+
+/// Nor does it matter that threads name different sizes at once.
+#[test]
+fn hits_of_several_sizes_on_one_key_never_have_more_together_than_the_largest() {
+    let mut set = LimitSet::new(HashSecret([1; 16]));
+    let limit = Limit::fixed_window(1 << 20, Duration::from_secs(60)).expect("a limit");
+    let id = set.add(limit, TableSize::for_keys(10), Enforcement::Enforced);
+    let passed: usize = std::thread::scope(|scope| {
+        let take =
+            |size: u64| set.check(&[set.hit(id, "k", 1).within(size)], Nanos(0)).expect("few").is_allowed();
+        let threads: Vec<_> = (0..4u64)
+            .map(|thread| scope.spawn(move || (0..5_000).filter(|_| take(700 + thread * 100)).count()))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
+    });
+    assert_eq!(passed, 1_000);
+}

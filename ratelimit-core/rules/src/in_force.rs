@@ -11,13 +11,14 @@ use ratelimit_core::{
 
 use crate::answer::RuleRef;
 use crate::engine::{EngineError, Reloaded};
+use crate::limit_override::LimitOverride;
 use crate::request::{Request, RequestError};
 use crate::tallies::Tally;
 
 /// Rules that may have as many counters as there are clients: each has a table of its own.
 pub const TABLES_MAX: usize = 4_096;
-/// Different limits that requests may bring.
-pub const OVERRIDES_MAX: usize = 64;
+/// Different windows of the limits that requests may bring: each has a table of its own. One epoch needs seven.
+pub const OVERRIDES_MAX: usize = 16;
 
 /// The table of a rule with one counter.
 const LONE: TableSize = TableSize { keys: 1, sketch_bytes: 0 };
@@ -175,13 +176,13 @@ impl InForce {
         self.kept.iter().map(|rule| (rule.place.clone(), rule.told.limit.clone())).collect()
     }
 
-    /// The limits that a request brings and that have no table yet.
+    /// Whether a request brings a limit whose window has no table yet.
     pub(crate) fn lacks_override(&self, request: &Request<'_>) -> bool {
         let mut brought = request.descriptors.iter().filter_map(|descriptor| descriptor.limit_override);
         brought.any(|limit| self.overriding(limit).is_none())
     }
 
-    /// Gives a table to each limit that a request brings.
+    /// Gives a table to the window of each limit that a request brings.
     pub(crate) fn add_overrides(&mut self, request: &Request<'_>) -> Result<(), RequestError> {
         for limit in request.descriptors.iter().filter_map(|descriptor| descriptor.limit_override) {
             if self.overriding(limit).is_some() {
@@ -190,14 +191,14 @@ impl InForce {
             if self.overrides.len() >= OVERRIDES_MAX {
                 return Err(RequestError::TooManyOverrides { overrides_max: OVERRIDES_MAX });
             }
-            let id = self.set.add(limit.clone(), self.size, Enforcement::Enforced);
-            self.overrides.push((limit.clone(), id));
+            let id = self.set.add(limit.window().clone(), self.size, Enforcement::Enforced);
+            self.overrides.push((limit.window().clone(), id));
         }
         Ok(())
     }
 
-    fn overriding(&self, limit: &Limit) -> Option<LimitId> {
-        self.overrides.iter().find(|(other, _)| other == limit).map(|(_, id)| *id)
+    fn overriding(&self, limit: &LimitOverride) -> Option<LimitId> {
+        self.overrides.iter().find(|(window, _)| window == limit.window()).map(|(_, id)| *id)
     }
 
     /// What the descriptors of a request meet, in their order.
@@ -220,12 +221,12 @@ impl InForce {
                 let told = RuleRef {
                     path: own_path(request.domain, descriptor.entries),
                     name: None,
-                    limit: limit.clone(),
+                    limit: limit.limit().clone(),
                 };
                 return Some(Met {
                     told: Arc::new(told),
                     enforcement: Enforcement::Enforced,
-                    hit: self.set.hit(id, &counter, hits).needing(needs),
+                    hit: self.set.hit(id, &counter, hits).needing(needs).within(limit.count()),
                     tally: None,
                     counter,
                     index: None,

@@ -32,7 +32,7 @@
 //!
 //! # Map
 //!
-//! `request`, `answer`: what goes in and comes out. `engine`: the façade over counters in memory. `store_engine/`: the one
+//! `request`, `limit_override`, `answer`: what goes in and comes out. `engine`: the façade over counters in memory. `store_engine/`: the one
 //! over a store, and what happens without it. `in_force`: the rules, and their reload. `tallies`, `counts`: what was decided.
 //! `file/`: rule files. `top`: the keys that are denied most. `words`: limits for people.
 
@@ -41,6 +41,7 @@ mod counts;
 mod engine;
 mod file;
 mod in_force;
+mod limit_override;
 mod request;
 mod store_engine;
 mod tallies;
@@ -50,9 +51,11 @@ mod words;
 pub use answer::{Answer, RuleRef, Status};
 pub use engine::{Engine, EngineError, EngineGrant, Reloaded, RuleView};
 pub use file::{
-    Epoch, FILE_BYTES_MAX, NESTING_MAX, Problem, RuleFile, RuleFileError, Syntax, VALUES_MAX, read_rules,
+    Epoch, FILE_BYTES_MAX, IdleField, NESTING_MAX, Problem, ReadRules, RuleFile, RuleFileError, RuleLine,
+    RuleLines, Syntax, VALUES_MAX, read_rule_files, read_rules,
 };
 pub use in_force::{OVERRIDES_MAX, TABLES_MAX};
+pub use limit_override::{LimitOverride, OverrideUnit};
 pub use request::{Descriptor, ENTRIES_MAX, REQUEST_BYTES_MAX, Request, RequestError};
 pub use store_engine::{
     FAILURES_TO_DEGRADE, PROBES_TO_RETURN, RuleStore, StoreCallError, StoreEngine, StoreGrant, StoreHealth,

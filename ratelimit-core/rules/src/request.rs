@@ -1,7 +1,8 @@
 //! What a request asks, and the bounds that it has to keep.
 
-use ratelimit_core::Limit;
 use ratelimit_core::rules::{DESCRIPTORS_MAX, Entry};
+
+use crate::limit_override::LimitOverride;
 
 /// Entries of a descriptor.
 pub const ENTRIES_MAX: usize = 16;
@@ -28,8 +29,8 @@ pub struct Descriptor<'r> {
     pub hits: Option<u64>,
     /// Whether the hits are to be given back. They carry no grant, so they are ignored and counted.
     pub is_negative_hits: bool,
-    /// The limit in place of the one that the rules have for this descriptor. The domain has to be known.
-    pub limit_override: Option<&'r Limit>,
+    /// The limit in place of the one that the rules have for this descriptor, if they have one. The domain has to be known.
+    pub limit_override: Option<&'r LimitOverride>,
 }
 
 impl<'r> Request<'r> {
@@ -91,7 +92,7 @@ impl<'r> Descriptor<'r> {
 
     /// The descriptor under another limit.
     #[must_use]
-    pub fn limited(self, limit: &'r Limit) -> Self {
+    pub fn limited(self, limit: &'r LimitOverride) -> Self {
         Self { limit_override: Some(limit), ..self }
     }
 }
@@ -138,8 +139,8 @@ pub enum RequestError {
         /// How many.
         bytes: usize,
     },
-    /// Requests brought more different limits of their own than there are tables for.
-    #[error("requests have brought {overrides_max} different limits of their own: use those, or a rule")]
+    /// Requests brought limits of their own with more different windows than there are tables for: of several epochs.
+    #[error("requests have brought limits with {overrides_max} different windows: make all of one epoch")]
     TooManyOverrides {
         /// The most.
         overrides_max: usize,

@@ -2,9 +2,7 @@
 
 use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, OnFailure, Rule, RuleSet};
 use ratelimit_core::{Enforcement, HashSecret, Limit, Nanos, Rate, TableSize};
-use ratelimit_rules::{
-    Answer, Descriptor, ENTRIES_MAX, Engine, OVERRIDES_MAX, REQUEST_BYTES_MAX, Request, RequestError,
-};
+use ratelimit_rules::{Answer, Descriptor, ENTRIES_MAX, Engine, REQUEST_BYTES_MAX, Request, RequestError};
 
 const SIZE: TableSize = TableSize { keys: 1_000, sketch_bytes: 1 << 16 };
 
@@ -150,26 +148,6 @@ fn what_a_grant_took_is_given_back_once_and_resets_forget() {
     assert!(engine.check(&request, Nanos(5)).expect("a request").allowed);
     assert_eq!(engine.reset(&request, Nanos(5)), Ok(2));
     assert_eq!((left(&engine, "user", "a"), left(&engine, "org", "a")), (10, 10));
-}
-
-#[test]
-fn a_limit_that_a_request_brings_counts_for_its_descriptor_in_place_of_the_rule() {
-    let engine = engine(vec![any("user", Rule::new(bucket(10))), any("org", Rule::new(bucket(9)))]);
-    let (user, org) = ([Entry { key: "user", value: "a" }], [Entry { key: "org", value: "a" }]);
-    let own = bucket(2);
-    let descriptors = [Descriptor::new(&user).limited(&own), Descriptor::new(&org)];
-    let request = Request::new("web", &descriptors);
-    let allowed = (0..4).filter(|_| engine.check(&request, Nanos(5)).expect("a request").allowed).count();
-    assert_eq!(allowed, 2);
-    assert_eq!((left(&engine, "user", "a"), left(&engine, "org", "a")), (10, 7));
-    let unknown = engine.check(&Request { domain: "mail", ..request }, Nanos(5)).expect("a request");
-    assert!(unknown.allowed && unknown.statuses[0].rule.is_none(), "in a domain that is known");
-    let limits: Vec<Limit> = (0..OVERRIDES_MAX as u64 + 5).map(|burst| bucket(burst + 1)).collect();
-    let refused = limits.iter().find_map(|limit| {
-        let descriptors = [Descriptor::new(&user).limited(limit)];
-        engine.check(&Request::new("web", &descriptors), Nanos(5)).err()
-    });
-    assert_eq!(refused, Some(RequestError::TooManyOverrides { overrides_max: OVERRIDES_MAX }));
 }
 
 #[test]

@@ -8,7 +8,8 @@ use ratelimit_core::algorithms::CalendarUnit;
 use ratelimit_core::rules::{DEPTH_MAX, Entry, OnFailure, Request, Rule, RuleSet};
 use ratelimit_core::{Enforcement, HashSecret, Limit, Limiter, Nanos, TableSize};
 use ratelimit_rules::{
-    Epoch, FILE_BYTES_MAX, Problem, RuleFile, RuleFileError, Syntax, limit_in_words, read_rules,
+    Epoch, FILE_BYTES_MAX, Problem, ReadRules, RuleFile, RuleFileError, Syntax, limit_in_words,
+    read_rule_files, read_rules,
 };
 
 /// 2026-11-22 10:20:30 UTC.
@@ -43,9 +44,6 @@ domains:
         limit: 60/minute burst 20
       - key: path
         value: /login
-        on_failure: closed
-        name: login
-        replaces: [everyone]
         descriptors:
           - key: account
             limit: { algorithm: strict_window, count: 5, per: 10 minutes }
@@ -86,6 +84,63 @@ descriptors = [
 
 [[domains.descriptors]]
 "#;
+
+/// A closed rule that was only written so beside the path and not beside its limit failed open.
+#[test]
+fn what_belongs_to_a_limit_is_refused_where_there_is_none() {
+    for (field, text) in [
+        ("on_failure", "on_failure: closed"),
+        ("cost", "cost: 5"),
+        ("name", "name: login"),
+        ("replaces", "replaces: [everyone]"),
+    ] {
+        let below = "descriptors: [{key: account, limit: 5/minute}]";
+        let text = format!("domain: web\ndescriptors:\n  - key: path\n    {text}\n    {below}\n");
+        let error = read(&text, Syntax::Yaml).expect_err("dropped");
+        assert_eq!((error.line, error.problem), (4, Problem::WithoutLimit { field }));
+        let toml = "domain = 'web'\n[[descriptors]]\nkey = 'path'\non_failure = 'closed'\n";
+        let error = read(toml, Syntax::Toml).expect_err("dropped");
+        assert_eq!((error.line, error.problem), (4, Problem::WithoutLimit { field: "on_failure" }));
+    }
+    let misspelt = "domain: web\ndescriptors:\n  - {key: path, on_failure: closed, limt: 5/minute}\n";
+    let error = read(misspelt, Syntax::Yaml).expect_err("misspelt");
+    assert!(matches!(&error.problem, Problem::UnknownField { field, .. } if field == "limt"), "{error}");
+}
+
+/// The Envoy project's service reads such files without a word, so they load here too.
+#[test]
+fn envoys_own_fields_without_a_limit_are_told_and_change_nothing() {
+    let text = "domain: web\ndescriptors:\n  - key: path\n    shadow_mode: true\n    descriptors:\n      - key: user\n        \
+                rate_limit: {unit: minute, requests_per_unit: 5}\n  - {key: a, quota_mode: false}\n  - {key: b, quota_mode: on}\n";
+    let ReadRules { rules, idle, .. } =
+        read_rule_files(&[RuleFile { name: "web.yaml", text, syntax: Syntax::Yaml }], EPOCH)
+            .expect("a rule file");
+    let told: Vec<_> = idle.iter().map(|idle| (idle.line, idle.field)).collect();
+    assert_eq!(told, [(4, "shadow_mode"), (9, "quota_mode")]);
+    assert!(idle[0].to_string().starts_with("web.yaml:4: shadow_mode changes nothing"), "{}", idle[0]);
+    let below = rule(&rules, &[("path", "/"), ("user", "u")]).expect("a rule");
+    assert_eq!(below.enforcement, Enforcement::Enforced);
+}
+
+#[test]
+fn the_line_of_each_rule_is_known_by_its_path() {
+    let files = [
+        RuleFile { name: "ours.yaml", text: OURS, syntax: Syntax::Yaml },
+        RuleFile {
+            name: "other.toml",
+            text: "domain = 'other'\n[[descriptors]]\nkey = 'a'\nlimit = '1/minute'\n",
+            syntax: Syntax::Toml,
+        },
+    ];
+    let ReadRules { rules, lines, idle } = read_rule_files(&files, EPOCH).expect("rule files");
+    let line = |path: &str| lines.of(path).map(|at| (&*at.file, at.line));
+    assert_eq!(line("web.client_ip"), Some(("ours.yaml", 6)));
+    assert_eq!(line("web.path=/login.account"), Some(("ours.yaml", 11)));
+    assert_eq!(line("other.a"), Some(("other.toml", 4)));
+    assert_eq!(line("web.path=/login"), None, "it has no rule");
+    assert!(idle.is_empty());
+    assert!(rules.rules().iter().all(|placed| lines.of(&placed.path).is_some()), "every rule has a line");
+}
 
 #[test]
 fn every_kind_of_rule_can_be_written() {

@@ -14,8 +14,8 @@ use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
 use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, OnFailure, Rule, RuleSet};
 use ratelimit_core::{Enforcement, HashSecret, Limit, Nanos, Rate, SetGrant, TableSize, Verdict};
 use ratelimit_rules::{
-    Answer, Descriptor, Engine, EngineError, FAILURES_TO_DEGRADE, PROBES_TO_RETURN, Request, RuleStore,
-    StoreCallError, StoreEngine,
+    Answer, Descriptor, Engine, EngineError, Epoch, FAILURES_TO_DEGRADE, LimitOverride, OverrideUnit,
+    PROBES_TO_RETURN, Request, RuleStore, StoreCallError, StoreEngine,
 };
 
 const SIZE: TableSize = TableSize { keys: 1_000, sketch_bytes: 0 };
@@ -453,7 +453,7 @@ fn a_reload_keeps_counters_and_gives_the_number_of_a_rule_to_no_other_while_a_re
 #[test]
 fn what_a_limit_of_the_request_took_is_given_back_when_the_store_denies() {
     let engine = among(1, rules(vec![any("few", bucket(1), OnFailure::Open)]));
-    let own = Limit::fixed_window(5, Duration::from_secs(3_600)).expect("a limit");
+    let own = LimitOverride::new(5, OverrideUnit::Hour, Epoch::default()).expect("a limit");
     let (few, brought) = ([Entry { key: "few", value: "a" }], [Entry { key: "own", value: "a" }]);
     let descriptors = [Descriptor::new(&few), Descriptor::new(&brought).limited(&own)];
     let request = Request::new("web", &descriptors);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::matching::Counters;
 use super::rule::Sharing;
-use super::tree::{Domain, Node, NodeValue, label};
+use super::tree::{Domain, Node, NodeValue};
 use crate::key::KeyParts;
 
 /// The index of a tree, or of the part of it below a node.
@@ -96,7 +96,7 @@ impl Trail {
         let (kind, pattern) = pattern(node);
         let many = node.sharing == Sharing::PerValue && !matches!(node.value, NodeValue::Exact(_));
         Self {
-            path: format!("{}.{}", self.path, label(node)),
+            path: format!("{}.{}", self.path, node.label()),
             place: self.place.clone().with(node.key.as_bytes()).with(kind).with(pattern.as_bytes()),
             counters: if many { Counters::Many } else { self.counters },
         }

@@ -58,6 +58,16 @@ impl Node {
     pub fn shared(self, sharing: Sharing) -> Self {
         Self { sharing, ..self }
     }
+
+    /// What paths call it: `key`, `key=value`, `key=prefix*` or `key=pattern`.
+    pub fn label(&self) -> String {
+        match &self.value {
+            NodeValue::Exact(value) => format!("{}={value}", self.key),
+            NodeValue::Prefix(prefix) => format!("{}={prefix}*", self.key),
+            NodeValue::Pattern(pattern) => format!("{}={pattern}", self.key),
+            NodeValue::Any => self.key.clone(),
+        }
+    }
 }
 
 /// A domain: its name and what descriptors may begin with.
@@ -128,7 +138,7 @@ fn check_domain(domain: &Domain) -> Result<(), RuleError> {
         }
         let mut seen = BTreeSet::new();
         for node in siblings {
-            let path = format!("{path}.{}", label(node));
+            let path = format!("{path}.{}", node.label());
             check_node(node, &path)?;
             if !seen.insert((&node.key, &node.value)) {
                 return Err(RuleError::DuplicateNode { path });
@@ -171,16 +181,6 @@ fn check_text(text: &str, path: &str) -> Result<(), RuleError> {
         0 => Err(RuleError::Empty { path: path.to_owned() }),
         1..=TEXT_BYTES_MAX => Ok(()),
         _ => Err(RuleError::TextTooLong { path: path.to_owned(), bytes_max: TEXT_BYTES_MAX }),
-    }
-}
-
-/// How a node is called in messages: `key`, `key=value`, `key=prefix*` or `key=pattern`.
-pub(crate) fn label(node: &Node) -> String {
-    match &node.value {
-        NodeValue::Exact(value) => format!("{}={value}", node.key),
-        NodeValue::Prefix(prefix) => format!("{}={prefix}*", node.key),
-        NodeValue::Pattern(pattern) => format!("{}={pattern}", node.key),
-        NodeValue::Any => node.key.clone(),
     }
 }
 

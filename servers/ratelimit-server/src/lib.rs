@@ -6,6 +6,7 @@
 //! - [`http`]: JSON for programs, a query for proxies that ask before they forward; decided by rules.
 //! - [`rls`]: Envoy's protocol, for the proxy itself and others that speak it; decided by rules.
 //! - [`access`]: who may ask, and who may change things.
+//! - [`rule_trial`]: what a server would make of rules, without one.
 //! - [`RateLimitServers`]: all of them on ports of their own, from [`settings`] and [`rule_files`].
 //!
 //! # Guarantees
@@ -24,6 +25,7 @@ pub mod rls;
 mod rule_engine;
 pub mod rule_files;
 mod rule_metrics;
+pub mod rule_trial;
 mod servers;
 pub mod settings;
 

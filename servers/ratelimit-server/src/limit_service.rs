@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ::http::HeaderMap;
 use ratelimit_core::{Decision, Enforcement, Limit, Nanos};
-use ratelimit_rules::{Answer, RuleRef, Status};
+use ratelimit_rules::{Answer, Epoch, RuleRef, Status};
 use tower_layers::headers::{
     HeaderStyle, POLICY_NAME_BYTES_MAX, PolicyName, Quota, QuotaPolicy, QuotaUnit, retry_after_seconds,
 };
@@ -18,13 +18,21 @@ use crate::rule_engine::RuleEngine;
 pub struct LimitService {
     engine: Arc<RuleEngine>,
     clock: Arc<dyn Clock>,
+    epoch: Epoch,
     style: HeaderStyle,
 }
 
 impl LimitService {
-    /// The service of an engine, with limits told in headers of this style.
+    /// The service of an engine, with limits told in headers of this style. Windows of limits that requests bring begin with the
+    /// clock's epoch.
     pub fn new(engine: Arc<RuleEngine>, clock: Arc<dyn Clock>, style: HeaderStyle) -> Self {
-        Self { engine, clock, style }
+        Self { engine, clock, epoch: Epoch(Duration::ZERO), style }
+    }
+
+    /// The same; the wall clock showed this at the clock's epoch, and windows begin with those of the wall clock.
+    #[must_use]
+    pub fn counting_from(self, epoch: Epoch) -> Self {
+        Self { epoch, ..self }
     }
 
     /// The engine.
@@ -35,6 +43,11 @@ impl LimitService {
     /// The time, as the engine counts it.
     pub fn now(&self) -> Nanos {
         self.clock.now()
+    }
+
+    /// The wall clock's time at the epoch of the engine's clock.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// Looks after the counters for ever.

@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{counter, describe_counter};
-use ratelimit_core::rules::RuleSet;
 use ratelimit_rules::{
-    EngineError, Epoch, FILE_BYTES_MAX, Reloaded, RuleFile, RuleFileError, Syntax, read_rules,
+    EngineError, Epoch, FILE_BYTES_MAX, ReadRules, Reloaded, RuleFile, RuleFileError, RuleLines, Syntax,
+    read_rule_files,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::limit_service::LimitService;
+
+/// Limits to begin with: for an API by address and by key, and for what guards accounts.
+pub const PRESETS: BuiltIn = BuiltIn { name: "the presets", text: include_str!("presets.yaml") };
 
 /// How often the files are looked at.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,9 +42,34 @@ pub enum RulesError {
     /// A file says what cannot be meant.
     #[error(transparent)]
     File(#[from] RuleFileError),
+    /// A rule cannot be in force.
+    #[error("{file}:{line}: {source}")]
+    Rule {
+        /// In which file.
+        file: String,
+        /// In which line, from 1.
+        line: usize,
+        /// Why.
+        #[source]
+        source: EngineError,
+    },
     /// They cannot be in force together.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+impl RulesError {
+    /// The error, with the line of the rule that it is about.
+    pub(crate) fn at(error: EngineError, lines: &RuleLines) -> Self {
+        let path = match &error {
+            EngineError::NoShare { path, .. } | EngineError::NotStored { path } => Some(path),
+            _ => None,
+        };
+        match path.and_then(|path| lines.of(path)) {
+            Some(at) => Self::Rule { file: at.file.to_string(), line: at.line, source: error },
+            None => Self::Engine(error),
+        }
+    }
 }
 
 /// Rules that come with the program.
@@ -56,7 +84,7 @@ pub struct BuiltIn {
 /// Where rules come from.
 #[derive(Debug, Clone)]
 pub struct RuleFiles {
-    built_in: Option<BuiltIn>,
+    built_in: Vec<BuiltIn>,
     paths: Vec<PathBuf>,
     epoch: Epoch,
 }
@@ -64,9 +92,19 @@ pub struct RuleFiles {
 impl RuleFiles {
     /// These files, for an engine whose clock starts now.
     pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self { built_in: Vec::new(), paths, epoch: Epoch::default() }.counting_from_now()
+    }
+
+    /// The same, for an engine whose clock starts now.
+    #[must_use]
+    pub(crate) fn counting_from_now(self) -> Self {
         // Before 1970 only windows and calendar days would begin elsewhere.
-        let epoch = Epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
-        Self { built_in: None, paths, epoch }
+        self.counting_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
+    /// The wall clock's time when the engine's clock started.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// The same, for an engine whose clock started when the wall clock showed this, since the beginning of 1970.
@@ -77,20 +115,21 @@ impl RuleFiles {
 
     /// The same and, before them, rules that come with the program.
     #[must_use]
-    pub fn with(self, built_in: BuiltIn) -> Self {
-        Self { built_in: Some(built_in), ..self }
+    pub fn with(mut self, built_in: BuiltIn) -> Self {
+        self.built_in.push(built_in);
+        self
     }
 
     /// Reads all of them. Blocks while the files are read.
     ///
     /// # Errors
     /// [`RulesError::Unreadable`] and [`RulesError::File`].
-    pub fn read(&self) -> Result<RuleSet, RulesError> {
+    pub fn read(&self) -> Result<ReadRules, RulesError> {
         Ok(self.read_seen()?.0)
     }
 
     /// The same, with what a watch has to know: what changes later is not missed.
-    pub(crate) fn read_seen(&self) -> Result<(RuleSet, Seen), RulesError> {
+    pub(crate) fn read_seen(&self) -> Result<(ReadRules, Seen), RulesError> {
         let stamps = self.stamps();
         let texts = self.texts()?;
         Ok((self.meaning(&texts)?, Seen { stamps, texts }))
@@ -107,14 +146,14 @@ impl RuleFiles {
         self.paths.iter().map(read).collect()
     }
 
-    fn meaning(&self, texts: &[String]) -> Result<RuleSet, RulesError> {
+    fn meaning(&self, texts: &[String]) -> Result<ReadRules, RulesError> {
         let names: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
         let built_in = self.built_in.iter();
         let built_in =
             built_in.map(|rules| RuleFile { name: rules.name, text: rules.text, syntax: Syntax::Yaml });
         let files = self.paths.iter().zip(&names).zip(texts);
         let files = files.map(|((path, name), text)| RuleFile { name, text, syntax: Syntax::of(path) });
-        Ok(read_rules(&built_in.chain(files).collect::<Vec<_>>(), self.epoch)?)
+        Ok(read_rule_files(&built_in.chain(files).collect::<Vec<_>>(), self.epoch)?)
     }
 }
 
@@ -217,10 +256,12 @@ impl RuleWatch {
         }
     }
 
-    fn put_in_force(&self, rules: RuleSet) -> Result<Reloaded, RulesError> {
+    fn put_in_force(&self, read: ReadRules) -> Result<Reloaded, RulesError> {
+        warn_of_idle(&read);
         // This thread may wait; the one that runs the rest goes on.
-        let reload = self.limits.engine().reload(rules, self.limits.now());
-        Ok(tokio::runtime::Handle::current().block_on(reload)?)
+        let reload = self.limits.engine().reload(read.rules, self.limits.now());
+        let reloaded = tokio::runtime::Handle::current().block_on(reload);
+        reloaded.map_err(|error| RulesError::at(error, &read.lines))
     }
 }
 
@@ -228,6 +269,14 @@ impl RuleWatch {
 enum Asked {
     BySignal,
     ByTime,
+}
+
+/// Says which fields change nothing; of many, the first.
+pub(crate) fn warn_of_idle(read: &ReadRules) {
+    const TOLD_MAX: usize = 20;
+    for idle in read.idle.iter().take(TOLD_MAX) {
+        tracing::warn!("{idle}");
+    }
 }
 
 fn accepted(reloaded: &Reloaded) {

@@ -20,7 +20,7 @@ use crate::limit_service::LimitService;
 use crate::resp::{RespLimits, RespServer};
 use crate::rls::{RlsServer, RlsServerError, RlsService};
 use crate::rule_engine::RuleEngine;
-use crate::rule_files::{RuleFiles, RuleWatch, RulesError, Seen};
+use crate::rule_files::{RuleFiles, RuleWatch, RulesError, Seen, warn_of_idle};
 use crate::rule_metrics::RuleMetrics;
 use crate::settings::{Addresses, EngineChoice, RateLimitSettings};
 
@@ -92,6 +92,7 @@ impl RateLimitServers {
     ) -> Result<Self, ServersError> {
         let Opened { engine, clock, files, seen } = Opened::of(settings, files)?;
         let limits = LimitService::new(Arc::new(engine), clock.clone(), settings.headers);
+        let limits = limits.counting_from(files.epoch());
         let keys = Arc::new(AdHoc::new(settings.size, secret()?));
 
         let threads = ServingThreads::start("rate-limits", threads)?;
@@ -177,18 +178,23 @@ struct Opened {
 impl Opened {
     fn of(settings: &RateLimitSettings, files: RuleFiles) -> Result<Self, ServersError> {
         let EngineChoice::Redb(path) = &settings.engine else {
-            let (rules, seen) = files.read_seen()?;
-            let engine = Engine::new(rules, settings.size, secret()?).map_err(RulesError::from)?;
-            return Ok(Self { engine: engine.into(), clock: Arc::new(SystemClock::new()), files, seen });
+            let (clock, files) = (SystemClock::new(), files.counting_from_now());
+            let (read, seen) = files.read_seen()?;
+            warn_of_idle(&read);
+            let engine = Engine::new(read.rules, settings.size, secret()?);
+            let engine = engine.map_err(|error| RulesError::at(error, &read.lines))?;
+            return Ok(Self { engine: engine.into(), clock: Arc::new(clock), files, seen });
         };
         let clock = WallClock::of(path)?;
         let files = files.counting_from(clock.epoch());
-        let (rules, seen) = files.read_seen()?;
-        let policies = StoreEngine::<DurableStore>::policies(&rules).map_err(RulesError::from)?;
+        let (read, seen) = files.read_seen()?;
+        warn_of_idle(&read);
+        let refused = |error| RulesError::at(error, &read.lines);
+        let policies = StoreEngine::<DurableStore>::policies(&read.rules).map_err(refused)?;
         let store = DurableStore::open(path, policies, &clock, settings.size.keys)?;
         // One process has the file: nobody shares its limits.
-        let engine = StoreEngine::new(store, rules, NonZeroU32::MIN, settings.size, secret()?);
-        let engine = engine.map_err(RulesError::from)?;
+        let engine = StoreEngine::new(store, read.rules, NonZeroU32::MIN, settings.size, secret()?);
+        let engine = engine.map_err(refused)?;
         Ok(Self { engine: engine.into(), clock: Arc::new(clock), files, seen })
     }
 }

@@ -23,7 +23,7 @@ use crate::access::{Access, AccessToken};
 pub const SERVER_NAME: &str = "ratelimit";
 
 /// Keys of a table: a hundred million take 2.3 GB.
-const KEYS_MAX: u64 = 100_000_000;
+pub const KEYS_MAX: u64 = 100_000_000;
 
 /// The rows of the rate limit server itself. [`table`] has those that every server shares as well.
 pub static RATELIMIT_SETTINGS: &[Setting] = &[
@@ -119,7 +119,7 @@ pub enum EngineChoice {
 
 impl EngineChoice {
     /// Reads `memory` or `redb:FILE`.
-    fn read(text: &str) -> Option<Self> {
+    pub fn read(text: &str) -> Option<Self> {
         match text.split_once(':') {
             None if text == "memory" => Some(Self::Memory),
             Some(("redb", file)) if !file.is_empty() => Some(Self::Redb(PathBuf::from(file))),

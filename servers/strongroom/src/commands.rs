@@ -74,6 +74,7 @@ fn run_rate_limits(command: RateLimitCommand, output: Output) -> Result<(), Fail
         RateLimitCommand::Reset(reset) => block_on(reset.run(output)),
         RateLimitCommand::Top(top) => block_on(top.run(output)),
         RateLimitCommand::Rules(Rules::Validate(validate)) => validate.run(output),
+        RateLimitCommand::Rules(Rules::Preset(preset)) => preset.run(output),
         RateLimitCommand::Rules(Rules::List(list)) => block_on(list.run(output)),
     }
 }

@@ -12,8 +12,16 @@ use ratelimit_core::{HORIZON_NS, Nanos};
 use super::Problem;
 
 /// The wall clock's time at the engine's epoch, since the beginning of 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub Duration);
+
+impl Epoch {
+    /// How long before the epoch the last window of this length began, counted from the beginning of 1970.
+    pub(crate) fn phase(self, period: Duration) -> Duration {
+        let nanoseconds = self.0.as_nanos().checked_rem(period.as_nanos()).unwrap_or(0);
+        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
+    }
+}
 
 /// Turns civil time into the engine's. Tables are made once for each unit and time zone.
 pub(super) struct Civil {
@@ -27,10 +35,9 @@ impl Civil {
         Self { epoch, zones: TimeZoneDatabase::bundled(), made: BTreeMap::new() }
     }
 
-    /// How long before the epoch the last window of this length began, counted from the beginning of 1970.
+    /// See [`Epoch::phase`].
     pub(super) fn phase(&self, period: Duration) -> Duration {
-        let nanoseconds = self.epoch.0.as_nanos().checked_rem(period.as_nanos()).unwrap_or(0);
-        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
+        self.epoch.phase(period)
     }
 
     /// The beginnings of a unit in a time zone, from the one in which the epoch is to beyond the engine's horizon.

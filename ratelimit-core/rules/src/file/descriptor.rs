@@ -11,26 +11,48 @@ use super::fields::Fields;
 use super::limit::{envoy_limit, limit, replaces, unknown};
 use super::located::{Fault, Located};
 
-/// Reads descriptors and counts them.
+/// What says how a limit is enforced or counted. Files of the Envoy project's service do not have these fields, so nobody loses a
+/// file by it that one of them without a limit is refused.
+const OF_A_LIMIT: [&str; 4] = ["on_failure", "cost", "name", "replaces"];
+/// The same, in fields that the Envoy project's service reads and drops where there is no limit.
+const OF_A_LIMIT_THERE: [&str; 2] = ["shadow_mode", "quota_mode"];
+
+/// Reads descriptors, counts them, and notes where their rules are.
 pub(super) struct Descriptors<'c> {
     civil: &'c mut Civil,
     nodes: usize,
+    noted: Noted,
+}
+
+/// What a file says beside its rules.
+#[derive(Default)]
+pub(super) struct Noted {
+    /// The path of each rule, and the line of its limit.
+    pub rules: Vec<(String, usize)>,
+    /// Fields that change nothing, and their lines.
+    pub idle: Vec<(&'static str, usize)>,
 }
 
 /// What belongs to a limit, and may stand beside it or within `rate_limit`.
 struct Named {
     limit: Limit,
+    line: usize,
     name: Option<String>,
     replaces: Vec<String>,
 }
 
 impl<'c> Descriptors<'c> {
     pub(super) fn new(civil: &'c mut Civil) -> Self {
-        Self { civil, nodes: 0 }
+        Self { civil, nodes: 0, noted: Noted::default() }
     }
 
-    /// The nodes of a list at a depth, counted from 1.
-    pub(super) fn read(&mut self, list: &[Located], depth: usize) -> Result<Vec<Node>, Fault> {
+    /// What was noted of everything that was read.
+    pub(super) fn into_noted(self) -> Noted {
+        self.noted
+    }
+
+    /// The nodes of a list below a path, at a depth that is counted from 1.
+    pub(super) fn read(&mut self, list: &[Located], path: &str, depth: usize) -> Result<Vec<Node>, Fault> {
         let mut lines: BTreeMap<(String, NodeValue), usize> = BTreeMap::new();
         let mut nodes = Vec::new();
         for located in list {
@@ -46,7 +68,7 @@ impl<'c> Descriptors<'c> {
                 let domain = "of this file".to_owned();
                 return Err(refused(RuleError::TooManyNodes { domain, nodes_max: NODES_MAX }));
             }
-            let node = self.node(located, depth)?;
+            let node = self.node(located, path, depth)?;
             let place = (node.key.clone(), node.value.clone());
             if let Some(first_line) = lines.insert(place, located.line) {
                 return Err(Fault::new(located.line, Problem::DuplicateDescriptor { first_line }));
@@ -56,7 +78,7 @@ impl<'c> Descriptors<'c> {
         Ok(nodes)
     }
 
-    fn node(&mut self, located: &Located, depth: usize) -> Result<Node, Fault> {
+    fn node(&mut self, located: &Located, path: &str, depth: usize) -> Result<Node, Fault> {
         let mut fields = Fields::of(located, "a descriptor")?;
         let (key_at, key) = fields.needed_name("key")?;
         if key.contains('*') {
@@ -74,19 +96,30 @@ impl<'c> Descriptors<'c> {
             }
             node.sharing = Sharing::Together;
         }
-        let rule = self.rule(&mut fields)?;
+        let path = format!("{path}.{}", node.label());
+        let line_of = |name: &&'static str| Some((*name, fields.line_of(name)?));
+        let needs_limit = OF_A_LIMIT.iter().find_map(line_of);
+        let set = |name: &&'static str| Some((*name, fields.line_of(name).filter(|_| fields.is_set(name))?));
+        let enforced_at: Vec<_> = OF_A_LIMIT_THERE.iter().filter_map(set).collect();
+        let rule = self.rule(&mut fields, &path)?;
         let below = fields.list("descriptors")?.unwrap_or_default();
         // What others make of them in metrics and headers does not change a decision.
         fields.flag("detailed_metric")?;
         fields.flag("value_to_metric")?;
         fields.take("metadata");
         fields.finish()?;
+        if rule.is_none() {
+            if let Some((field, line)) = needs_limit {
+                return Err(Fault::new(line, Problem::WithoutLimit { field }));
+            }
+            self.noted.idle.extend(enforced_at);
+        }
         node.rule = rule;
-        node.nodes = self.read(below, depth + 1)?;
+        node.nodes = self.read(below, &path, depth + 1)?;
         Ok(node)
     }
 
-    fn rule(&mut self, fields: &mut Fields<'_>) -> Result<Option<Rule>, Fault> {
+    fn rule(&mut self, fields: &mut Fields<'_>, path: &str) -> Result<Option<Rule>, Fault> {
         let enforcement = match (fields.flag("shadow_mode")?, fields.flag("quota_mode")?) {
             (true, _) => Enforcement::Shadow,
             (false, true) => Enforcement::Quota,
@@ -94,7 +127,10 @@ impl<'c> Descriptors<'c> {
         };
         let on_failure = fields.name("on_failure")?;
         let (cost, line) = (fields.number("cost")?.unwrap_or(1), fields.line);
-        let Some(Named { limit, name, replaces }) = self.named(fields)? else { return Ok(None) };
+        let Some(Named { limit, line: limit_at, name, replaces }) = self.named(fields)? else {
+            return Ok(None);
+        };
+        self.noted.rules.push((path.to_owned(), limit_at));
         if name.as_ref().is_some_and(|name| replaces.contains(name)) {
             return Err(Fault::new(line, Problem::ReplacesItself));
         }
@@ -121,7 +157,7 @@ impl<'c> Descriptors<'c> {
             }
             (Some(located), None) => {
                 let (name, replaces) = beside;
-                Ok(Some(Named { limit: limit(located, self.civil)?, name, replaces }))
+                Ok(Some(Named { limit: limit(located, self.civil)?, line: located.line, name, replaces }))
             }
             (None, Some(located)) => {
                 let mut fields = Fields::of(located, "rate_limit")?;
@@ -129,7 +165,7 @@ impl<'c> Descriptors<'c> {
                 let name = fields.name("name")?.map(|(_, name)| name).or(beside.0);
                 let replaces = [replaces(&mut fields)?, beside.1].concat();
                 fields.finish()?;
-                Ok(Some(Named { limit, name, replaces }))
+                Ok(Some(Named { limit, line: located.line, name, replaces }))
             }
             (None, None) => Ok(None),
         }

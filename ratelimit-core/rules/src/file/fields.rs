@@ -22,6 +22,12 @@ impl<'n> Fields<'n> {
         Ok(Self { line: located.line, what, left, known: Vec::new() })
     }
 
+    /// The line of a field that was not taken yet and has a value.
+    pub(super) fn line_of(&self, name: &str) -> Option<usize> {
+        let field = self.left.iter().find(|field| field.name == name)?;
+        (!matches!(field.value.value, Value::Nothing)).then_some(field.line)
+    }
+
     /// The value of a field, and its line. A field without a value is none.
     pub(super) fn take(&mut self, name: &'static str) -> Option<&'n Located> {
         self.known.push(name);
@@ -54,15 +60,12 @@ impl<'n> Fields<'n> {
     /// Whether a field says so; it does not when it is not there.
     pub(super) fn flag(&mut self, name: &'static str) -> Result<bool, Fault> {
         let Some(located) = self.take(name) else { return Ok(false) };
-        let said = match &located.value {
-            Value::Plain(text) => text.to_ascii_lowercase(),
-            _ => String::new(),
-        };
-        match said.as_str() {
-            "true" | "yes" | "on" => Ok(true),
-            "false" | "no" | "off" => Ok(false),
-            _ => Err(wrong(located.line, name, "true or false")),
-        }
+        truth(located).ok_or_else(|| wrong(located.line, name, "true or false"))
+    }
+
+    /// Whether a field that was not taken yet says so.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.left.iter().any(|field| field.name == name && truth(&field.value) == Some(true))
     }
 
     pub(super) fn list(&mut self, name: &'static str) -> Result<Option<&'n [Located]>, Fault> {
@@ -87,6 +90,15 @@ impl<'n> Fields<'n> {
                 Err(Fault::new(field.line, problem))
             }
         }
+    }
+}
+
+fn truth(located: &Located) -> Option<bool> {
+    let Value::Plain(text) = &located.value else { return None };
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" => Some(true),
+        "false" | "no" | "off" => Some(false),
+        _ => None,
     }
 }
 

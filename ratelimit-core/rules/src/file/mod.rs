@@ -9,6 +9,7 @@ mod descriptor;
 mod fields;
 mod limit;
 mod located;
+mod read;
 mod toml_syntax;
 mod yaml_syntax;
 
@@ -17,11 +18,12 @@ use std::path::Path;
 
 use civil::Civil;
 pub use civil::Epoch;
-use descriptor::Descriptors;
+use descriptor::{Descriptors, Noted};
 use fields::Fields;
 use located::{Fault, Located};
 use ratelimit_core::LimitError;
 use ratelimit_core::rules::{Domain, Node, RuleError, RuleSet};
+pub use read::{IdleField, ReadRules, RuleLine, RuleLines};
 
 /// Bytes of a rule file.
 pub const FILE_BYTES_MAX: usize = 4 << 20;
@@ -68,9 +70,19 @@ pub struct RuleFile<'t> {
 ///
 /// The first thing that is wrong, with its file and line.
 pub fn read_rules(files: &[RuleFile<'_>], epoch: Epoch) -> Result<RuleSet, RuleFileError> {
+    Ok(read_rule_files(files, epoch)?.rules)
+}
+
+/// The same, with the place of each rule and what in the files changes nothing.
+///
+/// # Errors
+///
+/// As for [`read_rules`].
+pub fn read_rule_files(files: &[RuleFile<'_>], epoch: Epoch) -> Result<ReadRules, RuleFileError> {
     let mut civil = Civil::new(epoch);
     let mut domains: Vec<Domain> = Vec::new();
     let mut places: BTreeMap<String, (String, usize)> = BTreeMap::new();
+    let (mut lines, mut idle) = (RuleLines::default(), Vec::new());
     for file in files {
         let told = |fault: Fault| RuleFileError {
             file: file.name.to_owned(),
@@ -78,7 +90,8 @@ pub fn read_rules(files: &[RuleFile<'_>], epoch: Epoch) -> Result<RuleSet, RuleF
             line: fault.line.min(file.text.matches(['\r', '\n']).count().saturating_add(1)),
             problem: fault.problem,
         };
-        for (line, domain) in read_file(file, &mut civil).map_err(told)? {
+        let (read, noted) = read_file(file, &mut civil).map_err(told)?;
+        for (line, domain) in read {
             // Alone, so that what only the core checks is told with this domain's line.
             RuleSet::new([domain.clone()]).map_err(|error| told(Fault::new(line, Problem::Rules(error))))?;
             if let Some((first_file, first_line)) = places.get(&domain.name).cloned() {
@@ -88,15 +101,19 @@ pub fn read_rules(files: &[RuleFile<'_>], epoch: Epoch) -> Result<RuleSet, RuleF
             places.insert(domain.name.clone(), (file.name.to_owned(), line));
             domains.push(domain);
         }
+        lines.note(file.name, noted.rules);
+        let field = |(field, line)| IdleField { file: file.name.to_owned(), line, field };
+        idle.extend(noted.idle.into_iter().map(field));
     }
-    RuleSet::new(domains).map_err(|error| RuleFileError {
+    let rules = RuleSet::new(domains).map_err(|error| RuleFileError {
         file: files.first().map(|file| file.name.to_owned()).unwrap_or_default(),
         line: 1,
         problem: Problem::Rules(error),
-    })
+    })?;
+    Ok(ReadRules { rules, lines, idle })
 }
 
-fn read_file(file: &RuleFile<'_>, civil: &mut Civil) -> Result<Vec<(usize, Domain)>, Fault> {
+fn read_file(file: &RuleFile<'_>, civil: &mut Civil) -> Result<(Vec<(usize, Domain)>, Noted), Fault> {
     if file.text.len() > FILE_BYTES_MAX {
         return Err(Fault::new(1, Problem::TooLarge { bytes: file.text.len() }));
     }
@@ -106,18 +123,22 @@ fn read_file(file: &RuleFile<'_>, civil: &mut Civil) -> Result<Vec<(usize, Domai
     };
     let mut descriptors = Descriptors::new(civil);
     let mut fields = Fields::of(&document, "a rule file")?;
-    let Some(list) = fields.list("domains")? else {
-        return Ok(vec![read_domain(fields, &mut descriptors)?]);
+    let domains = match fields.list("domains")? {
+        None => vec![read_domain(fields, &mut descriptors)?],
+        Some(list) => {
+            fields.finish()?;
+            let read = |domain| read_domain(Fields::of(domain, "a domain")?, &mut descriptors);
+            list.iter().map(read).collect::<Result<_, _>>()?
+        }
     };
-    fields.finish()?;
-    list.iter().map(|domain| read_domain(Fields::of(domain, "a domain")?, &mut descriptors)).collect()
+    Ok((domains, descriptors.into_noted()))
 }
 
 fn read_domain(mut fields: Fields<'_>, descriptors: &mut Descriptors<'_>) -> Result<(usize, Domain), Fault> {
     let (line, name) = fields.needed_name("domain")?;
     let nodes: &[Located] = fields.list("descriptors")?.unwrap_or_default();
     fields.finish()?;
-    let nodes: Vec<Node> = descriptors.read(nodes, 1)?;
+    let nodes: Vec<Node> = descriptors.read(nodes, &name, 1)?;
     Ok((line, Domain { name, nodes }))
 }
 
@@ -213,6 +234,15 @@ pub enum Problem {
         one: &'static str,
         /// The other.
         other: &'static str,
+    },
+    /// A field of a descriptor without a limit that only has a meaning beside one.
+    #[error(
+        "{field} has nothing to apply to: this descriptor has no limit, and those below do not take it over; give it a \
+         limit, or move {field} to the descriptor that has one"
+    )]
+    WithoutLimit {
+        /// The field.
+        field: &'static str,
     },
     /// A text is too long.
     #[error("{field} has {bytes} bytes, {bytes_max} is the most: shorten it")]

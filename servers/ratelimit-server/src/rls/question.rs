@@ -1,8 +1,7 @@
 //! From the proxy's message to the engine's request.
 
-use ratelimit_core::Limit;
 use ratelimit_core::rules::{DESCRIPTORS_MAX, Entry};
-use ratelimit_rules::{Descriptor, Request};
+use ratelimit_rules::{Descriptor, Epoch, LimitOverride, Request};
 use tonic::Status;
 
 use super::proto::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
@@ -12,23 +11,24 @@ use super::units::limit_of;
 /// A message that was read.
 pub(super) struct Question<'m> {
     message: &'m RateLimitRequest,
-    limits: Vec<Option<Limit>>,
+    limits: Vec<Option<LimitOverride>>,
     entries: Vec<Vec<Entry<'m>>>,
 }
 
 impl<'m> Question<'m> {
-    /// Reads a message.
+    /// Reads a message. The engine's clock has that epoch.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for too many descriptors, and for a limit that cannot be kept.
-    pub(super) fn read(message: &'m RateLimitRequest) -> Result<Self, Status> {
+    pub(super) fn read(message: &'m RateLimitRequest, epoch: Epoch) -> Result<Self, Status> {
         // Checked before anything is made of them: the message may hold as many as its bytes allow.
         if message.descriptors.len() > DESCRIPTORS_MAX {
             let count = message.descriptors.len();
             let text = format!("{count} descriptors are too many: send at most {DESCRIPTORS_MAX}");
             return Err(Status::invalid_argument(text));
         }
-        let limits = message.descriptors.iter().map(own_limit).collect::<Result<_, _>>()?;
+        let own = |descriptor| own_limit(descriptor, epoch);
+        let limits = message.descriptors.iter().map(own).collect::<Result<_, _>>()?;
         Ok(Self { message, limits, entries: message.descriptors.iter().map(entries_of).collect() })
     }
 
@@ -52,8 +52,8 @@ impl<'m> Question<'m> {
     }
 }
 
-fn own_limit(descriptor: &RateLimitDescriptor) -> Result<Option<Limit>, Status> {
-    let limit = descriptor.limit.as_ref().map(limit_of).transpose();
+fn own_limit(descriptor: &RateLimitDescriptor, epoch: Epoch) -> Result<Option<LimitOverride>, Status> {
+    let limit = descriptor.limit.as_ref().map(|given| limit_of(given, epoch)).transpose();
     limit.map_err(|error| Status::invalid_argument(error.to_string()))
 }
 

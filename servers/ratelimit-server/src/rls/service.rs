@@ -29,7 +29,7 @@ impl RlsService {
 
     async fn decide(&self, message: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
         let now = self.limits.now();
-        let question = Question::read(message)?;
+        let question = Question::read(message, self.limits.epoch())?;
         let descriptors = question.descriptors();
         let request = question.request(&descriptors);
         let answer = self.limits.engine().check(&request, now).await.map_err(refused)?;

@@ -4,24 +4,22 @@ use std::time::Duration;
 
 use ratelimit_core::algorithms::CalendarUnit;
 use ratelimit_core::{Limit, LimitError};
-use ratelimit_rules::RuleRef;
+use ratelimit_rules::{Epoch, LimitOverride, OverrideUnit, RuleRef};
 
 use super::proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::RateLimitOverride;
 use super::proto::envoy::service::ratelimit::v3::rate_limit_response::RateLimit;
 use super::proto::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit;
 use super::proto::envoy::r#type::v3::RateLimitUnit;
 
-const DAY_SECONDS: u64 = 86_400;
-
-/// Lengths of the units, as Envoy's own service counts them: months of 30 days, years of 365.
-const SECONDS: [(Unit, u64); 7] = [
-    (Unit::Second, 1),
-    (Unit::Minute, 60),
-    (Unit::Hour, 3_600),
-    (Unit::Day, DAY_SECONDS),
-    (Unit::Week, 7 * DAY_SECONDS),
-    (Unit::Month, 30 * DAY_SECONDS),
-    (Unit::Year, 365 * DAY_SECONDS),
+/// The units of the protocol, and their lengths.
+const UNITS: [(Unit, OverrideUnit); 7] = [
+    (Unit::Second, OverrideUnit::Second),
+    (Unit::Minute, OverrideUnit::Minute),
+    (Unit::Hour, OverrideUnit::Hour),
+    (Unit::Day, OverrideUnit::Day),
+    (Unit::Week, OverrideUnit::Week),
+    (Unit::Month, OverrideUnit::Month),
+    (Unit::Year, OverrideUnit::Year),
 ];
 
 /// A limit that a descriptor brings cannot be kept.
@@ -39,22 +37,19 @@ pub(super) enum OverrideError {
     Limit(#[from] LimitError),
 }
 
-/// The limit that a descriptor brings: a window, as in Envoy's own service. 0 denies all.
-pub(super) fn limit_of(given: &RateLimitOverride) -> Result<Limit, OverrideError> {
+/// The limit that a descriptor brings: windows of the wall clock, as in Envoy's own service. 0 denies all.
+pub(super) fn limit_of(given: &RateLimitOverride, epoch: Epoch) -> Result<LimitOverride, OverrideError> {
     let unknown = OverrideError::Unit { unit: given.unit };
     let unit = RateLimitUnit::try_from(given.unit).map_err(|_| unknown.clone())?;
-    let same = |(named, _): &&(Unit, u64)| named.as_str_name() == unit.as_str_name();
-    let (_, seconds) = SECONDS.iter().find(same).ok_or(unknown)?;
-    if given.requests_per_unit == 0 {
-        return Ok(Limit::DenyAll);
-    }
-    Ok(Limit::fixed_window(given.requests_per_unit.into(), Duration::from_secs(*seconds))?)
+    let same = |(named, _): &&(Unit, OverrideUnit)| named.as_str_name() == unit.as_str_name();
+    let (_, unit) = UNITS.iter().find(same).ok_or(unknown)?;
+    Ok(LimitOverride::new(given.requests_per_unit, *unit, epoch)?)
 }
 
 /// A rule's limit as the proxy shows it. A period that is no unit has none, and the count is what the limit holds.
 pub(super) fn told(rule: &RuleRef) -> Option<RateLimit> {
     let per = |count: u64, period: Duration| {
-        let unit = SECONDS.iter().find(|(_, seconds)| Duration::from_secs(*seconds) == period);
+        let unit = UNITS.iter().find(|(_, unit)| unit.period() == period);
         unit.map(|(unit, _)| (count, *unit))
     };
     let counted = match &rule.limit {
@@ -101,12 +96,22 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_a_descriptor_brings_is_a_window_of_its_unit() {
-        let given = |requests_per_unit, unit| limit_of(&RateLimitOverride { requests_per_unit, unit });
-        assert_eq!(given(5, 3), Ok(Limit::fixed_window(5, Duration::from_secs(3_600)).expect("a limit")));
-        assert_eq!(given(0, 1), Ok(Limit::DenyAll));
-        assert_eq!(given(5, 0), Err(OverrideError::Unit { unit: 0 }));
-        assert_eq!(given(5, 99), Err(OverrideError::Unit { unit: 99 }));
+    fn a_limit_that_a_descriptor_brings_is_a_window_of_the_wall_clock() {
+        // The engine began 100 s into an hour of the wall clock, which is 40 s into a minute.
+        let epoch = Epoch(Duration::from_secs(3_600 * 1_000 + 100));
+        let given = |requests_per_unit, unit| {
+            limit_of(&RateLimitOverride { requests_per_unit, unit }, epoch)
+                .map(|given| (given.limit().clone(), given))
+        };
+        let window = |count, period, phase| {
+            Limit::fixed_window_from(count, Duration::from_secs(period), Duration::from_secs(phase))
+                .expect("a limit")
+        };
+        assert_eq!(given(5, 3).expect("a limit").0, window(5, 3_600, 100));
+        assert_eq!(given(u32::MAX, 2).expect("a limit").0, window(u32::MAX.into(), 60, 40));
+        assert_eq!(given(0, 1).expect("a limit").0, Limit::DenyAll);
+        assert_eq!(given(5, 0).expect_err("none"), OverrideError::Unit { unit: 0 });
+        assert_eq!(given(5, 99).expect_err("none"), OverrideError::Unit { unit: 99 });
         for unit in 1..=7 {
             assert!(given(u32::MAX, unit).is_ok(), "{unit}");
         }

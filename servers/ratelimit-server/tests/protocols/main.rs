@@ -3,5 +3,8 @@
 mod documentation;
 mod forward_auth;
 mod http_calls;
+mod presets;
+mod rls_bytes;
 mod rls_calls;
+mod rls_overrides;
 mod server;

@@ -8,12 +8,12 @@ use tonic::Code as GrpcCode;
 
 use crate::server::{Setup, TestServers};
 
-fn descriptor(entries: &[(&str, &str)]) -> RateLimitDescriptor {
+pub fn descriptor(entries: &[(&str, &str)]) -> RateLimitDescriptor {
     let entry = |(key, value): &(&str, &str)| Entry { key: (*key).to_owned(), value: (*value).to_owned() };
     RateLimitDescriptor { entries: entries.iter().map(entry).collect(), ..RateLimitDescriptor::default() }
 }
 
-fn asking(descriptors: Vec<RateLimitDescriptor>) -> RateLimitRequest {
+pub fn asking(descriptors: Vec<RateLimitDescriptor>) -> RateLimitRequest {
     RateLimitRequest { domain: "web".to_owned(), descriptors, hits_addend: 0 }
 }
 
@@ -84,22 +84,6 @@ async fn a_descriptor_that_denies_charges_no_other() {
         assert_eq!((answer.statuses[0].code(), answer.statuses[1].code()), (Code::Ok, Code::OverLimit));
         assert_eq!(answer.statuses[0].limit_remaining, 3);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_limit_that_a_descriptor_brings_counts_in_place_of_the_rules() {
-    let servers = TestServers::open().await;
-    let mut client = servers.rls().await;
-    let mut codes = Vec::new();
-    for _ in 0..6 {
-        let mut described = descriptor(&[("client_ip", "a")]);
-        described.limit = Some(RateLimitOverride { requests_per_unit: 5, unit: 5 });
-        let answer = client.should_rate_limit(asking(vec![described])).await.expect("decided").into_inner();
-        let limit = answer.statuses[0].current_limit.clone().expect("a limit");
-        assert_eq!(limit.requests_per_unit, 5);
-        codes.push(answer.overall_code());
-    }
-    assert_eq!(codes, [[Code::Ok; 5].as_slice(), &[Code::OverLimit]].concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 mod clients;
 mod hostile;
+mod model;
 mod server;
 
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ratelimit_core::{AdHoc, HashSecret, Nanos, TableSize};
@@ -14,10 +15,33 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tower_layers::rate_limit::SystemClock;
+use tower_layers::rate_limit::{Clock, SystemClock};
 
 /// No step of a test takes longer.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Stands still until it is moved.
+pub struct TestClock(AtomicU64);
+
+impl TestClock {
+    pub fn starting_at(now_ns: u64) -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(now_ns)))
+    }
+
+    pub fn pass(&self, ns: u64) -> u64 {
+        self.0.fetch_add(ns, Ordering::SeqCst) + ns
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Nanos {
+        Nanos(self.0.load(Ordering::SeqCst))
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        0
+    }
+}
 
 pub struct TestServer {
     pub address: SocketAddr,
@@ -28,26 +52,31 @@ pub struct TestServer {
 
 impl TestServer {
     pub async fn open() -> Self {
-        Self::start(Access::default(), RespLimits::default()).await
+        Self::start(Access::default(), RespLimits::default(), Arc::new(SystemClock::new())).await
+    }
+
+    /// With a clock that only the test moves.
+    pub async fn at(clock: Arc<TestClock>) -> Self {
+        Self::start(Access::default(), RespLimits::default(), clock).await
     }
 
     pub async fn with_token(token: &str) -> Self {
         let check = Some(AccessToken::new(Secret::new(token.to_owned())));
-        Self::start(Access { check, admin: None }, RespLimits::default()).await
+        Self::start(Access { check, admin: None }, RespLimits::default(), Arc::new(SystemClock::new())).await
     }
 
     pub async fn with_limits(limits: RespLimits) -> Self {
-        Self::start(Access::default(), limits).await
+        Self::start(Access::default(), limits, Arc::new(SystemClock::new())).await
     }
 
-    async fn start(access: Access, limits: RespLimits) -> Self {
+    async fn start(access: Access, limits: RespLimits, clock: Arc<dyn Clock>) -> Self {
         let loopback = "127.0.0.1:0".parse().expect("an address");
         let listener =
             Listener::bind("resp", loopback, Protocol::Http1, None, &ListenerLimits::default()).await;
         let listener = listener.expect("a free port");
         let address = listener.local_address();
         let keys = Arc::new(AdHoc::new(TableSize::for_keys(10_000), HashSecret([7; 16])));
-        let server = RespServer::new(Arc::clone(&keys), access, Arc::new(SystemClock::new()), limits);
+        let server = RespServer::new(Arc::clone(&keys), access, clock, limits);
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {
             let _ = stopped.await;

@@ -55,7 +55,8 @@ metrics = "127.0.0.1:9090"
 
 /// The same of a rate limit server.
 const RATELIMIT_PRODUCTION: &str = r#"
-# What is limited. `strongroom ratelimit rules validate` reads such a file as the server does.
+# What is limited. `strongroom ratelimit rules preset -o /etc/strongroom/rules.yaml` writes limits to begin with,
+# `strongroom ratelimit rules validate` reads such a file as the server does.
 rules = "/etc/strongroom/rules.yaml"
 
 # Everyone can reach these addresses, so they need TLS, and checks need a token.

@@ -5,9 +5,11 @@ mod dev_file;
 mod node_process;
 mod plan;
 
+use std::io::Write as _;
+
 use clap::{Args, ValueEnum};
 use ledger_server::settings::LedgerSettings;
-use ratelimit_server::rule_files::{BuiltIn, RuleFiles};
+use ratelimit_server::rule_files::{BuiltIn, PRESETS, RuleFiles};
 use service_kit::ReadyLine;
 use service_kit::configuration::{Resolved, Source};
 use service_kit::logs::{LogFormat, LogTarget};
@@ -53,7 +55,7 @@ const DEMO_RULES: BuiltIn = BuiltIn {
 
 /// Start everything on this machine, for development: a ledger on a temporary directory, a token with every right,
 /// rate limits with a domain `demo` (3 per minute for each
-/// `client_ip`), and free ports where the usual ones are taken. Other commands find it by themselves.
+/// `client_ip`) and, unless rule files are configured, the domains of `ratelimit rules preset`, and free ports where the usual ones are taken. Other commands find it by themselves.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     strongroom dev\n  \
@@ -123,6 +125,7 @@ impl Dev {
         if self.nodes != Nodes::One {
             let wanted = settings.and_then(|(resolved, settings)| {
                 self.refuse_rate_limits()?;
+                self.warn_of_rate_limits();
                 self.wanted(&resolved, settings)
             });
             return cluster::run(output, wanted, |ready, ephemeral| greet_cluster(output, ready, ephemeral));
@@ -146,7 +149,24 @@ impl Dev {
         }
     }
 
-    /// The rate limits beside one node: those of the settings, and a domain to try.
+    /// What is set for rate limits, in a file or the environment that one node would follow, is named: nobody follows it here.
+    fn warn_of_rate_limits(&self) {
+        let ignored = match RateLimitFlags::default().resolve(&self.config) {
+            Ok((resolved, _)) => given(&resolved),
+            // What is wrong with them does not matter here, but that they are there does.
+            Err(failure) => failure.message,
+        };
+        if !ignored.is_empty() {
+            let text = format!("dev with several nodes serves no rate limits: ignored: {ignored}");
+            // For people and programs: nothing else tells them.
+            let _ = writeln!(
+                std::io::stderr().lock(),
+                "warning: {text}; `strongroom ratelimit serve` follows them"
+            );
+        }
+    }
+
+    /// The rate limits beside one node: those of the settings, else the presets, and a domain to try.
     fn rate_limits(&self) -> Result<RateLimitsBeside, Failure> {
         let addresses = [
             ("rls-listen", &self.rls_listen),
@@ -160,6 +180,8 @@ impl Dev {
             refuse_others(flag, address)?;
         }
         let files = RuleFiles::new(settings.rules.clone()).with(DEMO_RULES);
+        // Files may have domains of the same names.
+        let files = if settings.rules.is_empty() { files.with(PRESETS) } else { files };
         Ok(RateLimitsBeside { settings, files })
     }
 
@@ -193,6 +215,13 @@ impl Dev {
             NodeCommand { program, config: self.config.config, flags, log_format: settings.logs.format };
         Ok(Wanted { settings, command, count: self.nodes.count(), restart: self.restart_after })
     }
+}
+
+/// The settings that somebody made, each with where.
+fn given(resolved: &Resolved) -> String {
+    let is_given = |key: &str| !matches!(resolved.source(key), None | Some(Source::Default));
+    let rows = resolved.rows().into_iter().filter(|row| is_given(row.key));
+    rows.map(|row| format!("{} ({})", row.key, row.source)).collect::<Vec<_>>().join(", ")
 }
 
 /// Development stays on this machine, and its log is for eyes: short, unless somebody asked for more.

@@ -158,6 +158,21 @@ fn a_node_that_is_to_stay_away_stays_away_and_the_others_go_on() {
     assert!(log.contains("stays away: --restart-after never"), "{log}");
 }
 
+/// `[ratelimit]` of the file and variables were read by nobody, without a word.
+#[test]
+fn a_cluster_says_which_settings_of_rate_limits_it_ignores() {
+    let home = Home::new();
+    let file = home.write("strongroom.toml", "[ratelimit]\nkeys = 500\n[ledger]\npoll = \"300ms\"\n");
+    // It ends before a node starts: the warning comes first.
+    let ends = [&THREE[..], &["--name", "mine"]].concat();
+    let said = home.run(&[&ends[..], &["--config", &file]].concat());
+    assert!(said.stderr.contains("ignored: keys (file "), "{said:?}");
+    assert!(!home.run(&ends).stderr.contains("ignored"), "nothing is set");
+    let file = home.write("wrong.toml", "[ratelimit]\nkees = 500\n");
+    let said = home.run(&[&ends[..], &["--config", &file]].concat());
+    assert!(said.stderr.contains("ignored: ") && said.stderr.contains("ratelimit.kees"), "{said:?}");
+}
+
 #[test]
 fn a_cluster_that_cannot_start_says_which_node_and_why() {
     let home = Home::new();

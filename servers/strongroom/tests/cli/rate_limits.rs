@@ -133,6 +133,68 @@ fn validate_prints_the_rules_and_names_the_line_of_a_mistake() {
     assert!(refused["message"].as_str().is_some_and(|text| text.contains("bad.yaml:5: ")), "{refused}");
 }
 
+/// What a server with a file of counters refuses, `validate` called valid.
+#[test]
+fn validate_refuses_what_a_server_with_that_engine_would_and_names_the_line() {
+    let home = Home::new();
+    let rules =
+        format!("{RULES}  - key: login\n    limit: {{algorithm: sliding_log, count: 3, per: hour}}\n");
+    let file = home.write("rules.yaml", &rules);
+    let validate = ["ratelimit", "rules", "validate", &file];
+    assert_eq!(home.json(&validate)["rules"].as_array().map(Vec::len), Some(2));
+    let counters = home.path("counters.db");
+    let engine = format!("--engine=redb:{}", counters.display());
+    let refusal = home.refusal(2, &[&validate[..], &[&engine]].concat());
+    assert_eq!((&refusal["line"], &refusal["file"]), (&7.into(), &file.as_str().into()), "{refusal}");
+    assert!(!counters.exists(), "it looks at rules only");
+    let ports = ["--rls-listen=127.0.0.1:0", "--http-listen=127.0.0.1:0", "--resp-listen=127.0.0.1:0"];
+    let serve =
+        [&["ratelimit", "serve", "--metrics=127.0.0.1:0", "--rules", &file, &engine], &ports[..]].concat();
+    let refused = home.refusal(2, &serve);
+    assert!(refused["message"].as_str().is_some_and(|text| text.contains("rules.yaml:7: ")), "{refused}");
+
+    assert_eq!(home.run(&[&validate[..], &["--engine", "postgres"]].concat()).code, 2);
+    assert_eq!(home.run(&[&validate[..], &["--keys", "0"]].concat()).code, 2);
+    let room = home.json(&[&validate[..], &["--keys", "1000000"]].concat())["room_bytes"].as_u64();
+    assert_eq!(room, Some(2 * (23_000_000 + (4 << 20))));
+
+    let idle = home.write("idle.yaml", "domain: a\ndescriptors:\n  - key: b\n    shadow_mode: true\n");
+    let document = home.json(&["ratelimit", "rules", "validate", &idle]);
+    assert!(
+        document["warnings"][0].as_str().is_some_and(|text| text.contains("idle.yaml:4: shadow_mode")),
+        "{document}"
+    );
+    let said = home.run(&["ratelimit", "rules", "validate", &idle]);
+    assert!(said.stderr.contains("warning: ") && said.code == 0, "{said:?}");
+}
+
+#[test]
+fn the_preset_is_a_file_that_a_server_takes_and_dev_begins_with_it() {
+    let home = Home::new();
+    let file = home.path("preset.yaml").display().to_string();
+    assert_eq!(home.json(&["ratelimit", "rules", "preset", "-o", &file])["file"], file.as_str());
+    assert_eq!(home.run(&["ratelimit", "rules", "preset", "-o", &file]).code, 1, "it is there already");
+    let printed = home.run(&["ratelimit", "rules", "preset"]).stdout;
+    assert_eq!(std::fs::read_to_string(&file).expect("written"), printed);
+    let documented = std::fs::read_to_string("../../docs/ratelimit.md").expect("the documentation");
+    let validated = home.json(&["ratelimit", "rules", "validate", &file, "--engine", "redb:counters.db"]);
+    for rule in validated["rules"].as_array().expect("rules") {
+        let name = rule["name"].as_str().expect("a name");
+        assert!(documented.contains(&format!("`{name}`")), "{name} is documented");
+    }
+
+    let server = serve(&home, &["--rules", &file]);
+    let reset = || status(&server, "/v1/check?domain=accounts&action=password_reset&user=u", "");
+    assert_eq!([0; 4].map(|_| reset()), [200, 200, 200, 429]);
+    server.stop();
+
+    let server = Server::dev(&home);
+    let register =
+        || status(&server, "/v1/check?domain=accounts&action=registration&client_ip=192.0.2.9", "");
+    assert_eq!([0; 6].map(|_| register()), [200, 200, 200, 200, 200, 429]);
+    server.stop();
+}
+
 #[test]
 fn the_rules_in_the_documentation_are_valid() {
     let home = Home::new();

@@ -43,10 +43,14 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for Or<A, B> {
         key.part(PartKind::Choice, &[0])?;
         match self.first.extract(request, key) {
             // What is too long is somebody's: it does not become somebody else's.
-            Err(KeyError::Absent { .. } | KeyError::NotWired { .. }) => {
+            Err(first @ (KeyError::Absent { .. } | KeyError::NotWired { .. })) => {
                 key.back_to(before);
                 key.part(PartKind::Choice, &[1])?;
-                self.second.extract(request, key)
+                self.second.extract(request, key).map_err(|second| match (first, second) {
+                    // That the client sent no key is only known when both could look.
+                    (first @ KeyError::NotWired { .. }, KeyError::Absent { .. }) => first,
+                    (_, second) => second,
+                })
             }
             found => found,
         }

@@ -95,7 +95,8 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii()).filter(|token| !token.is_empty())
 }
 
-/// Who an outer layer has found the client to be: `name` turns what it left in the extensions into bytes.
+/// Who an outer layer has found the client to be: `name` turns what it left in the extensions into bytes. Where that layer also
+/// lets through clients whom it does not know, [`KnownUser`].
 pub struct User<T, F> {
     name: F,
     found: PhantomData<fn() -> T>,
@@ -128,5 +129,44 @@ where
         let user = request.extensions.get::<T>();
         let user = user.ok_or_else(|| KeyError::NotWired { what: std::any::type_name::<T>().to_owned() })?;
         key.part(PartKind::User, (self.name)(user).as_ref())
+    }
+}
+
+/// Who an outer layer has found the client to be, where that layer lets others through as well. It leaves a `T` of every client;
+/// `name` is `None` for those whom it does not know, and they have no such key.
+pub struct KnownUser<T, F> {
+    name: F,
+    found: PhantomData<fn() -> T>,
+}
+
+impl<T, F, N> KnownUser<T, F>
+where
+    F: Fn(&T) -> Option<N>,
+    N: AsRef<[u8]>,
+{
+    /// Users with the same name share a key.
+    pub fn named_by(name: F) -> Self {
+        Self { name, found: PhantomData }
+    }
+}
+
+impl<T, F> fmt::Debug for KnownUser<T, F> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "KnownUser<{}>", std::any::type_name::<T>())
+    }
+}
+
+impl<T, F, N> KeyExtractor for KnownUser<T, F>
+where
+    T: Send + Sync + 'static,
+    F: Fn(&T) -> Option<N> + Send + Sync,
+    N: AsRef<[u8]>,
+{
+    fn extract(&self, request: RequestHead<'_>, key: &mut KeyWriter) -> Result<(), KeyError> {
+        let found = request.extensions.get::<T>();
+        let found =
+            found.ok_or_else(|| KeyError::NotWired { what: std::any::type_name::<T>().to_owned() })?;
+        let name = (self.name)(found).ok_or_else(|| KeyError::Absent { what: "known user".to_owned() })?;
+        key.part(PartKind::User, name.as_ref())
     }
 }

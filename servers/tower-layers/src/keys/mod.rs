@@ -29,7 +29,7 @@ mod route;
 pub use address::ClientAddress;
 pub use combined::{And, Or};
 pub use cost::{REQUEST_COST, RequestCost, ResponseCost};
-pub use credential::{ApiKey, HeaderValueKey, User};
+pub use credential::{ApiKey, HeaderValueKey, KnownUser, User};
 pub use extractor::{Everyone, Extract, KeyError, KeyExtractor, RequestHead, ResponseHead};
 pub use request_key::{KEY_BYTES_MAX, KeyWriter, PartKind, RequestKey};
 #[cfg(feature = "axum")]

@@ -77,7 +77,8 @@ impl Shared {
         for (position, (rule, _)) in self.rules.iter().enumerate() {
             match rule.key().of(request) {
                 Ok(key) => asks.push(Ask { rule: position, key, cost: rule.cost_of(request) }),
-                Err(KeyError::Absent { .. } | KeyError::NotWired { .. }) if rule.scope() == Scope::Keyed => {}
+                // Only a client can be without a key. A layer that is missing would switch the rule off for everybody.
+                Err(KeyError::Absent { .. }) if rule.scope() == Scope::Keyed => {}
                 Err(_) if rule.enforcement() == Enforcement::Shadow => {}
                 Err(error) => return Err(Stop::Key(error)),
             }

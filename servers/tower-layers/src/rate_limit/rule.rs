@@ -86,7 +86,10 @@ impl RateLimitRule {
     }
 
     /// Requests without a key pass this rule. For a second rule beside one that applies to all: whoever can leave out the key
-    /// is free of this one.
+    /// is free of this one. A key that cannot be found because a layer is missing ([`KeyError::NotWired`]) is refused all the
+    /// same: it is the server's mistake, and would free everybody.
+    ///
+    /// [`KeyError::NotWired`]: crate::keys::KeyError::NotWired
     #[must_use]
     pub fn only_with_key(self) -> Self {
         Self { scope: Scope::Keyed, ..self }

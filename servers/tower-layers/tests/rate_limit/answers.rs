@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ratelimit_core::{Enforcement, Limit, Rate};
 use tower_layers::headers::HeaderStyle;
-use tower_layers::keys::{ClientAddress, Everyone};
+use tower_layers::keys::{ClientAddress, Everyone, Extract, HeaderValueKey, KnownUser};
 use tower_layers::rate_limit::RateLimitRule;
 
 use crate::buckets::{Calls, bucket, from, layer, name, rule, send, status, text, with};
@@ -130,6 +130,56 @@ async fn a_request_without_a_key_is_refused_and_not_counted_for_everybody() {
     assert_eq!(status(&service, anonymous()).await, 200);
     assert_eq!(status(&service, from("a")).await, 200);
     assert_eq!(status(&service, from("a")).await, 429);
+}
+
+/// A rule for those who have a key was skipped for everybody when the layer that finds the key was forgotten: a limit that was
+/// written down and limited nobody.
+#[tokio::test(start_paused = true)]
+async fn a_rule_only_for_those_with_a_key_refuses_when_the_layer_that_finds_it_is_missing() {
+    #[derive(Clone)]
+    struct Account(Option<&'static str>);
+
+    let calls = Calls::default();
+    let limit = || Limit::gcra(Rate::per_second(1), 1).expect("a limit");
+    let address = || ClientAddress::new(tower_layers::client_ip::Grouping::default());
+    let user = || KnownUser::named_by(|account: &Account| account.0);
+    let rules = [
+        RateLimitRule::new(name("address"), limit(), address()),
+        RateLimitRule::new(name("user"), limit(), user()),
+        RateLimitRule::new(
+            name("either"),
+            limit(),
+            user().or(HeaderValueKey::new("absent".parse().expect("a name"))),
+        ),
+        RateLimitRule::new(
+            name("other"),
+            limit(),
+            HeaderValueKey::new("absent".parse().expect("a name")).or(user()),
+        ),
+        RateLimitRule::new(name("both"), limit(), user().and(address())),
+    ];
+    for rule in rules {
+        let told = format!("{rule:?}");
+        let service = calls.behind(&layer(vec![bucket("all", 9), rule.only_with_key()]));
+        assert_eq!(status(&service, from("a")).await, 500, "{told}");
+        let mut request = from("a");
+        request.headers_mut().insert("content-type", "application/grpc".parse().expect("a value"));
+        assert_eq!(send(&service, request).await.headers()["grpc-status"], "13", "{told}");
+    }
+    assert_eq!(calls.count(), 0, "nobody came through");
+
+    // Where the layer is there, those whom it does not know pass the rule, and those whom it knows do not for long.
+    let rule = RateLimitRule::new(name("user"), limit(), user()).only_with_key();
+    let service = calls.behind(&layer(vec![rule]));
+    let by = |account| {
+        let mut request = from("a");
+        request.extensions_mut().insert(Account(account));
+        request
+    };
+    assert_eq!(status(&service, by(None)).await, 200);
+    assert_eq!(status(&service, by(None)).await, 200);
+    assert_eq!(status(&service, by(Some("ada"))).await, 200);
+    assert_eq!(status(&service, by(Some("ada"))).await, 429);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,13 +1,17 @@
 //! `strongroom ratelimit rules …`
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use http::Method;
-use ratelimit_core::rules::{OnFailure, RuleSet};
-use ratelimit_core::{Enforcement, HashSecret, TableSize};
-use ratelimit_rules::{Engine, RuleView};
-use ratelimit_server::rule_files::{RuleFiles, RulesError};
+use ratelimit_core::rules::OnFailure;
+use ratelimit_core::{Enforcement, TableSize};
+use ratelimit_rules::RuleView;
+use ratelimit_server::ServersError;
+use ratelimit_server::rule_files::{PRESETS, RuleFiles, RulesError};
+use ratelimit_server::rule_trial;
+use ratelimit_server::settings::{EngineChoice, KEYS_MAX};
 use serde_json::{Value, json};
 
 use super::client::RateLimitServer;
@@ -15,11 +19,16 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::table;
 
+/// Of a live key in memory, its share of free slots included.
+const KEY_BYTES: u64 = 23;
+
 /// `strongroom ratelimit rules …`
 #[derive(Debug, Subcommand)]
 pub enum Rules {
     /// Read rule files as a server would, and print what they mean.
     Validate(Validate),
+    /// Print a rule file to begin with: limits for an API, and for what guards accounts.
+    Preset(Preset),
     /// List the rules that a running server enforces, and what they have decided. Needs the admin token.
     List(List),
 }
@@ -28,11 +37,36 @@ pub enum Rules {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     strongroom ratelimit rules validate rules.yaml\n  \
-    strongroom ratelimit rules validate shop.yaml partners.toml --json")]
+    strongroom ratelimit rules validate shop.yaml partners.toml --json\n  \
+    strongroom ratelimit rules validate rules.yaml --engine redb:counters.db    what that server would refuse")]
 pub struct Validate {
     /// Files in YAML, or in TOML when their names end in `.toml`.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// For a server with this engine: `memory` or `redb:FILE`. The file is neither made nor opened.
+    #[arg(long, value_name = "ENGINE", default_value = "memory", value_parser = engine)]
+    engine: EngineChoice,
+    /// For a server with room for so many live keys: says what they take where the counters are in memory (logs and
+    /// permits take more).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=KEYS_MAX))]
+    keys: Option<u64>,
+}
+
+fn engine(text: &str) -> Result<EngineChoice, String> {
+    EngineChoice::read(text).ok_or_else(|| "write memory, or redb: and the path of a file".to_owned())
+}
+
+/// Print a rule file to begin with: 60 a minute and 20 at once for each address, 1000 a minute for each API key, 10 a minute
+/// without one; login 100 an hour, registration 5 a day, verification 5 an hour, password reset 3 an hour.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    strongroom ratelimit rules preset -o rules.yaml\n  \
+    strongroom ratelimit serve --rules rules.yaml\n  \
+    strongroom ratelimit check accounts action=login client_ip=203.0.113.9")]
+pub struct Preset {
+    /// File to write. It must not exist.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 /// List the rules that a running server enforces, and what they have decided. Needs the admin token.
@@ -48,10 +82,20 @@ pub struct List {
 impl Validate {
     /// Runs the command.
     pub fn run(self, output: Output) -> Result<(), Failure> {
-        let rules = RuleFiles::new(self.files).read().map_err(|error| refused(&error))?;
-        let rules = views(rules)?;
-        let records: Vec<Value> = rules.iter().map(record).collect();
-        output.result(&json!({ "valid": true, "rules": records }), || {
+        let read = RuleFiles::new(self.files).read().map_err(|error| refused(&error.into()))?;
+        let warnings: Vec<String> = read.idle.iter().map(ToString::to_string).collect();
+        let trial = rule_trial::put_in_force(read, &self.engine).map_err(|error| refused(&error))?;
+        let records: Vec<Value> = trial.rules.iter().map(record).collect();
+        let room = self.keys.and_then(|keys| room_bytes(&self.engine, trial.tables, keys));
+        warnings.iter().for_each(|warning| output.note(&format!("warning: {warning}")));
+        if let Some(bytes) = room {
+            output.note(&format!(
+                "the counters take up to {} MiB, when all keys are used",
+                bytes.div_ceil(1 << 20)
+            ));
+        }
+        let document = json!({ "valid": true, "rules": records, "warnings": warnings, "room_bytes": room });
+        output.result(&document, || {
             let cells = |rule: &Value| {
                 let text = |name: &str| table::cell(rule[name].as_str().unwrap_or("-"));
                 ["path", "name", "limit", "algorithm", "enforcement", "on_failure"].map(text).to_vec()
@@ -59,6 +103,20 @@ impl Validate {
             let rows: Vec<_> = records.iter().map(cells).collect();
             table::render(&["rule", "name", "limit", "algorithm", "enforcement", "on failure"], &rows)
         })
+    }
+}
+
+impl Preset {
+    /// Runs the command.
+    pub fn run(self, output: Output) -> Result<(), Failure> {
+        let Some(path) = &self.output else { return output.text(PRESETS.text) };
+        let write = || {
+            let mut file = std::fs::File::create_new(path)?;
+            file.write_all(PRESETS.text.as_bytes())
+        };
+        write().map_err(|error: std::io::Error| Failure::file("write", path, &error))?;
+        let file = path.display().to_string();
+        output.result(&json!({ "file": file }), || format!("wrote {file}"))
     }
 }
 
@@ -81,11 +139,12 @@ impl List {
     }
 }
 
-/// As an engine lists them: what it would refuse is refused here too.
-fn views(rules: RuleSet) -> Result<Vec<RuleView>, Failure> {
-    let smallest = TableSize { keys: 1, sketch_bytes: 0 };
-    let engine = Engine::new(rules, smallest, HashSecret([0; 16]));
-    Ok(engine.map_err(|error| refused(&error.into()))?.rules())
+/// What tables in memory take when all their keys are used. A file has rows instead.
+fn room_bytes(engine: &EngineChoice, tables: usize, keys: u64) -> Option<u64> {
+    let size = TableSize::for_keys(keys);
+    let sketch = u64::try_from(size.sketch_bytes).ok()?;
+    let table = keys.saturating_mul(KEY_BYTES).saturating_add(sketch);
+    (*engine == EngineChoice::Memory).then_some(table.saturating_mul(u64::try_from(tables).ok()?))
 }
 
 fn record(rule: &RuleView) -> Value {
@@ -108,11 +167,13 @@ fn record(rule: &RuleView) -> Value {
 }
 
 /// The message begins with file and line.
-fn refused(error: &RulesError) -> Failure {
+fn refused(error: &ServersError) -> Failure {
     let failure = Failure::new(Exit::Usage, "RULES", error.to_string());
+    let at = |file: &str, line: usize| json!({ "file": file, "line": line });
     match error {
-        RulesError::File(error) => failure.with_details(json!({ "file": error.file, "line": error.line })),
-        RulesError::Unreadable { path, source } => Failure::file("read", path, source),
+        ServersError::Rules(RulesError::File(error)) => failure.with_details(at(&error.file, error.line)),
+        ServersError::Rules(RulesError::Rule { file, line, .. }) => failure.with_details(at(file, *line)),
+        ServersError::Rules(RulesError::Unreadable { path, source }) => Failure::file("read", path, source),
         _ => failure,
     }
 }

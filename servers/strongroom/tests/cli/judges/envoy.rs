@@ -55,7 +55,7 @@ fn documented_limits(home: &Home) -> (Server, SocketAddr) {
 }
 
 #[test]
-fn envoy_lets_three_go_and_denies_the_fourth_and_says_so_in_headers() {
+fn f1_envoy_lets_three_go_and_denies_the_fourth_and_says_so_in_headers() {
     let Some(program) = program("envoy") else { return };
     let home = Home::new();
     let (server, rls) = documented_limits(&home);
@@ -114,7 +114,7 @@ fn with_limits_per_route(limits: &str) -> String {
 }
 
 #[test]
-fn envoy_looks_without_taking_takes_two_at_once_and_pays_when_a_stream_is_done() {
+fn f1_envoy_looks_without_taking_takes_two_at_once_and_pays_when_a_stream_is_done() {
     let Some(program) = program("envoy") else { return };
     let home = Home::new();
     let (server, rls) = documented_limits(&home);
