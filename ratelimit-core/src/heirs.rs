@@ -7,12 +7,9 @@ use crate::change::Keep;
 use crate::keyed::KeyedLimit;
 use crate::limit::Limit;
 use crate::limit_set::{Enforcement, LimitId};
-use crate::succession::CannotSucceed;
+use crate::succession::{CannotSucceed, GENERATIONS_MAX};
 use crate::table::TableSize;
 use crate::ticks::Nanos;
-
-/// Waiting limits from which on it is worth reading their tables to find out whether anything waits there.
-const GENERATIONS_BARREN: u32 = 8;
 
 /// A limit of the set that comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,8 +95,8 @@ fn prepared(before: Option<&Arc<KeyedLimit>>, heir: Heir, now: Nanos) -> Result<
     let (keyed, of) = match (before, carried) {
         (Some(before), Carried::Table) => (before.clone(), None),
         (Some(before), Carried::Cells) => {
-            if before.generations() >= GENERATIONS_BARREN {
-                before.forget_barren(now);
+            if before.generations() >= GENERATIONS_MAX {
+                before.forget_barren(now); // else it cannot be done
             }
             before.next_generation()?;
             (Arc::new(KeyedLimit::heir_of(Some(before), limit, size)?), Some((before, keep)))

@@ -50,12 +50,13 @@
 //! # Map
 //!
 //! `limit`, `ticks`, `decision`: values. [`algorithms`]: one file each, pure. `grant`, `change`: what is given back, what
-//! stays. `key`, `table/`: tags, slots, sketch. `keyed`, `limiter`, `limit_set`, `succession`, `heirs`:
+//! stays. `key`, `table/`: tags, slots, sketch. `keyed`, `limiter`, `limit_set`, `succession`, `heirs`, `census`:
 //! the façade. [`rules`], [`ports`],
 //! [`memory`], `conformance` (a feature).
 
 mod ad_hoc;
 pub mod algorithms;
+mod census;
 mod change;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -77,6 +78,7 @@ mod table;
 mod ticks;
 
 pub use ad_hoc::{AdHoc, AdHocPolicy};
+pub use census::Census;
 pub use change::Keep;
 pub use decision::{Decision, Outcome};
 pub use grant::{Grant, Reservation};

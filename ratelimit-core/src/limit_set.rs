@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::census::Census;
 use crate::decision::{Decision, Outcome};
 use crate::heirs::{self, CannotReplace, Carried, Heir};
 use crate::key::{HashSecret, Hasher, Key};
@@ -358,9 +359,14 @@ impl LimitSet {
         }
     }
 
+    /// The tables of all limits, for what reads all of them.
+    pub fn census(&self) -> Census {
+        Census::of(self.limits.iter().map(|(keyed, _)| keyed))
+    }
+
     /// Keys that have a slot and are not full, over all limits. Reads all tables.
     pub fn live_keys(&self, now: Nanos) -> u64 {
-        self.limits.iter().map(|(keyed, _)| keyed.live_keys(now)).fold(0, u64::saturating_add)
+        self.census().live_keys(now)
     }
 
     /// How many charges found no slot, over all limits.

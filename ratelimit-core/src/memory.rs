@@ -48,6 +48,7 @@ impl MemoryStore {
         size: TableSize,
         now: Nanos,
     ) -> Result<(), CannotReplace> {
+        self.set.census().tidy(now);
         let policies: Vec<Policy> = policies.into_iter().collect();
         let names = policies.iter().map(|policy| policy.name.clone()).collect();
         let of = |name: &str| self.names.iter().position(|other| other == name).map(LimitId);

@@ -1,8 +1,11 @@
 //! Descriptors: the nodes of a domain's tree.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use ratelimit_core::rules::{DEPTH_MAX, NODES_MAX, Node, NodeValue, OnFailure, Rule, RuleError, Sharing};
+use ratelimit_core::rules::{
+    DEPTH_MAX, NODES_MAX, Node, NodeValue, OnFailure, Rule, RuleError, Sharing, WrittenAt,
+};
 use ratelimit_core::{Enforcement, Limit};
 
 use super::Problem;
@@ -14,6 +17,7 @@ use super::located::{Fault, Located};
 /// Reads descriptors and counts them.
 pub(super) struct Descriptors<'c> {
     civil: &'c mut Civil,
+    file: Arc<str>,
     nodes: usize,
 }
 
@@ -25,8 +29,9 @@ struct Named {
 }
 
 impl<'c> Descriptors<'c> {
-    pub(super) fn new(civil: &'c mut Civil) -> Self {
-        Self { civil, nodes: 0 }
+    /// Those of a file.
+    pub(super) fn new(file: &str, civil: &'c mut Civil) -> Self {
+        Self { civil, file: file.into(), nodes: 0 }
     }
 
     /// The nodes of a list at a depth, counted from 1.
@@ -110,7 +115,8 @@ impl<'c> Descriptors<'c> {
                 return Err(unknown(line, "on_failure", told, "open, closed or local_share"));
             }
         };
-        Ok(Some(Rule { limit, name, replaces, enforcement, on_failure, cost }))
+        let written_at = WrittenAt::line(&self.file, line);
+        Ok(Some(Rule { limit, name, replaces, enforcement, on_failure, cost, written_at }))
     }
 
     fn named(&mut self, fields: &mut Fields<'_>) -> Result<Option<Named>, Fault> {

@@ -104,7 +104,7 @@ fn read_file(file: &RuleFile<'_>, civil: &mut Civil) -> Result<Vec<(usize, Domai
         Syntax::Yaml => yaml_syntax::parse(file.text)?,
         Syntax::Toml => toml_syntax::parse(file.text)?,
     };
-    let mut descriptors = Descriptors::new(civil);
+    let mut descriptors = Descriptors::new(file.name, civil);
     let mut fields = Fields::of(&document, "a rule file")?;
     let Some(list) = fields.list("domains")? else {
         return Ok(vec![read_domain(fields, &mut descriptors)?]);
