@@ -22,7 +22,7 @@ impl Scattered {
 }
 
 fn limiter(limit: Limit, keys: u64) -> Limiter<u64> {
-    let limiter = Limiter::new(limit, TableSize::for_keys(keys), SECRET);
+    let limiter = Limiter::new(limit, TableSize::for_keys(keys), SECRET).expect("memory");
     for key in 0..keys {
         limiter.check(&key, Nanos(1));
     }
@@ -48,7 +48,7 @@ fn decisions(criterion: &mut Criterion) {
             });
         }
         let limit = Limit::gcra(Rate::per_second(1_000_000), 1_000_000_000).expect("a limit");
-        let limiter = Limiter::<[u8]>::new(limit, TableSize::for_keys(keys), SECRET);
+        let limiter = Limiter::<[u8]>::new(limit, TableSize::for_keys(keys), SECRET).expect("memory");
         let (mut scattered, mut now) = (Scattered(1), 2);
         group.bench_function(format!("admit/gcra_bytes/{keys}"), |bencher| {
             bencher.iter(|| {
@@ -66,7 +66,7 @@ fn several(criterion: &mut Criterion) {
     let mut set = LimitSet::new(SECRET);
     let ids = [1_000_000, 2_000_000, 3_000_000].map(|rate| {
         let limit = Limit::gcra(Rate::per_second(rate), 1_000_000_000).expect("a limit");
-        set.add(limit, TableSize::for_keys(1_000), Enforcement::Enforced)
+        set.add(limit, TableSize::for_keys(1_000), Enforcement::Enforced).expect("memory")
     });
     let (mut scattered, mut now) = (Scattered(1), 2);
     group.bench_function("admit/three_limits/1000", |bencher| {

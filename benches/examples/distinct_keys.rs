@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         }
     };
     let limit = Limit::gcra(Rate::per_hour(1), 1).expect("a limit");
-    let limiter = Limiter::<u64>::new(limit, TableSize::for_keys(ROOM), HashSecret([9; 16]));
+    let limiter = Limiter::<u64>::new(limit, TableSize::for_keys(ROOM), HashSecret([9; 16])).expect("memory");
     let clock = Instant::now();
     let now = || Nanos::from_duration(clock.elapsed());
     let ask = |victim: u64| limiter.check(&(FIRST_VICTIM + victim), now()).is_allowed();

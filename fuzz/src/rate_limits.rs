@@ -20,7 +20,7 @@ const SECRET: HashSecret = HashSecret([7; 16]);
 /// However the bytes are cut, they are the same requests; what is no request is refused as soon as it cannot become one;
 /// a refused one leaves no key, and a decision keeps the reply's promises.
 pub fn resp_requests(bytes: &[u8]) -> bool {
-    let keys = AdHoc::new(TableSize { keys: 100, sketch_bytes: 0 }, SECRET);
+    let keys = AdHoc::new(TableSize { keys: 100, sketch_bytes: 0 }, SECRET).expect("memory");
     let (mut rest, mut decided) = (bytes, false);
     loop {
         let (arguments, taken) = match parse(rest) {

@@ -6,7 +6,7 @@ use crate::algorithms::{At, Compact, Step};
 use crate::decision::{Decision, Outcome, Turns};
 use crate::key::{HashSecret, Hasher, Key};
 use crate::limit::{LimitError, Rate};
-use crate::table::{Table, TableSize};
+use crate::table::{Table, TableError, TableSize};
 use crate::ticks::{CAPACITY_TICKS_MAX, CellClock, Nanos};
 
 /// A cell that takes a fraction of a tick is rounded up to whole ticks. With so many ticks in a cell that is a rate which
@@ -154,11 +154,11 @@ impl Compact for AdHocPolicy {
 /// ```
 /// use ratelimit_core::{AdHoc, AdHocPolicy, HashSecret, Nanos, Rate, TableSize};
 ///
-/// let keys = AdHoc::new(TableSize::for_keys(10_000), HashSecret([7; 16]));
+/// let keys = AdHoc::new(TableSize::for_keys(10_000), HashSecret([7; 16]))?;
 /// let policy = AdHocPolicy::new(Rate::per_minute(30), 16)?;
 /// let decision = keys.check("user123", &policy, 1, Nanos(0));
 /// assert_eq!((decision.is_allowed(), decision.remaining()), (true, 15));
-/// # Ok::<(), ratelimit_core::LimitError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct AdHoc {
     table: Table,
@@ -167,8 +167,12 @@ pub struct AdHoc {
 
 impl AdHoc {
     /// A table of that size. The secret has to be random.
-    pub fn new(size: TableSize, secret: HashSecret) -> Self {
-        Self { table: Table::new(size, 0), hasher: Hasher::new(secret) }
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] when the table cannot be had.
+    pub fn new(size: TableSize, secret: HashSecret) -> Result<Self, TableError> {
+        Ok(Self { table: Table::new(size, 0)?, hasher: Hasher::new(secret) })
     }
 
     /// Takes `cost` cells of the key if the policy has so many left for it, else none. A cost of 0 looks.

@@ -1,13 +1,16 @@
 //! One limit and the states of its keys.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::algorithms::{At, Compact, Concurrency, Gcra, SlidingLog, Words};
+use crate::algorithms::{At, Compact, CondensedLog, Gcra, Long, Words};
+use crate::change::Usage;
 use crate::decision::{Decision, Outcome};
 use crate::limit::Limit;
 use crate::share;
 use crate::succession::Succession;
-use crate::table::{Held, Table, TableSize};
+use crate::table::{Held, Table, TableError, TableSize};
 use crate::ticks::{Nanos, TICK_MAX};
 
 /// A decision, and what a grant has to remember of it when it charged something.
@@ -20,33 +23,51 @@ pub(crate) struct Charged {
 /// A limit and its table. Keys are tags.
 pub(crate) struct KeyedLimit {
     limit: Limit,
+    /// A log as its sketch counts it.
+    condensed: Option<CondensedLog>,
     table: Table,
     succession: Succession,
-    /// The last id of a holder of permits; no id is used twice.
-    holders: AtomicU64,
+    /// The last id of a holder of permits; no id is used twice, also by limits that take permits over.
+    holders: Arc<AtomicU64>,
     number: u64,
+    /// How long a key may be live after its last charge.
+    memory: Duration,
 }
 
 /// The last number that was given to a limit and its table.
 static TABLES: AtomicU64 = AtomicU64::new(0);
 
-/// An algorithm whose state has more than one word.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Long {
-    Log(SlidingLog),
-    Concurrency(Concurrency),
-}
-
 impl KeyedLimit {
-    pub(crate) fn new(limit: Limit, size: TableSize) -> Self {
-        let table = Table::new(size, limit.more_words());
-        let number = TABLES.fetch_add(1, Ordering::Relaxed);
-        Self { limit, table, succession: Succession::default(), holders: AtomicU64::new(0), number }
+    pub(crate) fn new(limit: Limit, size: TableSize) -> Result<Self, TableError> {
+        Self::heir_of(None, limit, size)
     }
 
-    /// Which no other one of this process has.
+    /// A limit that is to take over the keys of `old`: not yet, so that nothing has changed if it is not wanted in the end.
+    pub(crate) fn heir_of(old: Option<&Self>, limit: Limit, size: TableSize) -> Result<Self, TableError> {
+        let is_permits = matches!(limit, Limit::Concurrency(_));
+        // Permits are carried whole, with their holders and however many they are.
+        let permits = old.filter(|old| is_permits && matches!(old.limit, Limit::Concurrency(_)));
+        let more_words = limit.more_words().max(permits.map_or(0, |old| old.table.more_words()));
+        // Which permits of a shared cell are back, nobody could tell: what is not exact would have to deny for ever.
+        let size = if is_permits { TableSize { sketch_bytes: 0, ..size } } else { size };
+        Ok(Self {
+            condensed: if let Limit::SlidingLog(log) = &limit { Some(CondensedLog::new(*log)) } else { None },
+            table: Table::new(size, more_words)?,
+            succession: Succession::default(),
+            holders: permits.map(|old| Arc::clone(&old.holders)).unwrap_or_default(),
+            number: permits.map_or_else(|| TABLES.fetch_add(1, Ordering::Relaxed), |old| old.number),
+            memory: limit.memory().max(permits.map_or(Duration::ZERO, |old| old.memory)),
+            limit,
+        })
+    }
+
+    /// By which grants know it: no other one of this process has it, except limits that take permits over.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    pub(crate) fn memory(&self) -> Duration {
+        self.memory
     }
 
     pub(crate) fn succession(&self) -> &Succession {
@@ -55,6 +76,10 @@ impl KeyedLimit {
 
     pub(crate) fn limit(&self) -> &Limit {
         &self.limit
+    }
+
+    pub(crate) fn condensed(&self) -> Option<&CondensedLog> {
+        self.condensed.as_ref()
     }
 
     pub(crate) fn table(&self) -> &Table {
@@ -96,10 +121,15 @@ impl KeyedLimit {
         if self.limit.long().is_none() {
             return Charged { decision: self.look(tag, cost, now), stamp: None };
         }
-        let _stripe = self.table.lock_stripe(self.table.stripe(tag));
+        self.inherit(tag, now);
+        let stripe = self.table.lock_stripe(self.table.stripe(tag));
+        if self.table.is_sealed() {
+            drop(stripe);
+            return Charged { decision: self.succession.check(tag, cost, now), stamp: None };
+        }
         let mut pending = self.hold(tag, now);
         let decision = pending.decide(cost);
-        let stamp = if decision.is_allowed() { pending.keep() } else { pending.leave() };
+        let stamp = if decision.is_allowed() { pending.keep() } else { pending.refuse() };
         Charged { decision, stamp }
     }
 
@@ -114,7 +144,13 @@ impl KeyedLimit {
             (None, Limit::Unlimited) => Decision::timeless(Outcome::Allowed, u64::MAX, now),
             (None, Limit::DenyAll) => Decision::timeless(Outcome::NeverFits, 0, now),
             (None, _) => {
-                let _stripe = self.table.lock_stripe(self.table.stripe(tag));
+                let stripe = self.table.lock_stripe(self.table.stripe(tag));
+                if self.table.is_sealed()
+                    && let Some(after) = self.succession.successor()
+                {
+                    drop(stripe);
+                    return after.look(tag, cost, now);
+                }
                 let mut pending = self.hold(tag, now);
                 let decision = pending.decide(cost);
                 pending.leave();
@@ -133,8 +169,44 @@ impl KeyedLimit {
         }
         let Some(long) = self.limit.long() else { return Pending::Fixed { limit: &self.limit, now } };
         let now = Nanos(now.0.min(TICK_MAX));
-        let held = self.table.hold(tag, |state| state <= now.0);
+        let mut held = self.table.hold(tag, |state| state <= now.0);
+        if let Some(condensed) = &self.condensed {
+            let at = condensed.at(now);
+            if held.is_nowhere() {
+                let state = held.state(condensed, at);
+                return Pending::Compact { algorithm: condensed, at, held, state, next: None };
+            }
+            if held.is_fresh() {
+                // It may have been in the sketch until now.
+                let known = condensed.ends(held.state(condensed, at), now);
+                if let (false, Some(mut words)) = (known.is_empty(), held.words()) {
+                    long.absorb(&mut words, Usage::Log(known), now);
+                }
+            }
+        }
         Pending::Long { long, held, now, cost: 0, holders: &self.holders }
+    }
+
+    /// Takes what the key has used, for a successor. The caller holds the key's stripe, and the table is sealed.
+    pub(crate) fn taken(&self, tag: u64, now: Nanos) -> Usage {
+        if let Some(algorithm) = self.limit.compact() {
+            return Usage::Word(self.table.take(algorithm, tag, algorithm.at(now)));
+        }
+        let Some(long) = self.limit.long() else { return Usage::Nothing };
+        let now = Nanos(now.0.min(TICK_MAX));
+        let Some(mut held) = self.table.hold_known(tag) else {
+            let in_sketch = |condensed: &CondensedLog| {
+                let state = self.table.start(condensed, tag, condensed.at(now));
+                Usage::Log(condensed.ends(state, now))
+            };
+            return self.condensed.as_ref().map_or(Usage::Nothing, in_sketch);
+        };
+        let Some(mut words) = held.words() else { return Usage::Nothing };
+        let usage = long.usage(&words, now);
+        (0..words.count()).for_each(|index| words.replace(index, 0));
+        let head = long.head(&words);
+        held.keep_words(head);
+        usage
     }
 
     /// Gives back `cost` cells that were charged with `stamp`. Permits are given back all together.
@@ -143,23 +215,33 @@ impl KeyedLimit {
             let at = algorithm.at(now);
             return self.table.lower(tag, |state| algorithm.refund(state, at, stamp, cost));
         }
-        self.with_words(tag, now, |long, words, now| match long {
+        let done = self.with_words(tag, now, |long, words, now| match long {
             Long::Log(log) => log.refund(words, stamp, cost),
             Long::Concurrency(concurrency) => {
                 concurrency.release(words, now, stamp);
             }
         });
+        if let (None, Some(after)) = (done, self.heir_of_permits()) {
+            after.refund(tag, cost, stamp, now);
+        }
     }
 
     /// Holds permits for another expiry. Whether there were any left to hold.
     pub(crate) fn renew(&self, tag: u64, stamp: u64, now: Nanos) -> bool {
-        let mut held = 0;
-        self.with_words(tag, now, |long, words, now| {
-            if let Long::Concurrency(concurrency) = long {
-                held = concurrency.renew(words, now, stamp);
-            }
+        let held = self.with_words(tag, now, |long, words, now| match long {
+            Long::Log(_) => 0,
+            Long::Concurrency(concurrency) => concurrency.renew(words, now, stamp),
         });
-        held > 0
+        match (held, self.heir_of_permits()) {
+            (Some(held), _) => held > 0,
+            (None, Some(after)) => after.renew(tag, stamp, now),
+            (None, None) => false,
+        }
+    }
+
+    /// The successor, when grants of this one are good there.
+    fn heir_of_permits(&self) -> Option<Arc<Self>> {
+        self.succession.successor().filter(|after| after.number == self.number)
     }
 
     /// Charges what was already used. Only buckets can owe; elsewhere it ends at everything used.
@@ -195,23 +277,34 @@ impl KeyedLimit {
             self.inherit(tag, now);
             return self.table.lower(tag, |_| 0);
         }
-        self.with_words(tag, now, |_, words, _| (0..words.count()).for_each(|index| words.replace(index, 0)));
+        let clear = |_, words: &mut dyn Words, _| {
+            (0..words.count()).for_each(|index| words.replace(index, 0));
+        };
+        if let (None, Some(after)) = (self.with_words(tag, now, clear), self.succession.successor()) {
+            after.reset(tag, now);
+        }
     }
 
-    fn with_words(&self, tag: u64, now: Nanos, change: impl FnOnce(Long, &mut dyn Words, Nanos)) {
-        let Some(long) = self.limit.long() else { return };
+    /// Changes the words of the key's slot. `None` when it has none, or a successor has the key.
+    fn with_words<T>(
+        &self,
+        tag: u64,
+        now: Nanos,
+        change: impl FnOnce(Long, &mut dyn Words, Nanos) -> T,
+    ) -> Option<T> {
+        let long = self.limit.long()?;
+        self.inherit(tag, now);
         let now = Nanos(now.0.min(TICK_MAX));
         let _stripe = self.table.lock_stripe(self.table.stripe(tag));
-        let mut held = self.table.hold(tag, |state| state <= now.0);
-        let mut head = None;
-        if let Some(mut words) = held.words() {
-            change(long, &mut words, now);
-            head = Some(long.head(&words));
+        if self.table.is_sealed() {
+            return None;
         }
-        match head {
-            Some(head) => held.keep_words(head),
-            None => held.leave(),
-        }
+        let mut held = self.table.hold_known(tag)?;
+        let mut words = held.words()?;
+        let answer = change(long, &mut words, now);
+        let head = long.head(&words);
+        held.keep_words(head);
+        Some(answer)
     }
 
     /// Live keys that have a slot. Reads the whole table.
@@ -223,17 +316,6 @@ impl KeyedLimit {
             }
             None => self.table.live(|state| state <= now.0),
         }
-    }
-}
-
-impl Long {
-    /// When the last of the words ends: from then on the slot is dead. Never the head of a slot that was never used.
-    fn head(self, words: &dyn Words) -> u64 {
-        let (first, step) = match self {
-            Self::Log(_) => (0, 1),
-            Self::Concurrency(_) => (1, 2),
-        };
-        (first..words.count()).step_by(step).map(|index| words.word(index)).max().unwrap_or(0).max(1)
     }
 }
 
@@ -262,17 +344,9 @@ impl Pending<'_> {
             }
             Self::Long { long, held, now, cost, .. } => {
                 *cost = wanted;
-                let Some(words) = held.words() else {
-                    // No slot: as if everything were used.
-                    let (size, expiry) = match long {
-                        Long::Log(log) => (log.limit(), log.period()),
-                        Long::Concurrency(concurrency) => (concurrency.permits(), concurrency.expiry()),
-                    };
-                    return Decision::full(size, wanted, *now, expiry);
-                };
-                match long {
-                    Long::Log(log) => log.decide(&words, *now, wanted),
-                    Long::Concurrency(concurrency) => concurrency.decide(&words, *now, wanted),
+                match held.words() {
+                    Some(words) => long.decide(&words, *now, wanted),
+                    None => long.decide_nowhere(*now, wanted),
                 }
             }
             Self::Fixed { limit: Limit::Unlimited, now } => {
@@ -307,6 +381,49 @@ impl Pending<'_> {
         }
     }
 
+    /// Lets the key go as it was, when a charge was denied.
+    pub(crate) fn refuse(self) -> Option<u64> {
+        if let Self::Compact { held, .. } | Self::Long { held, .. } = &self
+            && !held.has_room()
+        {
+            held.count_overflow();
+        }
+        self.leave()
+    }
+
+    /// Whether what is kept is kept anywhere.
+    pub(crate) fn has_room(&self) -> bool {
+        match self {
+            Self::Compact { held, .. } | Self::Long { held, .. } => held.has_room(),
+            Self::Fixed { .. } => false,
+        }
+    }
+
+    /// Makes as much used as `usage` has, at least, and lets the key go.
+    pub(crate) fn absorb(self, usage: Usage) {
+        match (self, usage) {
+            (Self::Compact { algorithm, held, state, .. }, Usage::Word(word)) => {
+                match algorithm.merge(state, word) {
+                    merged if merged == state => held.leave(),
+                    merged => held.keep(algorithm, merged),
+                }
+            }
+            (Self::Long { long, mut held, now, .. }, usage @ (Usage::Log(_) | Usage::Permits(_))) => {
+                let head = held.words().map(|mut words| {
+                    long.absorb(&mut words, usage, now);
+                    long.head(&words)
+                });
+                match head {
+                    Some(head) => held.keep_words(head),
+                    None => held.leave(),
+                }
+            }
+            (pending, _) => {
+                pending.leave();
+            }
+        }
+    }
+
     /// Lets the key go as it was.
     pub(crate) fn leave(self) -> Option<u64> {
         match self {
@@ -329,7 +446,8 @@ impl Limit {
         }
     }
 
-    fn long(&self) -> Option<Long> {
+    /// The algorithm, when its state has more words.
+    pub(crate) fn long(&self) -> Option<Long> {
         match self {
             Self::SlidingLog(log) => Some(Long::Log(*log)),
             Self::Concurrency(concurrency) => Some(Long::Concurrency(*concurrency)),

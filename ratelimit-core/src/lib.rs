@@ -5,13 +5,13 @@
 //!
 //! // One a second and up to 20 at once, for each client; room for 10,000 clients at a time.
 //! let limit = Limit::gcra(Rate::per_second(1), 20)?;
-//! let limiter = Limiter::<u64>::new(limit, TableSize::for_keys(10_000), HashSecret([7; 16]));
+//! let limiter = Limiter::<u64>::new(limit, TableSize::for_keys(10_000), HashSecret([7; 16]))?;
 //! let client = 42;
 //! let admitted = (0..25).filter(|_| limiter.check(&client, Nanos(0)).is_allowed()).count();
 //! assert_eq!(admitted, 20);
 //! let wait = limiter.check(&client, Nanos(0)).retry_after();
 //! assert_eq!(wait.map(|wait| wait.as_secs()), Some(1));
-//! # Ok::<(), ratelimit_core::LimitError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Concepts
@@ -35,8 +35,8 @@
 //! # Guarantees
 //!
 //! - Rounding never admits more: rates round down, waits round up.
-//! - No call panics or overflows, whatever the numbers: what does not fit is refused when the limit is built, and a time
-//!   beyond the horizon stands still.
+//! - No call panics or overflows, whatever the numbers: what does not fit is refused when the limit or its table is built,
+//!   and a time beyond the horizon stands still.
 //! - Memory is fixed when a limiter is built. A live key is never evicted; keys beyond the room may be denied early, never
 //!   admitted early.
 //! - A denial changes nothing.
@@ -50,12 +50,13 @@
 //! # Map
 //!
 //! `limit`, `ticks`, `decision`: values. [`algorithms`]: one file each, pure. `grant`, `change`: what is given back, what
-//! stays. `key`, `table/`: tags, slots, sketch. `keyed`, `limiter`, `limit_set`, `succession`, `heirs`:
+//! stays. `key`, `table/`: tags, slots, sketch. `keyed`, `limiter`, `limit_set`, `succession`, `heirs`, `census`:
 //! the façade. [`rules`], [`ports`],
 //! [`memory`], `conformance` (a feature).
 
 mod ad_hoc;
 pub mod algorithms;
+mod census;
 mod change;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -77,15 +78,16 @@ mod table;
 mod ticks;
 
 pub use ad_hoc::{AdHoc, AdHocPolicy};
+pub use census::Census;
 pub use change::Keep;
 pub use decision::{Decision, Outcome};
 pub use grant::{Grant, Reservation};
-pub use heirs::{Carried, Heir};
+pub use heirs::{CannotReplace, Carried, Heir};
 pub use key::{HashSecret, Hasher, Key, KeyParts};
 pub use limit::{Limit, LimitError, Rate};
 pub use limit_set::{Enforcement, HITS_MAX, Hit, LimitId, LimitSet, SetGrant, TooManyHits, Verdict};
 pub use limiter::Limiter;
 pub use stored::{StoredLimit, StoredStep};
 pub use succession::{CannotSucceed, GENERATIONS_MAX};
-pub use table::TableSize;
+pub use table::{TableError, TableSize};
 pub use ticks::{CellClock, HORIZON_NS, Nanos};

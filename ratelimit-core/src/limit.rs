@@ -189,6 +189,24 @@ impl Limit {
         }
     }
 
+    /// Whether it counts anything, so that its keys have a state.
+    pub(crate) fn counts(&self) -> bool {
+        !matches!(self, Self::Unlimited | Self::DenyAll)
+    }
+
+    /// How long a key may be live after its last charge.
+    pub(crate) fn memory(&self) -> Duration {
+        match self {
+            Self::Gcra(gcra) => gcra.forgets_after(),
+            Self::FixedWindow(window) => window.period(),
+            Self::SlidingWindow(window) => window.period().saturating_mul(2),
+            Self::SlidingLog(log) => log.period(),
+            Self::Calendar(calendar) => calendar.boundaries().unit_max(),
+            Self::Concurrency(permits) => permits.expiry(),
+            Self::Unlimited | Self::DenyAll => Duration::MAX,
+        }
+    }
+
     /// Words of state beside the first.
     pub(crate) fn more_words(&self) -> usize {
         match self {

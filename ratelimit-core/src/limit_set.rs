@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::census::Census;
 use crate::decision::{Decision, Outcome};
-use crate::heirs::{self, Carried, Heir};
+use crate::heirs::{self, CannotReplace, Carried, Heir};
 use crate::key::{HashSecret, Hasher, Key};
 use crate::keyed::{KeyedLimit, Pending};
 use crate::limit::Limit;
-use crate::succession::CannotSucceed;
-use crate::table::TableSize;
+use crate::table::{TableError, TableSize};
 use crate::ticks::Nanos;
 
 /// The most limits that one request can meet.
@@ -199,24 +199,33 @@ impl LimitSet {
     }
 
     /// Adds a limit with a table of its own.
-    pub fn add(&mut self, limit: Limit, size: TableSize, enforcement: Enforcement) -> LimitId {
-        self.limits.push((Arc::new(KeyedLimit::new(limit, size)), enforcement));
-        LimitId(self.limits.len() - 1)
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] when the table cannot be had; the set is as before.
+    pub fn add(
+        &mut self,
+        limit: Limit,
+        size: TableSize,
+        enforcement: Enforcement,
+    ) -> Result<LimitId, TableError> {
+        self.limits.push((Arc::new(KeyedLimit::new(limit, size)?), enforcement));
+        Ok(LimitId(self.limits.len() - 1))
     }
 
     /// Replaces the limits of the set by `heirs`, whose ids are their places in the list. A heir of an equal limit has its very
-    /// table, and grants of it stay good. A heir of another limit takes its keys over as [`Limiter::succeed`] does, and
-    /// grants of it give nothing back any more. Limits without a heir are gone.
+    /// table, and grants of it stay good. A heir of another limit takes its keys over as [`Limiter::succeed`] does, as they
+    /// are `now`, and grants of it give nothing back any more unless both are permits. Limits without a heir are gone.
     ///
     /// Nobody asks the set meanwhile, so each request is decided by the limits of before or by those of after.
     ///
     /// # Errors
     ///
-    /// [`CannotSucceed`], when nothing has changed: two heirs of one limit, or too many limits that wait for their keys to be
-    /// taken over. A log or permits that change start over instead.
+    /// [`CannotReplace`], when nothing has changed: two heirs of one limit, too many limits that wait for their keys to be
+    /// taken over, or a table that cannot be had.
     ///
     /// [`Limiter::succeed`]: crate::Limiter::succeed
-    pub fn succeed(&mut self, heirs: Vec<Heir>, now: Nanos) -> Result<Vec<Carried>, CannotSucceed> {
+    pub fn succeed(&mut self, heirs: Vec<Heir>, now: Nanos) -> Result<Vec<Carried>, CannotReplace> {
         let (limits, carried) = heirs::succeed(&self.limits, heirs, now)?;
         self.limits = limits;
         Ok(carried)
@@ -329,8 +338,10 @@ impl LimitSet {
             if decision.is_allowed() {
                 // What is left without the request.
                 *decision = pending.decide(0).without(self.kept_from(hit));
+                pending.leave();
+            } else {
+                pending.refuse();
             }
-            pending.leave();
         }
         let grant = (!parts.is_empty()).then_some(SetGrant { parts });
         (self.verdict(request, &decisions), grant)
@@ -380,9 +391,14 @@ impl LimitSet {
         }
     }
 
+    /// The tables of all limits, for what reads all of them.
+    pub fn census(&self) -> Census {
+        Census::of(self.limits.iter().map(|(keyed, _)| keyed))
+    }
+
     /// Keys that have a slot and are not full, over all limits. Reads all tables.
     pub fn live_keys(&self, now: Nanos) -> u64 {
-        self.limits.iter().map(|(keyed, _)| keyed.live_keys(now)).fold(0, u64::saturating_add)
+        self.census().live_keys(now)
     }
 
     /// How many charges found no slot, over all limits.

@@ -12,7 +12,7 @@ use crate::key::{HashSecret, Hasher, Key};
 use crate::keyed::KeyedLimit;
 use crate::limit::Limit;
 use crate::succession::CannotSucceed;
-use crate::table::TableSize;
+use crate::table::{TableError, TableSize};
 use crate::ticks::Nanos;
 
 /// The last number given to a limiter, so that each ignores the grants of others.
@@ -27,7 +27,7 @@ static LIMITERS: AtomicU64 = AtomicU64::new(0);
 /// - A denial changes nothing and, unless the limit is a log or permits, writes nothing.
 /// - What it takes of memory is fixed when it is built. Keys beyond that may be denied early, never admitted early; keys
 ///   that have a slot do not notice.
-/// - No call panics or fails.
+/// - No call panics, and none fails once the limiter is built.
 pub struct Limiter<K: Key + ?Sized> {
     keyed: Arc<KeyedLimit>,
     hasher: Hasher,
@@ -37,24 +37,41 @@ pub struct Limiter<K: Key + ?Sized> {
 
 impl<K: Key + ?Sized> Limiter<K> {
     /// A limiter for so many keys. The secret has to be random.
-    pub fn new(limit: Limit, size: TableSize, secret: HashSecret) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] when the table would be larger than [`TableSize::BYTES_MAX`], or the system does not give the memory.
+    pub fn new(limit: Limit, size: TableSize, secret: HashSecret) -> Result<Self, TableError> {
+        let keyed = Arc::new(KeyedLimit::new(limit, size)?);
         let number = LIMITERS.fetch_add(1, Ordering::Relaxed);
-        let keyed = Arc::new(KeyedLimit::new(limit, size));
-        Self { keyed, hasher: Hasher::new(secret), number, keys: PhantomData }
+        Ok(Self { keyed, hasher: Hasher::new(secret), number, keys: PhantomData })
     }
 
     /// A limiter with another limit, which takes over the keys of this one: each key keeps what it had left, as `keep`
     /// says, from the first request about it that reaches either of the two. Whoever still asks this one is answered
     /// by the successor, as long as that lives. Grants of this one give nothing back any more.
     ///
+    /// - A log that takes over a log keeps the newest cells that it has room for, each for the new period from when it was
+    ///   admitted; where the new period is the shorter one, for the old period, at most a new one from the change. So no
+    ///   interval as long as the shorter period admits more than the larger of the two limits.
+    /// - Permits that take over permits keep who holds them and until when. While more are held than there are, none is given.
+    ///   Grants of this one are good there: they can be released and renewed.
+    /// - From one kind to another, cells (or permits) count as used that are not left, for one period (or expiry) of the new
+    ///   limit.
+    /// - From and to unlimited and deny all nothing is taken over.
+    ///
     /// Publish the successor, then drop this one; what it holds is freed when the last of its keys is dead.
     ///
     /// # Errors
     ///
-    /// [`CannotSucceed`] when one of the limits is a log or permits, or this limiter has a successor already.
+    /// [`CannotSucceed`] when this limiter has a successor already, too many limits wait for their keys to be taken over, or the
+    /// table cannot be had. Then nothing has changed.
     pub fn succeed(&self, limit: Limit, keep: Keep, size: TableSize) -> Result<Self, CannotSucceed> {
-        let number = LIMITERS.fetch_add(1, Ordering::Relaxed);
         let keyed = KeyedLimit::succeed(&self.keyed, limit, keep, size)?;
+        let number = match keyed.number() == self.keyed.number() {
+            true => self.number,
+            false => LIMITERS.fetch_add(1, Ordering::Relaxed),
+        };
         Ok(Self { keyed, hasher: self.hasher, number, keys: PhantomData })
     }
 

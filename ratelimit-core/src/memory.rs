@@ -1,12 +1,11 @@
 //! The store in memory: the contract of [`RateStore`] made executable, and what a server uses that needs no other.
 
 use crate::change::Keep;
-use crate::heirs::Heir;
+use crate::heirs::{CannotReplace, Heir};
 use crate::key::HashSecret;
 use crate::limit_set::{Hit, LimitId, LimitSet, SetGrant, Verdict};
 use crate::ports::{Charge, Policy, RateStore, RateStoreError};
-use crate::succession::CannotSucceed;
-use crate::table::TableSize;
+use crate::table::{TableError, TableSize};
 use crate::ticks::Nanos;
 
 /// Counters in the memory of this process, in tables of a fixed size. It keeps every kind of limit.
@@ -18,14 +17,22 @@ pub struct MemoryStore {
 
 impl MemoryStore {
     /// A store of these policies, each with a table of that size. The secret has to be random.
-    pub fn new(policies: impl IntoIterator<Item = Policy>, size: TableSize, secret: HashSecret) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] when one of the tables cannot be had.
+    pub fn new(
+        policies: impl IntoIterator<Item = Policy>,
+        size: TableSize,
+        secret: HashSecret,
+    ) -> Result<Self, TableError> {
         let mut set = LimitSet::new(secret);
         let add = |policy: Policy| {
-            set.add(policy.limit, size, policy.enforcement);
-            policy.name
+            set.add(policy.limit, size, policy.enforcement)?;
+            Ok(policy.name)
         };
-        let names = policies.into_iter().map(add).collect();
-        Self { set, names }
+        let names = policies.into_iter().map(add).collect::<Result<_, _>>()?;
+        Ok(Self { set, names })
     }
 
     /// Opens the store with other policies; their order is their new number. A policy takes over the counters of the one of
@@ -34,13 +41,14 @@ impl MemoryStore {
     ///
     /// # Errors
     ///
-    /// [`CannotSucceed`], when nothing has changed: see [`LimitSet::succeed`].
+    /// [`CannotReplace`], when nothing has changed: see [`LimitSet::succeed`].
     pub fn reopen(
         &mut self,
         policies: impl IntoIterator<Item = Policy>,
         size: TableSize,
         now: Nanos,
-    ) -> Result<(), CannotSucceed> {
+    ) -> Result<(), CannotReplace> {
+        self.set.census().tidy(now);
         let policies: Vec<Policy> = policies.into_iter().collect();
         let names = policies.iter().map(|policy| policy.name.clone()).collect();
         let of = |name: &str| self.names.iter().position(|other| other == name).map(LimitId);

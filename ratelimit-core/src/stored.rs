@@ -94,7 +94,7 @@ impl StoredLimit<'_> {
 
     /// The word that a key keeps which had `word` under another limit: what was left stays, up to the new size.
     pub fn carried_from(&self, old: StoredLimit<'_>, word: u64, keep: Keep, now: Nanos) -> u64 {
-        change::carried(old.limit, word, self.limit, keep, now)
+        change::carried_word(old.limit, word, self.limit, keep, now)
     }
 }
 

@@ -1,18 +1,18 @@
 //! A limit that takes over the keys of another while both are in use.
 //!
 //! Ticks differ from limit to limit, so each has a table of its own. A key moves when the first request about it reaches the
-//! successor: its state is taken, with which nobody can charge it in the old table any more, and converted. What the sketch
-//! of the old table knows is not a key's own and stays; it is converted with each request, which may deny early.
+//! successor: its state is taken, with which nobody can charge it in the old table any more, and converted, as it was when
+//! the limit changed. What the sketch of the old table knows is not a key's own and stays; it is converted with each
+//! request, which may deny early. A key for which the successor has no room is denied, and stays where it is.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
-use std::time::Duration;
 
-use crate::change::{self, Keep};
+use crate::change::{self, Keep, Usage};
 use crate::decision::{Decision, Outcome};
-use crate::keyed::KeyedLimit;
+use crate::keyed::{KeyedLimit, Pending};
 use crate::limit::Limit;
-use crate::table::TableSize;
+use crate::table::{TableError, TableSize};
 use crate::ticks::Nanos;
 
 /// Limits whose keys may wait to be taken over, one behind the other.
@@ -37,17 +37,17 @@ struct Before {
     keep: Keep,
     /// How many are one behind the other, this one included.
     generations: u32,
-    /// When its last key is dead, counted from the first request that asks.
-    over_at: OnceLock<Nanos>,
+    /// When the limit changed; if nobody said so, the first request that asks.
+    since: OnceLock<Nanos>,
 }
 
 /// A limiter cannot be succeeded so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CannotSucceed {
-    /// The states of one of the limits have more than one word.
-    #[error("the keys of a log or of permits cannot be taken over: make a new limiter")]
-    LongState,
+    /// Its table cannot be had.
+    #[error(transparent)]
+    Table(#[from] TableError),
     /// Too many limits wait for their keys to be taken over.
     #[error(
         "{generations_max} earlier limits still have live keys: change limits less often, or make a new limiter"
@@ -101,25 +101,35 @@ impl KeyedLimit {
         keep: Keep,
         size: TableSize,
     ) -> Result<Arc<Self>, CannotSucceed> {
-        let generations = old.next_generation(&limit)?;
-        let new = Arc::new(Self::new(limit, size));
-        old.succession().after.set(Arc::downgrade(&new)).map_err(|_| CannotSucceed::HasSuccessor)?;
-        if old.limit().compact().is_some() && new.limit().compact().is_some() {
-            let before = Before { keyed: old.clone(), keep, generations, over_at: OnceLock::new() };
+        old.next_generation()?;
+        let new = Arc::new(Self::heir_of(Some(old), limit, size)?);
+        Self::hand_over(old, &new, keep, None)?;
+        Ok(new)
+    }
+
+    /// Makes `new` the successor of `old`, of which it is the heir. When it fails nothing has changed.
+    pub(crate) fn hand_over(
+        old: &Arc<Self>,
+        new: &Arc<Self>,
+        keep: Keep,
+        since: Option<Nanos>,
+    ) -> Result<(), CannotSucceed> {
+        let generations = old.next_generation()?;
+        old.succession().after.set(Arc::downgrade(new)).map_err(|_| CannotSucceed::HasSuccessor)?;
+        if old.limit().counts() && new.limit().counts() {
+            let since = since.map_or_else(OnceLock::new, OnceLock::from);
+            let before = Before { keyed: old.clone(), keep, generations, since };
             *new.succession().before.write().unwrap_or_else(PoisonError::into_inner) = Some(before);
             new.succession().state.fetch_or(INHERITS, Ordering::AcqRel);
         }
         // Only now: whoever finds the table sealed finds the successor.
         old.succession().state.fetch_or(SUCCEEDED, Ordering::AcqRel);
         old.table().seal();
-        Ok(new)
+        Ok(())
     }
 
-    /// How many will be one behind the other when a successor with `limit` comes, unless there cannot be one.
-    pub(crate) fn next_generation(&self, limit: &Limit) -> Result<u32, CannotSucceed> {
-        if self.limit().is_long() || limit.is_long() {
-            return Err(CannotSucceed::LongState);
-        }
+    /// How many will be one behind the other when a successor comes, unless there cannot be one.
+    pub(crate) fn next_generation(&self) -> Result<u32, CannotSucceed> {
         if self.succession().after.get().is_some() {
             return Err(CannotSucceed::HasSuccessor);
         }
@@ -135,15 +145,16 @@ impl KeyedLimit {
         before.as_ref().map_or(0, |before| before.generations)
     }
 
-    /// Lets go of earlier limits that have no live keys. Reads their whole tables.
+    /// Lets go of earlier limits that had no live keys when they were changed. Reads their whole tables.
     pub(crate) fn forget_barren(&self, now: Nanos) {
         let before = self.succession().before.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(old) = before.as_ref().map(|before| before.keyed.clone()) else { return };
+        let Some(Before { keyed: old, since, .. }) = &*before else { return };
+        let (old, since) = (old.clone(), since.get().copied().unwrap_or(now));
         drop(before);
-        old.forget_barren(now);
+        old.forget_barren(since);
         if old.succession().state.load(Ordering::Acquire) & INHERITS == 0
             && old.table().overflowed() == 0
-            && old.live_keys(now) == 0
+            && old.live_keys(since) == 0
         {
             self.succession().forget();
         }
@@ -158,54 +169,44 @@ impl KeyedLimit {
 
     #[cold]
     fn inherit_slowly(&self, tag: u64, now: Nanos) {
-        let Some(algorithm) = self.limit().compact() else { return };
         let _stripe = self.table().lock_stripe(self.table().stripe(tag));
         if self.table().is_sealed() {
             return; // its successor takes the key from both
         }
-        let inherited = self.inherited(tag, now);
-        if inherited > 0 {
-            let at = algorithm.at(now);
-            self.table().force_held(algorithm, tag, at, |state| algorithm.merge(state, inherited));
+        let pending = self.hold(tag, now);
+        if !pending.has_room() {
+            pending.leave();
+            return;
         }
+        let usage = match (&pending, self.condensed(), self.inherited(tag, now)) {
+            (Pending::Compact { .. }, Some(condensed), Usage::Log(ends)) => {
+                let end = ends.iter().copied().max().unwrap_or(0);
+                Usage::Word(condensed.packed(end, ends.len() as u64))
+            }
+            (_, _, usage) => usage,
+        };
+        pending.absorb(usage);
     }
 
-    /// Takes the key from whoever was before; its state in the words of this limit, 0 when there is none. The caller holds
-    /// the key's stripe here; those of earlier limits are taken in the order of succession.
-    fn inherited(&self, tag: u64, now: Nanos) -> u64 {
+    /// Takes the key from whoever was before: what it has used of this limit. The caller holds the key's stripe here; those of
+    /// earlier limits are taken in the order of succession.
+    fn inherited(&self, tag: u64, now: Nanos) -> Usage {
         let before = self.succession().before.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(Before { keyed: old, keep, over_at, .. }) = &*before else { return 0 };
-        if now > *over_at.get_or_init(|| now.after(old.limit().memory())) {
+        let Some(Before { keyed: old, keep, since, .. }) = &*before else { return Usage::Nothing };
+        let since = *since.get_or_init(|| now);
+        // By then whatever was carried is dead.
+        if now > since.after(self.memory()) {
             drop(before);
             self.succession().forget();
-            return 0;
+            return Usage::Nothing;
         }
-        change::carried(old.limit(), old.surrendered(tag, now), self.limit(), *keep, now)
+        change::carried(old.limit(), old.surrendered(tag, since), self.limit(), *keep, since)
     }
 
     /// Gives the key up to the successor, together with what it would have inherited itself.
-    fn surrendered(&self, tag: u64, now: Nanos) -> u64 {
-        let Some(algorithm) = self.limit().compact() else { return 0 };
+    fn surrendered(&self, tag: u64, now: Nanos) -> Usage {
         let _stripe = self.table().lock_stripe(self.table().stripe(tag));
         let inherited = self.inherited(tag, now);
-        algorithm.merge(self.table().take(algorithm, tag, algorithm.at(now)), inherited)
-    }
-}
-
-impl Limit {
-    /// Whether a state has more than one word, so that it cannot be converted.
-    pub(crate) fn is_long(&self) -> bool {
-        matches!(self, Self::SlidingLog(_) | Self::Concurrency(_))
-    }
-
-    /// How long a key may be live after its last charge.
-    fn memory(&self) -> Duration {
-        match self {
-            Self::Gcra(gcra) => gcra.forgets_after(),
-            Self::FixedWindow(window) => window.period(),
-            Self::SlidingWindow(window) => window.period().saturating_mul(2),
-            Self::Calendar(calendar) => calendar.boundaries().unit_max(),
-            _ => Duration::MAX,
-        }
+        self.taken(tag, now).merged(inherited, self.limit())
     }
 }

@@ -11,7 +11,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn keys() -> AdHoc {
-    AdHoc::new(TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([1; 16]))
+    AdHoc::new(TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([1; 16])).expect("memory")
 }
 
 fn policy(count: u64, period: Duration, burst: u64) -> AdHocPolicy {
@@ -227,7 +227,7 @@ fn n_plus_one_requests_at_once_admit_exactly_n_under_two_policies_at_a_time() {
 #[test]
 fn f6_a_flood_of_keys_denies_some_early_and_gives_nobody_a_second_burst() {
     for sketch_bytes in [0, 4_096] {
-        let keys = AdHoc::new(TableSize { keys: 100, sketch_bytes }, HashSecret([3; 16]));
+        let keys = AdHoc::new(TableSize { keys: 100, sketch_bytes }, HashSecret([3; 16])).expect("memory");
         let policy = policy(1, DAY, 2);
         let mut victim = admitted(&keys, u64::MAX, &policy, Nanos(0), 9);
         for flood in 0..20_000u64 {

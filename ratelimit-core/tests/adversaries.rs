@@ -41,7 +41,7 @@ fn keys_chosen_to_crowd_a_line_crowd_it_only_for_who_knows_the_secret() {
     let chosen = crowding(known, 40);
     let size = TableSize { keys: 10_000, sketch_bytes: 0 };
     let denied = |secret| {
-        let limiter = Limiter::<u64>::new(per_hour(5), size, secret);
+        let limiter = Limiter::<u64>::new(per_hour(5), size, secret).expect("memory");
         chosen.iter().filter(|key| !limiter.check(key, Nanos(1)).is_allowed()).count()
     };
     // Their second lines are spread even so: that is what the second line is for.
@@ -60,7 +60,8 @@ fn keys_chosen_to_crowd_a_line_crowd_it_only_for_who_knows_the_secret() {
 #[test]
 fn a_crowd_in_one_line_takes_no_slot_and_no_cell_of_others() {
     let secret = HashSecret([3; 16]);
-    let limiter = Limiter::<u64>::new(per_hour(5), TableSize { keys: 1_000, sketch_bytes: 1 << 12 }, secret);
+    let limiter = Limiter::<u64>::new(per_hour(5), TableSize { keys: 1_000, sketch_bytes: 1 << 12 }, secret)
+        .expect("memory");
     let victim = 77;
     assert!(limiter.check_cost(&victim, 3, Nanos(1)).is_allowed());
     for key in crowding(secret, 200) {
@@ -78,7 +79,8 @@ fn a_key_that_moves_between_sketch_and_slot_under_a_flood_keeps_its_bound() {
     let burst = 5;
     let limit = Limit::gcra(Rate::per_second(1), burst).expect("a limit");
     let limiter =
-        Limiter::<u64>::new(limit, TableSize { keys: 64, sketch_bytes: 1 << 12 }, HashSecret([4; 16]));
+        Limiter::<u64>::new(limit, TableSize { keys: 64, sketch_bytes: 1 << 12 }, HashSecret([4; 16]))
+            .expect("memory");
     let mut passed: Vec<Vec<u64>> = vec![Vec::new(); 8];
     let mut flood = 1_000;
     let mut in_sketch = false;
@@ -117,7 +119,8 @@ fn a_clock_an_hour_back_or_ahead_gives_nobody_a_second_burst() {
         Limit::fixed_window(10, HOUR).expect("a limit"),
         Limit::sliding_log(10, HOUR).expect("a limit"),
     ] {
-        let limiter = Limiter::<u64>::new(algorithm.clone(), TableSize::for_keys(100), HashSecret([5; 16]));
+        let limiter = Limiter::<u64>::new(algorithm.clone(), TableSize::for_keys(100), HashSecret([5; 16]))
+            .expect("memory");
         let drained = |now| (0..50).filter(|_| limiter.check(&1, now).is_allowed()).count();
         assert_eq!(drained(at(7_200.0)), 10);
         assert_eq!(drained(at(3_600.0)), 0, "{algorithm:?}, an hour back");
@@ -132,7 +135,8 @@ fn a_clock_an_hour_back_or_ahead_gives_nobody_a_second_burst() {
 /// The clock that counts stops while the machine sleeps: what was taken before is still taken after.
 #[test]
 fn a_machine_that_slept_has_refilled_nothing() {
-    let limiter = Limiter::<u64>::new(per_hour(10), TableSize::for_keys(100), HashSecret([5; 16]));
+    let limiter =
+        Limiter::<u64>::new(per_hour(10), TableSize::for_keys(100), HashSecret([5; 16])).expect("memory");
     assert!(limiter.check_cost(&1, 10, at(100.0)).is_allowed());
     assert!(!limiter.check(&1, at(100.0)).is_allowed());
     assert_eq!(limiter.peek(&1, 0, at(100.0)).remaining(), 0);
@@ -141,7 +145,7 @@ fn a_machine_that_slept_has_refilled_nothing() {
 #[test]
 fn a_permit_released_twice_or_after_its_end_frees_nobody_else() {
     let limit = Limit::concurrency(2, Duration::from_secs(10)).expect("a limit");
-    let limiter = Limiter::<u64>::new(limit, TableSize::for_keys(100), HashSecret([6; 16]));
+    let limiter = Limiter::<u64>::new(limit, TableSize::for_keys(100), HashSecret([6; 16])).expect("memory");
     let taken = |now| limiter.acquire(&1, 1, now).1;
     let mut first = taken(at(0.0)).expect("a permit");
     // All that it holds is split off: what stays has nothing to give.
@@ -157,7 +161,8 @@ fn a_permit_released_twice_or_after_its_end_frees_nobody_else() {
 
 #[test]
 fn a_grant_given_back_in_parts_by_many_threads_gives_back_no_more_than_it_took() {
-    let limiter = Limiter::<u64>::new(per_hour(1_000), TableSize::for_keys(100), HashSecret([7; 16]));
+    let limiter =
+        Limiter::<u64>::new(per_hour(1_000), TableSize::for_keys(100), HashSecret([7; 16])).expect("memory");
     let mut grant = limiter.acquire(&1, 400, Nanos(0)).1.expect("a grant");
     assert!(limiter.check_cost(&1, 600, Nanos(0)).is_allowed());
     let parts: Vec<Grant> = (0..8).map(|_| grant.split(60)).collect();
@@ -179,7 +184,8 @@ fn a_grant_given_back_in_parts_by_many_threads_gives_back_no_more_than_it_took()
 /// What separates parts elsewhere, quotes, ends of text, and nothing at all.
 #[test]
 fn keys_with_separators_in_them_have_counters_of_their_own() {
-    let limiter = Limiter::<KeyParts>::new(per_hour(1), TableSize::for_keys(1_000), HashSecret([8; 16]));
+    let limiter = Limiter::<KeyParts>::new(per_hour(1), TableSize::for_keys(1_000), HashSecret([8; 16]))
+        .expect("memory");
     let parts: [&[&[u8]]; 14] = [
         &[b"a_b", b"c"],
         &[b"a", b"b_c"],
@@ -220,7 +226,7 @@ proptest! {
         // One cell per `nodes` cell times, and the burst in equal parts, rounded up.
         let limit = Limit::gcra(Rate::new(1, Duration::from_millis(cell_ms * nodes)), share).expect("a limit");
         let limiters: Vec<Limiter<u64>> = (0..nodes)
-            .map(|_| Limiter::new(limit.clone(), TableSize { keys: 10, sketch_bytes: 0 }, HashSecret([9; 16])))
+            .map(|_| Limiter::new(limit.clone(), TableSize { keys: 10, sketch_bytes: 0 }, HashSecret([9; 16])).expect("memory"))
             .collect();
         let mut now_ms = 0;
         let mut passed: Vec<(u64, u64)> = Vec::new();

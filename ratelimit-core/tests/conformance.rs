@@ -10,7 +10,7 @@ use ratelimit_core::{HashSecret, KeyParts, Nanos, SetGrant, TableSize, Verdict};
 struct Memory;
 
 fn memory(policies: &[Policy]) -> MemoryStore {
-    MemoryStore::new(policies.to_vec(), TableSize::for_keys(1_000), HashSecret([8; 16]))
+    MemoryStore::new(policies.to_vec(), TableSize::for_keys(1_000), HashSecret([8; 16])).expect("memory")
 }
 
 impl Harness for Memory {

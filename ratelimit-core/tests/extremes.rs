@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use ratelimit_core::algorithms::{Boundaries, CalendarUnit};
-use ratelimit_core::{Grant, HashSecret, Keep, Limit, Limiter, Nanos, Outcome, Rate, Reservation, TableSize};
+use ratelimit_core::{
+    AdHoc, CannotSucceed, Enforcement, Grant, HashSecret, Heir, Keep, Limit, LimitSet, Limiter, Nanos,
+    Outcome, Rate, Reservation, TableError, TableSize,
+};
 
 fn any_number() -> impl Strategy<Value = u64> {
     let edges = [0, 1, 2, 63, 64, 65, 1_023, 1_024, 1 << 31, 1 << 32, 1 << 58, 1 << 61, 1 << 62, 1 << 63];
@@ -94,7 +97,7 @@ proptest! {
     fn nothing_panics_whatever_the_numbers(limit in any_limit(), next in any_limit(), acts in acts()) {
         let Some(limit) = limit else { return Ok(()) };
         let size = TableSize { keys: 4, sketch_bytes: 64 };
-        let limiter = Limiter::<u64>::new(limit, size, HashSecret([3; 16]));
+        let limiter = Limiter::<u64>::new(limit, size, HashSecret([3; 16])).expect("memory");
         let (mut grants, mut reservations) = (Vec::new(), Vec::new());
         for act in &acts {
             done(&limiter, *act, &mut grants, &mut reservations);
@@ -133,9 +136,73 @@ proptest! {
         burst in 1..50u64, stamps in prop::collection::vec(0..1u64 << 40, 1..200),
     ) {
         let limit = Limit::gcra(Rate::per_second(1), burst).expect("a limit");
-        let limiter = Limiter::<u64>::new(limit, TableSize { keys: 4, sketch_bytes: 64 }, HashSecret([3; 16]));
+        let limiter = Limiter::<u64>::new(limit, TableSize { keys: 4, sketch_bytes: 64 }, HashSecret([3; 16])).expect("memory");
         let admitted = stamps.iter().filter(|now| limiter.check(&1, Nanos(**now)).is_allowed()).count() as u64;
         let farthest = stamps.iter().max().copied().unwrap_or(0);
         prop_assert!(admitted <= burst + farthest / 1_000_000_000);
+    }
+}
+
+/// `Limiter::new` for 2^64 - 1 keys panicked, and a reload to a log of 64 for a hundred million keys ended the server.
+#[test]
+fn a_table_that_cannot_be_had_is_an_error_and_changes_nothing() {
+    let secret = HashSecret([3; 16]);
+    let hour = Duration::from_secs(3_600);
+    let gcra = |burst| Limit::gcra(Rate::per_hour(1), burst).expect("a limit");
+    let too_large = |keys, bytes| TableError::TooLarge { keys, bytes, bytes_max: TableSize::BYTES_MAX };
+    // Two words, and those of a log or of permits, for 1.45 slots a key; 1,024 stripes and seven words to align the rest.
+    let bytes = |keys: u64, words: u128| u128::from(keys) * 145 / 400 * 4 * words * 8 + 1_031 * 8;
+    let log = Limit::sliding_log(64, hour).expect("a limit");
+    let permits = Limit::concurrency(1_024, hour).expect("a limit");
+    for (limit, keys, words) in [(gcra(5), u64::MAX, 2), (log, 100_000_000, 66), (permits, 1_000_000, 2_050)]
+    {
+        let size = TableSize { keys, sketch_bytes: 0 };
+        let refused = too_large(keys, bytes(keys, words));
+        let new = Limiter::<u64>::new(limit.clone(), size, secret).err();
+        assert_eq!(new, Some(refused));
+
+        let old = Limiter::<u64>::new(gcra(3), TableSize::for_keys(10), secret).expect("memory");
+        assert!(old.check_cost(&1, 2, Nanos(5)).is_allowed());
+        let succeeded = old.succeed(limit.clone(), Keep::Cells, size).err();
+        assert_eq!(succeeded, Some(CannotSucceed::Table(refused)));
+        assert_eq!(old.check(&1, Nanos(5)).remaining(), 0, "the old one goes on");
+
+        let mut set = LimitSet::new(secret);
+        assert_eq!(set.add(limit.clone(), size, Enforcement::Enforced), Err(refused));
+        let small = TableSize::for_keys(10);
+        let ids = [3, 4].map(|burst| set.add(gcra(burst), small, Enforcement::Enforced).expect("memory"));
+        let take = |set: &LimitSet| {
+            ids.map(|id| set.check(&[set.hit(id, &1u64, 2)], Nanos(5)).expect("few hits").is_allowed())
+        };
+        assert_eq!(take(&set), [true, true]);
+        let heir = |limit, size, of| {
+            let enforcement = Enforcement::Enforced;
+            Heir { limit, size, enforcement, of: Some(of), keep: Keep::Cells }
+        };
+        let heirs = vec![heir(gcra(30), small, ids[0]), heir(limit, size, ids[1])];
+        let replaced = set.succeed(heirs, Nanos(5)).expect_err("it cannot be had");
+        assert_eq!((replaced.heir, replaced.reason), (1, CannotSucceed::Table(refused)));
+        assert_eq!(take(&set), [false, true], "the limits of before, and what was left of them");
+    }
+    let size = TableSize { keys: 1, sketch_bytes: usize::MAX };
+    assert!(AdHoc::new(size, secret).is_err());
+    let lowest = TableSize { keys: 0, sketch_bytes: 0 };
+    assert!(Limiter::<u64>::new(gcra(1), lowest, secret).expect("memory").check(&1, Nanos(5)).is_allowed());
+}
+
+/// Ends beyond 63 bits were cut where a slot keeps them: the key was not found again, and admitted without limit.
+#[test]
+fn a_period_of_centuries_is_not_over_before_it_has_begun() {
+    for period in [1 << 63, (1 << 63) + 5, u64::MAX - 1, u64::MAX].map(Duration::from_nanos) {
+        for limit in [Limit::sliding_log(2, period), Limit::concurrency(2, period)] {
+            for sketch_bytes in [0, 4_096] {
+                let size = TableSize { keys: 4, sketch_bytes };
+                let limit = limit.clone().expect("a limit");
+                let limiter = Limiter::<u64>::new(limit, size, HashSecret([3; 16])).expect("memory");
+                let admitted =
+                    (1..100).filter(|now| limiter.check(&1, Nanos(now * now)).is_allowed()).count();
+                assert_eq!(admitted, 2, "{period:?}");
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn limiter(limit: Limit) -> Limiter<u64> {
-    Limiter::new(limit, TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([1; 16]))
+    Limiter::new(limit, TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([1; 16])).expect("memory")
 }
 
 fn bucket(count: u64, period: Duration, burst: u64) -> Limiter<u64> {

@@ -14,7 +14,10 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 fn set(limits: &[Limit]) -> (LimitSet, Vec<LimitId>) {
     let mut set = LimitSet::new(HashSecret([6; 16]));
-    let ids = limits.iter().map(|limit| set.add(limit.clone(), SIZE, Enforcement::Enforced)).collect();
+    let ids = limits
+        .iter()
+        .map(|limit| set.add(limit.clone(), SIZE, Enforcement::Enforced).expect("memory"))
+        .collect();
     (set, ids)
 }
 
@@ -103,8 +106,8 @@ fn the_same_key_twice_in_a_request_costs_both() {
 #[test]
 fn a_limit_in_shadow_is_counted_and_reported_and_denies_nobody() {
     let mut set = LimitSet::new(HashSecret([6; 16]));
-    let enforced = set.add(per_hour(5), SIZE, Enforcement::Enforced);
-    let shadow = set.add(per_hour(2), SIZE, Enforcement::Shadow);
+    let enforced = set.add(per_hour(5), SIZE, Enforcement::Enforced).expect("memory");
+    let shadow = set.add(per_hour(2), SIZE, Enforcement::Shadow).expect("memory");
     let hits = [set.hit(enforced, "a", 1), set.hit(shadow, "a", 1)];
     let verdicts: Vec<_> = (0..7).map(|_| set.check(&hits, Nanos(0)).expect("few hits")).collect();
     let allowed: Vec<bool> = verdicts.iter().map(|verdict| verdict.is_allowed()).collect();
@@ -117,8 +120,8 @@ fn a_limit_in_shadow_is_counted_and_reported_and_denies_nobody() {
 #[test]
 fn of_quotas_one_that_admits_is_enough() {
     let mut set = LimitSet::new(HashSecret([6; 16]));
-    let quotas = [2, 4].map(|size| set.add(per_hour(size), SIZE, Enforcement::Quota));
-    let enforced = set.add(per_hour(10), SIZE, Enforcement::Enforced);
+    let quotas = [2, 4].map(|size| set.add(per_hour(size), SIZE, Enforcement::Quota).expect("memory"));
+    let enforced = set.add(per_hour(10), SIZE, Enforcement::Enforced).expect("memory");
     let hits = [quotas[0], quotas[1], enforced].map(|id| set.hit(id, "a", 1));
     let allowed: Vec<bool> =
         (0..6).map(|_| set.check(&hits, Nanos(0)).expect("few hits").is_allowed()).collect();

@@ -10,7 +10,7 @@ use ratelimit_core::{Grant, HashSecret, Limit, Limiter, Nanos, Outcome, Rate, Re
 const CELL_MS: u64 = 1_024;
 
 fn limiter(limit: Limit) -> Limiter<u64> {
-    Limiter::new(limit, TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([8; 16]))
+    Limiter::new(limit, TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([8; 16])).expect("memory")
 }
 
 fn at_ms(ms: u64) -> Nanos {

@@ -9,7 +9,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn limiter(permits: u64) -> Limiter<str> {
     let limit = Limit::concurrency(permits, SECOND * 10).expect("a limit");
-    Limiter::new(limit, TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([4; 16]))
+    Limiter::new(limit, TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([4; 16])).expect("memory")
 }
 
 fn at(seconds: u64) -> Nanos {

@@ -9,6 +9,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn limiter(limit: &Limit) -> Limiter<u64> {
     Limiter::new(limit.clone(), TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([3; 16]))
+        .expect("memory")
 }
 
 fn bucket(burst: u64) -> Limit {

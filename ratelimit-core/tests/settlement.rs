@@ -10,7 +10,10 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 fn set(limits: Vec<Limit>) -> (LimitSet, Vec<LimitId>) {
     let mut set = LimitSet::new(HashSecret([7; 16]));
-    let ids = limits.into_iter().map(|limit| set.add(limit, SIZE, Enforcement::Enforced)).collect();
+    let ids = limits
+        .into_iter()
+        .map(|limit| set.add(limit, SIZE, Enforcement::Enforced).expect("memory"))
+        .collect();
     (set, ids)
 }
 

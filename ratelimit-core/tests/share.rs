@@ -12,7 +12,7 @@ fn nodes(nodes: u32) -> NonZeroU32 {
 
 fn set(limit: &Limit) -> LimitSet {
     let mut set = LimitSet::new(HashSecret([3; 16]));
-    set.add(limit.clone(), TableSize { keys: 100, sketch_bytes: 0 }, Enforcement::Enforced);
+    set.add(limit.clone(), TableSize { keys: 100, sketch_bytes: 0 }, Enforcement::Enforced).expect("memory");
     set
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ratelimit_core::{
-    CannotSucceed, GENERATIONS_MAX, HashSecret, Keep, Limit, Limiter, Nanos, Rate, TableSize,
+    CannotSucceed, GENERATIONS_MAX, HashSecret, Heir, Keep, Limit, Limiter, Nanos, Rate, TableSize,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -18,7 +18,7 @@ fn bucket(burst: u64) -> Limit {
 }
 
 fn limiter(limit: Limit) -> Limiter<u64> {
-    Limiter::new(limit, SIZE, HashSecret([1; 16]))
+    Limiter::new(limit, SIZE, HashSecret([1; 16])).expect("memory")
 }
 
 fn left(limiter: &Limiter<u64>, key: u64, now: Nanos) -> u64 {
@@ -64,7 +64,7 @@ fn raising_and_lowering_in_a_loop_gives_nobody_a_cell() {
 #[test]
 fn keys_that_were_in_the_sketch_gain_nothing_either() {
     let small = TableSize { keys: 10, sketch_bytes: 1 << 16 };
-    let old = Limiter::<u64>::new(bucket(2), small, HashSecret([1; 16]));
+    let old = Limiter::<u64>::new(bucket(2), small, HashSecret([1; 16])).expect("memory");
     let admitted = |limiter: &Limiter<u64>| {
         (0..500u64).map(|key| u64::from(limiter.check(&key, Nanos(5)).is_allowed())).sum::<u64>()
     };
@@ -86,14 +86,70 @@ fn what_was_before_is_forgotten_when_its_keys_are_dead() {
 }
 
 #[test]
-fn logs_and_permits_cannot_be_taken_over_and_nobody_is_succeeded_twice() {
-    let log = || Limit::sliding_log(5, HOUR).expect("a limit");
-    let refused = limiter(log()).succeed(bucket(5), Keep::Cells, SIZE).err();
-    assert_eq!(refused, Some(CannotSucceed::LongState));
+fn nobody_is_succeeded_twice() {
     let old = limiter(bucket(5));
-    assert_eq!(old.succeed(log(), Keep::Cells, SIZE).err(), Some(CannotSucceed::LongState));
     let _new = old.succeed(bucket(5), Keep::Cells, SIZE).expect("a successor");
     assert_eq!(old.succeed(bucket(5), Keep::Cells, SIZE).err(), Some(CannotSucceed::HasSuccessor));
+}
+
+/// A table without a sketch was full of live keys when its limit changed. The first request about a key took it out of the old
+/// table, and found no slot in the new one: with the next slot that became free the key began anew.
+#[test]
+fn a_key_for_which_the_successor_has_no_room_stays_where_it_is() {
+    let full = TableSize { keys: 1, sketch_bytes: 0 };
+    for kind in [
+        bucket(1),
+        Limit::sliding_log(1, HOUR).expect("a limit"),
+        Limit::concurrency(1, HOUR).expect("a limit"),
+    ] {
+        let old = Limiter::<u64>::new(kind.clone(), full, HashSecret([1; 16])).expect("memory");
+        assert!(old.check(&0, Nanos(5)).is_allowed());
+        let raised = match &kind {
+            Limit::Gcra(_) => bucket(2),
+            Limit::SlidingLog(_) => Limit::sliding_log(2, HOUR).expect("a limit"),
+            _ => Limit::concurrency(2, HOUR).expect("a limit"),
+        };
+        let new = old.succeed(raised, Keep::Cells, full).expect("a successor");
+        // Others fill the new table and let go of it again.
+        let others: Vec<_> = (1..2_000u64).map(|key| (key, new.acquire(&key, 2, Nanos(5)).1)).collect();
+        new.check(&0, Nanos(5));
+        for (key, grant) in others {
+            if let Some(grant) = grant {
+                new.refund(grant, Nanos(5));
+            }
+            new.reset(&key, Nanos(5));
+        }
+        let admitted = u64::from(new.check(&0, Nanos(6)).is_allowed());
+        let expected = u64::from(matches!(kind, Limit::Concurrency(_)));
+        assert_eq!(admitted, expected, "one was used of {kind:?}, one more may be of two permits");
+        assert!(!new.check(&0, Nanos(6)).is_allowed(), "{kind:?}");
+    }
+}
+
+/// Ten a second became ten an hour. Whoever had used all of it just before, and came back two seconds later, had all of it again:
+/// the old limit went on refilling until the key was asked about.
+#[test]
+fn a_key_is_carried_over_as_it_was_when_the_limit_changed() {
+    let mut set = ratelimit_core::LimitSet::new(HashSecret([1; 16]));
+    let second = Duration::from_secs(1);
+    let log = |period| Limit::sliding_log(10, period).expect("a limit");
+    let window = |period| Limit::fixed_window(10, period).expect("a limit");
+    let gcra = |period| Limit::gcra(Rate::new(10, period), 10).expect("a limit");
+    let limits = |period| [log(period), window(period), gcra(period)];
+    let enforced = ratelimit_core::Enforcement::Enforced;
+    let ids = limits(second).map(|limit| set.add(limit, SIZE, enforced).expect("memory"));
+    let now = Nanos(100);
+    for id in ids {
+        assert!(set.check(&[set.hit(id, &1u64, 10)], now).expect("few hits").is_allowed());
+    }
+    let heir =
+        |(limit, id)| Heir { limit, size: SIZE, enforcement: enforced, of: Some(id), keep: Keep::Cells };
+    set.succeed(limits(HOUR).into_iter().zip(ids).map(heir).collect(), now).expect("successors");
+    for id in ids {
+        let hit = set.hit(id, &1u64, 1);
+        let verdict = set.check(&[hit], Nanos::from_duration(second * 20)).expect("few hits");
+        assert!(!verdict.is_allowed(), "{:?}", set.limit(id));
+    }
 }
 
 #[test]

@@ -28,7 +28,8 @@ fn every_kind(size: u64) -> Vec<Limit> {
 fn of_n_plus_one_requests_at_once_exactly_n_are_admitted() {
     for limit in every_kind(50) {
         for threads in [1, 2, 8, 51] {
-            let limiter = Limiter::<u64>::new(limit.clone(), TableSize::for_keys(100), SECRET);
+            let limiter =
+                Limiter::<u64>::new(limit.clone(), TableSize::for_keys(100), SECRET).expect("memory");
             for key in 0..20 {
                 let (barrier, admitted) = (Barrier::new(threads), AtomicU64::new(0));
                 std::thread::scope(|scope| {
@@ -56,7 +57,8 @@ fn of_n_plus_one_requests_at_once_exactly_n_are_admitted() {
 fn f6_a_flood_of_keys_never_gives_a_victim_a_second_burst() {
     for limit in every_kind(1) {
         for sketch_bytes in [0, 4_096, 1 << 20] {
-            let limiter = Limiter::<u64>::new(limit.clone(), TableSize { keys: 100, sketch_bytes }, SECRET);
+            let limiter = Limiter::<u64>::new(limit.clone(), TableSize { keys: 100, sketch_bytes }, SECRET)
+                .expect("memory");
             let reserved = limiter.reserved_bytes();
             let mut admitted = 0;
             for round in 0..20u64 {
@@ -76,7 +78,8 @@ fn f6_a_flood_of_keys_never_gives_a_victim_a_second_burst() {
 #[test]
 fn f6_a_victim_that_comes_after_the_flood_is_admitted_at_most_once_too() {
     for sketch_bytes in [4_096, 1 << 20] {
-        let limiter = Limiter::<u64>::new(per_hour(1), TableSize { keys: 100, sketch_bytes }, SECRET);
+        let limiter =
+            Limiter::<u64>::new(per_hour(1), TableSize { keys: 100, sketch_bytes }, SECRET).expect("memory");
         let mut admitted = vec![0; 3_000];
         for _ in 0..3 {
             for key in 0..3_000u64 {
@@ -94,7 +97,8 @@ fn f6_a_victim_that_comes_after_the_flood_is_admitted_at_most_once_too() {
 
 #[test]
 fn dead_keys_make_room_for_new_ones_without_any_sweep() {
-    let limiter = Limiter::<u64>::new(per_hour(1), TableSize { keys: 1_000, sketch_bytes: 0 }, SECRET);
+    let limiter =
+        Limiter::<u64>::new(per_hour(1), TableSize { keys: 1_000, sketch_bytes: 0 }, SECRET).expect("memory");
     for hour in 0..50u64 {
         let now = Nanos::from_duration(Duration::from_secs(hour * 3_600));
         let admitted = (0..800).filter(|key| limiter.check(&(hour * 800 + key), now).is_allowed()).count();
@@ -105,7 +109,8 @@ fn dead_keys_make_room_for_new_ones_without_any_sweep() {
 
 #[test]
 fn a_key_that_leaves_the_sketch_for_a_slot_keeps_what_it_used() {
-    let limiter = Limiter::<u64>::new(per_hour(10), TableSize { keys: 10, sketch_bytes: 1 << 16 }, SECRET);
+    let limiter = Limiter::<u64>::new(per_hour(10), TableSize { keys: 10, sketch_bytes: 1 << 16 }, SECRET)
+        .expect("memory");
     // The table is full of keys that are live for an hour.
     for key in 0..1_000u64 {
         limiter.check(&key, Nanos(0));
@@ -128,7 +133,7 @@ fn a_key_that_leaves_the_sketch_for_a_slot_keeps_what_it_used() {
 
 #[test]
 fn memory_is_what_was_reserved_and_at_most_24_bytes_a_key() {
-    let limiter = Limiter::<u64>::new(per_hour(5), TableSize::for_keys(1_000_000), SECRET);
+    let limiter = Limiter::<u64>::new(per_hour(5), TableSize::for_keys(1_000_000), SECRET).expect("memory");
     let (keys, sketch) = limiter.reserved_bytes();
     assert!(keys <= 24_000_000, "{keys} bytes for a million keys");
     assert_eq!(sketch, 4 << 20);
@@ -144,7 +149,8 @@ fn memory_is_what_was_reserved_and_at_most_24_bytes_a_key() {
 #[test]
 fn threads_that_bring_the_same_new_keys_admit_each_exactly_once() {
     for (keys, sketch_bytes) in [(50_000, 1 << 20), (1_000, 1 << 22)] {
-        let limiter = Limiter::<u64>::new(per_hour(1), TableSize { keys, sketch_bytes }, SECRET);
+        let limiter =
+            Limiter::<u64>::new(per_hour(1), TableSize { keys, sketch_bytes }, SECRET).expect("memory");
         let admitted: Vec<AtomicU64> = (0..20_000).map(|_| AtomicU64::new(0)).collect();
         std::thread::scope(|scope| {
             for _ in 0..4 {

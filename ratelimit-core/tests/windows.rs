@@ -9,7 +9,7 @@ use ratelimit_core::{HashSecret, Limit, LimitError, Limiter, Nanos, Outcome, Tab
 const SECOND: Duration = Duration::from_secs(1);
 
 fn limiter(limit: Limit) -> Limiter<u64> {
-    Limiter::new(limit, TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([2; 16]))
+    Limiter::new(limit, TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([2; 16])).expect("memory")
 }
 
 /// Admissions of one key: instant and cost.

@@ -92,7 +92,8 @@ pub(super) fn run(mode: OnFailure, threads: usize, length: Duration) -> Crowd {
     let rules = RuleSet::new([Domain { name: "web".to_owned(), nodes }]).expect("rules");
     let policies = StoreEngine::<Switched>::policies(&rules).expect("a bucket can be stored");
     let is_down = Arc::new(AtomicBool::new(false));
-    let store = Switched { store: MemoryStore::new(policies, SIZE, SECRET), is_down: Arc::clone(&is_down) };
+    let store = MemoryStore::new(policies, SIZE, SECRET).expect("memory");
+    let store = Switched { store, is_down: Arc::clone(&is_down) };
     let engine = StoreEngine::new(store, rules, NODES, SIZE, SECRET).expect("an engine");
 
     let entries = [Entry { key: "client", value: "the one" }];

@@ -37,7 +37,7 @@ impl Kind for Memory {
     const DURABLE: bool = false;
 
     fn open(&self, policies: Vec<Policy>, _now: Nanos) -> MemoryStore {
-        MemoryStore::new(policies, TableSize::for_keys(1_000), HashSecret([9; 16]))
+        MemoryStore::new(policies, TableSize::for_keys(1_000), HashSecret([9; 16])).expect("memory")
     }
 }
 

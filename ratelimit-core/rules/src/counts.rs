@@ -1,7 +1,7 @@
 //! What an engine has decided: over all, by rule, and which keys were denied most.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, TryLockError};
 
 use ratelimit_core::Enforcement;
 
@@ -13,12 +13,18 @@ use crate::top::{TOP_MAX, TopDenied, TopKeys};
 
 pub(crate) struct Counts {
     totals: TotalTally,
+    /// Nobody who decides waits for it.
     top: Mutex<TopKeys>,
+    top_skipped: AtomicU64,
 }
 
 impl Counts {
     pub(crate) fn new() -> Self {
-        Self { totals: TotalTally::default(), top: Mutex::new(TopKeys::new(TOP_MAX)) }
+        Self {
+            totals: TotalTally::default(),
+            top: Mutex::new(TopKeys::new(TOP_MAX)),
+            top_skipped: AtomicU64::new(0),
+        }
     }
 
     /// A request was decided.
@@ -49,8 +55,14 @@ impl Counts {
                     denied: 0,
                     overcount: 0,
                 };
-                let mut top = self.top.lock().unwrap_or_else(PoisonError::into_inner);
-                top.denied(met.counter.as_bytes(), told);
+                match self.top.try_lock() {
+                    Ok(mut top) => top.denied(met.counter.as_bytes(), told),
+                    Err(TryLockError::Poisoned(poisoned)) => {
+                        poisoned.into_inner().denied(met.counter.as_bytes(), told);
+                    }
+                    // Whoever is denied most is met most among those that are counted too.
+                    Err(TryLockError::WouldBlock) => one(&self.top_skipped),
+                }
             }
         }
     }
@@ -65,6 +77,6 @@ impl Counts {
     }
 
     pub(crate) fn totals(&self, overflowed: u64) -> Totals {
-        self.totals.read(overflowed)
+        Totals { top_skipped: self.top_skipped.load(Ordering::Relaxed), ..self.totals.read(overflowed) }
     }
 }

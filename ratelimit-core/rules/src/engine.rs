@@ -5,7 +5,7 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use ratelimit_core::rules::{OnFailure, RuleSet};
+use ratelimit_core::rules::{OnFailure, RuleSet, WrittenAt};
 use ratelimit_core::{CannotSucceed, Enforcement, HashSecret, Hit, LimitError, Nanos, SetGrant, TableSize};
 
 use crate::answer::Answer;
@@ -38,7 +38,7 @@ pub struct Reloaded {
     pub unchanged: usize,
     /// Rules with another limit, whose counters keep what was left.
     pub changed: usize,
-    /// Rules with another limit that start over: logs, permits, unlimited, deny all.
+    /// Rules with another limit that start over: from or to unlimited or deny all.
     pub restarted: usize,
     /// Rules at new places.
     pub added: usize,
@@ -101,9 +101,17 @@ pub enum EngineError {
         /// What it said.
         reason: String,
     },
-    /// The counters cannot be taken over.
-    #[error("the rules cannot be exchanged: {0}")]
-    CannotReload(#[source] CannotSucceed),
+    /// A rule cannot be put in force: its table cannot be had, or the counters of before cannot be taken over.
+    #[error("the rule at {path}{written_at} cannot be put in force: {reason}")]
+    CannotPlace {
+        /// Where the rule is.
+        path: String,
+        /// Where it was written.
+        written_at: WrittenAt,
+        /// Why.
+        #[source]
+        reason: CannotSucceed,
+    },
 }
 
 impl Engine {
@@ -111,7 +119,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::TooManyTables`].
+    /// [`EngineError::TooManyTables`] and [`EngineError::CannotPlace`].
     pub fn new(rules: RuleSet, size: TableSize, secret: HashSecret) -> Result<Self, EngineError> {
         Ok(Self {
             in_force: RwLock::new(InForce::new(rules, size, secret, Keeping::All)?),
@@ -125,7 +133,12 @@ impl Engine {
     ///
     /// [`EngineError`], when nothing has changed.
     pub fn reload(&self, rules: RuleSet, now: Nanos) -> Result<Reloaded, EngineError> {
-        self.in_force.write().unwrap_or_else(PoisonError::into_inner).reload(rules, now)
+        // What reads tables is done before anybody has to wait, and what is gone is freed after that.
+        let before = self.read().set.census();
+        before.tidy(now);
+        let reloaded = self.in_force.write().unwrap_or_else(PoisonError::into_inner).reload(rules, now);
+        drop(before);
+        reloaded
     }
 
     /// Decides, and charges everything or nothing. An unknown domain and a descriptor without a rule are allowed.
@@ -206,7 +219,9 @@ impl Engine {
 
     /// Keys that have used something of their limits. Reads all tables: for metrics, not for requests.
     pub fn live_keys(&self, now: Nanos) -> u64 {
-        self.read().set.live_keys(now)
+        // Not under the lock: a reload would wait for it, and all requests for the reload.
+        let census = self.read().set.census();
+        census.live_keys(now)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, InForce> {

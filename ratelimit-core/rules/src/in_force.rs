@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use ratelimit_core::rules::{Counters, Entry, OnFailure, Placed, Request as Asked, RuleSet};
+use ratelimit_core::rules::{Counters, Entry, OnFailure, Placed, Request as Asked, RuleSet, WrittenAt};
 use ratelimit_core::{
-    Carried, Enforcement, HashSecret, Heir, Hit, Keep, KeyParts, Limit, LimitId, LimitSet, Nanos, TableSize,
+    CannotReplace, Carried, Enforcement, HashSecret, Heir, Hit, Keep, KeyParts, Limit, LimitId, LimitSet,
+    Nanos, TableSize,
 };
 
 use crate::answer::RuleRef;
@@ -142,9 +143,14 @@ impl InForce {
         let stay = placed.iter().filter(|placed| old(placed).is_some()).count();
         reloaded.removed = self.kept.len().saturating_sub(stay);
         let known: Vec<bool> = placed.iter().map(|placed| old(placed).is_some()).collect();
+        let carried = self.set.succeed(heirs, now).map_err(|CannotReplace { heir, reason }| {
+            let (path, written_at) = match placed.get(heir) {
+                Some(placed) => (placed.path.clone(), placed.rule.written_at.clone()),
+                None => ("a limit that requests brought".to_owned(), WrittenAt::default()),
+            };
+            EngineError::CannotPlace { path, written_at, reason }
+        })?;
         drop(placed);
-
-        let carried = self.set.succeed(heirs, now).map_err(EngineError::CannotReload)?;
         for (carried, known) in carried.iter().zip(known) {
             match (carried, known) {
                 (Carried::Table, _) => reloaded.unchanged += 1,
@@ -191,7 +197,7 @@ impl InForce {
             if self.overrides.len() >= OVERRIDES_MAX {
                 return Err(RequestError::TooManyOverrides { overrides_max: OVERRIDES_MAX });
             }
-            let id = self.set.add(limit.window().clone(), self.size, Enforcement::Enforced);
+            let id = self.set.add(limit.window().clone(), self.size, Enforcement::Enforced)?;
             self.overrides.push((limit.window().clone(), id));
         }
         Ok(())

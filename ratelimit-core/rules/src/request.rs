@@ -1,6 +1,7 @@
 //! What a request asks, and the bounds that it has to keep.
 
 use ratelimit_core::rules::{DESCRIPTORS_MAX, Entry};
+use ratelimit_core::{Limit, TableError};
 
 use crate::limit_override::LimitOverride;
 
@@ -145,4 +146,7 @@ pub enum RequestError {
         /// The most.
         overrides_max: usize,
     },
+    /// The limit that a request brought needs a table that cannot be had.
+    #[error("there is no room for the limit that the request brings: {0}")]
+    NoTable(#[from] TableError),
 }

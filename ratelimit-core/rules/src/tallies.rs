@@ -32,8 +32,12 @@ pub struct Totals {
     pub negative_hits_ignored: u64,
     /// Decisions by limits that requests brought.
     pub overrides: Tallies,
-    /// Charges for which a rule's table had no slot: they were counted in its sketch, which may deny early.
+    /// Charges for which a rule's table had no slot: they were counted in its sketch, which may deny early, or denied where there
+    /// is none, as for permits.
     pub overflowed: u64,
+    /// Denials that are missing among the keys that are denied most: at that instant another one was counted, or they were
+    /// read.
+    pub top_skipped: u64,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +90,7 @@ impl TotalTally {
             negative_hits_ignored: read(&self.negative_hits_ignored),
             overrides: self.overrides.read(),
             overflowed,
+            top_skipped: 0,
         }
     }
 }

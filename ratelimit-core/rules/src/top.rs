@@ -15,7 +15,7 @@ pub struct TopDenied {
     pub entries: Vec<(String, String)>,
     /// The path of the rule that denied it last.
     pub rule: String,
-    /// How often it was denied, at most.
+    /// How often it was denied, at most, of the denials that were counted: see [`Totals::top_skipped`](crate::Totals).
     pub denied: u64,
     /// By how much that may be too high. A key that was denied more often than any that was dropped is never missing.
     pub overcount: u64,

@@ -333,7 +333,7 @@ fn fixed_windows_begin_with_those_of_the_wall_clock() {
         "domain: web\ndescriptors:\n  - {key: a, limit: {algorithm: fixed_window, count: 2, per: minute}}\n",
     );
     let limit = rule(&rules, &[("a", "x")]).expect("a rule").limit;
-    let limiter = Limiter::<u64>::new(limit, TableSize::for_keys(10), HashSecret([1; 16]));
+    let limiter = Limiter::<u64>::new(limit, TableSize::for_keys(10), HashSecret([1; 16])).expect("memory");
     let (at_30, at_59, at_60) = (Nanos(0), Nanos(29_999_999_999), Nanos(30_000_000_000));
     assert_eq!(
         [at_30, at_59, at_59, at_60].map(|now| limiter.check(&1, now).is_allowed()),
@@ -354,7 +354,8 @@ fn calendar_units_begin_at_midnight_where_people_are() {
             calendar.boundaries().unit(),
             CalendarUnit::Day | CalendarUnit::Month | CalendarUnit::Week
         ));
-        let limiter = Limiter::<u64>::new(limit, TableSize::for_keys(10), HashSecret([1; 16]));
+        let limiter =
+            Limiter::<u64>::new(limit, TableSize::for_keys(10), HashSecret([1; 16])).expect("memory");
         let mut now = Nanos(0);
         for _ in 0..ordinal {
             assert!(limiter.check(&1, now).is_allowed());

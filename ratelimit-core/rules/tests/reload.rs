@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, Rule, RuleSet};
-use ratelimit_core::{CannotSucceed, Enforcement, HashSecret, Limit, Nanos, Rate, TableSize};
-use ratelimit_rules::{Descriptor, Engine, EngineError, Reloaded, Request, TABLES_MAX};
+use ratelimit_core::{CannotSucceed, Enforcement, HashSecret, Limit, Nanos, Rate, TableError, TableSize};
+use ratelimit_rules::{
+    Descriptor, Engine, EngineError, Epoch, Reloaded, Request, RuleFile, Syntax, TABLES_MAX, read_rules,
+};
 
 const SIZE: TableSize = TableSize { keys: 1_000, sketch_bytes: 1 << 16 };
 const NOW: Nanos = Nanos(5);
@@ -97,12 +99,83 @@ fn a_reload_that_cannot_be_done_changes_nothing() {
         engine.reload(rules(next), NOW).err().map(|error| (error, round))
     });
     let (error, round) = refused.expect("limits whose keys wait pile up");
-    assert!(matches!(error, EngineError::CannotReload(CannotSucceed::TooManyGenerations { .. })), "{error}");
+    let EngineError::CannotPlace { path, reason: CannotSucceed::TooManyGenerations { .. }, .. } = &error
+    else {
+        panic!("{error}")
+    };
+    assert!(path == "web.user" || path == "web.org", "{path}");
     assert_eq!((left(&engine, "user", "a"), left(&engine, "org", "a")), (Some(3), Some(9 + round)));
     let many = (0..=TABLES_MAX).map(|number| any(&format!("key {number}"), bucket(1))).collect();
     let error = engine.reload(rules(many), NOW).expect_err("it was taken");
     assert_eq!(error, EngineError::TooManyTables { tables: TABLES_MAX + 1, tables_max: TABLES_MAX });
     assert_eq!(left(&engine, "user", "a"), Some(3));
+}
+
+/// A valid file with a log of 64 for thirty million keys, or with a thousand permits for each of them, ended the server:
+/// the memory was asked for in a way that cannot fail.
+#[test]
+fn a_reload_that_asks_for_too_much_memory_names_the_rule_and_leaves_the_rules_of_before_with_their_counters()
+{
+    let room = TableSize { keys: 30_000_000, sketch_bytes: 0 };
+    let before = || vec![any("user", bucket(10)), any("org", bucket(10))];
+    let engine = Engine::new(rules(before()), room, HashSecret([1; 16])).expect("an engine");
+    assert!(take(&engine, "user", "a", 7) && take(&engine, "org", "a", 7));
+    let files = [
+        (
+            "  - key: login\n    limit: { algorithm: sliding_log, count: 64, per: hour }\n",
+            22_968_000_000_u128,
+        ),
+        (
+            "  - key: login\n    limit: { algorithm: concurrency, count: 1024, expires: minute }\n",
+            713_400_000_000,
+        ),
+    ];
+    for (login, bytes) in files {
+        let text = format!("domain: web\ndescriptors:\n  - key: user\n    limit: 20/hour\n{login}");
+        let file = RuleFile { name: "rules.yaml", text: &text, syntax: Syntax::Yaml };
+        let next = read_rules(&[file], Epoch(Duration::ZERO)).expect("a valid file");
+        let error = engine.reload(next, NOW).expect_err("nobody has so much");
+        let EngineError::CannotPlace { path, reason, .. } = &error else { panic!("{error}") };
+        let CannotSucceed::Table(TableError::TooLarge { bytes: asked, .. }) = reason else {
+            panic!("{error}")
+        };
+        assert_eq!((path.as_str(), asked / 100_000 * 100_000), ("web.login", bytes));
+        let told = error.to_string();
+        assert!(told.starts_with("the rule at web.login (rules.yaml:5) cannot be put in force"), "{told}");
+        assert!(told.contains(&asked.to_string()), "{told}");
+        assert_eq!([left(&engine, "user", "a"), left(&engine, "org", "a")], [Some(3), Some(3)]);
+        assert_eq!(engine.rules().len(), 2);
+    }
+    let started = Engine::new(rules(before()), TableSize::for_keys(u64::MAX), HashSecret([1; 16]));
+    assert!(matches!(started, Err(EngineError::CannotPlace { .. })));
+}
+
+/// A log, or permits, began anew for every key when the limit changed: logins of 5 an hour that became 6 gave everybody 6 more.
+#[test]
+fn logs_and_permits_that_change_keep_what_was_used() {
+    let hour = Duration::from_secs(3_600);
+    let log = |limit| any("log", Limit::sliding_log(limit, hour).expect("a limit"));
+    let permits = |permits| any("job", Limit::concurrency(permits, hour).expect("a limit"));
+    let engine = engine(vec![log(5), permits(5)]);
+    assert!(take(&engine, "log", "a", 4));
+    let entries = [Entry { key: "job", value: "a" }];
+    let descriptors = [Descriptor::new(&entries).with_hits(4)];
+    let (_, grant) = engine.acquire(&Request::new("web", &descriptors), NOW).expect("a request");
+    let reload = |size, left_of_log, left_of_permits| {
+        let reloaded = engine.reload(rules(vec![permits(size), log(size)]), NOW).expect("a reload");
+        assert_eq!((reloaded.changed, reloaded.restarted), (2, 0));
+        let now = ["log", "job"].map(|key| left(&engine, key, "a"));
+        assert_eq!(now, [Some(left_of_log), Some(left_of_permits)], "of {size}");
+    };
+    reload(6, 1, 2);
+    reload(3, 0, 0);
+    reload(64, 0, 60);
+    assert_eq!(left(&engine, "log", "b"), Some(64), "who used nothing has the new size");
+    engine.refund(grant.expect("a grant"), NOW);
+    assert_eq!(left(&engine, "job", "a"), Some(64), "who held permits gives them back");
+    let next = vec![any("log", bucket(10)), any("job", bucket(10))];
+    engine.reload(rules(next), NOW).expect("a reload");
+    assert_eq!(["log", "job"].map(|key| left(&engine, key, "a")), [Some(0), Some(10)]);
 }
 
 #[test]

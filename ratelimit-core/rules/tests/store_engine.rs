@@ -40,7 +40,7 @@ const READ_ONLY: u8 = 4;
 
 impl Frail {
     fn new(policies: Vec<Policy>) -> Self {
-        let inner = RwLock::new(MemoryStore::new(policies, SIZE, SECRET));
+        let inner = RwLock::new(MemoryStore::new(policies, SIZE, SECRET).expect("memory"));
         Self { inner, mood: AtomicU8::new(WELL), calls: AtomicU64::new(0) }
     }
 

@@ -5,18 +5,24 @@
 //!
 //! - A charge makes the word larger. Only a refund makes it smaller.
 //! - A dead state is as good as none: nothing is used, now and later. Charging it gives a larger word.
+//!
+//! A *long* one has several words ([`long`]).
 
 pub(crate) mod calendar;
 pub(crate) mod concurrency;
+pub(crate) mod condensed_log;
 pub(crate) mod fixed_window;
 pub(crate) mod gcra;
+pub(crate) mod long;
 pub(crate) mod sliding_log;
 pub(crate) mod sliding_window;
 
 pub use calendar::{Boundaries, Calendar, CalendarUnit};
 pub use concurrency::Concurrency;
+pub(crate) use condensed_log::CondensedLog;
 pub use fixed_window::FixedWindow;
 pub use gcra::Gcra;
+pub(crate) use long::Long;
 pub use sliding_log::SlidingLog;
 pub use sliding_window::SlidingWindow;
 

@@ -103,6 +103,20 @@ impl SlidingLog {
         self.exchange(log, cost, |word| word == stamp, 0);
     }
 
+    /// When each cell is forgotten that is not at `now`.
+    pub(crate) fn live(&self, log: &dyn Words, now: Nanos) -> Vec<u64> {
+        (0..log.count()).map(|index| log.word(index)).filter(|end| *end > now.0).collect()
+    }
+
+    /// Enters of cells that are forgotten at `ends` as many as are missing for so many to be there: those that stay longest.
+    pub(crate) fn absorb(&self, log: &mut dyn Words, mut ends: Vec<u64>, now: Nanos) {
+        let missing = ends.len().saturating_sub(self.live(log, now).len());
+        ends.sort_unstable_by(|a, b| b.cmp(a));
+        for end in ends.into_iter().take(missing) {
+            self.exchange(log, 1, |word| word <= now.0, end);
+        }
+    }
+
     /// Replaces the first `count` words that are `wanted`.
     fn exchange(&self, log: &mut dyn Words, mut count: u64, wanted: impl Fn(u64) -> bool, word: u64) {
         for index in 0..log.count() {

@@ -124,7 +124,7 @@ pub fn g4_faithful<H: Harness>(harness: &H) {
         .map(|(number, limit)| policy(&format!("policy {number}"), limit.expect("the limit can be kept")))
         .collect();
     let size = TableSize::for_keys(100);
-    let reference = MemoryStore::new(policies.clone(), size, HashSecret([1; 16]));
+    let reference = MemoryStore::new(policies.clone(), size, HashSecret([1; 16])).expect("memory");
     let store = harness.open(&policies);
     let (mut now, mut random) = (START, 1u64);
     for _ in 0..600 {

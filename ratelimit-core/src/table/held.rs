@@ -21,26 +21,53 @@ enum Place<'t, W> {
 }
 
 impl<W: Word> Table<W> {
-    /// Holds the key, whose stripe the caller holds until the key is let go.
+    /// Holds the key, whose stripe the caller holds until the key is let go. A key without a slot is given one, if there is one.
     pub(crate) fn hold(&self, tag: u64, is_dead: impl Fn(u64) -> bool) -> Held<'_, W> {
+        self.hold_known(tag).unwrap_or_else(|| {
+            let place = self.claim(tag, is_dead).map_or(Place::Nowhere, Place::Fresh);
+            Held { table: self, tag, place }
+        })
+    }
+
+    /// Holds the key if it has a slot. The caller holds its stripe.
+    pub(crate) fn hold_known(&self, tag: u64) -> Option<Held<'_, W>> {
         let mut wait = Wait::default();
         while let Some(seen) = self.find_settled(tag) {
             if seen.slot.head.replace(seen.state, seen.state | LOCK).is_ok() {
                 // The head of a long state may come back with another key, unlike that of a state of one word. A tag
                 // changes only while its head is locked, so now it is certain whose slot this is.
                 if seen.slot.tag.load() == tag {
-                    return Held { table: self, tag, place: Place::Slot(seen.slot, seen.state) };
+                    return Some(Held { table: self, tag, place: Place::Slot(seen.slot, seen.state) });
                 }
                 seen.slot.head.store(seen.state);
             }
             wait.pause::<W>();
         }
-        let place = self.claim(tag, is_dead).map_or(Place::Nowhere, Place::Fresh);
-        Held { table: self, tag, place }
+        None
     }
 }
 
 impl<W: Word> Held<'_, W> {
+    /// Whether the key was given its slot just now.
+    pub(crate) fn is_fresh(&self) -> bool {
+        matches!(self.place, Place::Fresh(_))
+    }
+
+    /// Whether there was no slot to give.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        matches!(self.place, Place::Nowhere)
+    }
+
+    /// Whether what is kept is kept anywhere: in a slot, or in the sketch.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.is_nowhere() || self.table.sketch.takes_any()
+    }
+
+    /// Counts a charge that found no room.
+    pub(crate) fn count_overflow(&self) {
+        self.table.count_overflow();
+    }
+
     /// The state that a decision begins with. Without a slot and without a sketch nothing is left.
     pub(crate) fn state(&self, algorithm: &(impl Compact + ?Sized), at: At) -> u64 {
         match &self.place {
@@ -77,10 +104,7 @@ impl<W: Word> Held<'_, W> {
         let (slot, fresh) = match &self.place {
             Place::Slot(slot, _) => (slot, false),
             Place::Fresh(slot) => (slot, true),
-            Place::Nowhere => {
-                self.table.count_overflow();
-                return None;
-            }
+            Place::Nowhere => return None,
         };
         let count = self.table.more_words;
         let words = self.table.more.get(slot.number * count..)?.get(..count)?;

@@ -18,8 +18,8 @@ impl Word for AtomicU64 {
         AtomicU64::new(value)
     }
 
-    fn zeroed(count: usize) -> Box<[Self]> {
-        (0..count).map(|_| AtomicU64::new(0)).collect()
+    fn zeroed(count: usize) -> Option<Box<[Self]>> {
+        Some((0..count).map(|_| AtomicU64::new(0)).collect())
     }
 
     fn load(&self) -> u64 {
@@ -47,7 +47,11 @@ type Small = Table<AtomicU64>;
 
 /// One line, few stripes, one sketch cell per row if any: everything meets.
 fn tiny(sketch_bytes: usize) -> Small {
-    Small::with_lines(1, 2, TableSize { keys: 0, sketch_bytes }, 0)
+    of_one_line(0, sketch_bytes)
+}
+
+fn of_one_line(more_words: usize, sketch_bytes: usize) -> Small {
+    Small::with(Room { lines: 1, stripes: 2, more_words, sketch_bytes, bytes: 0 }).expect("memory")
 }
 
 fn bucket(burst: u64) -> Gcra {
@@ -94,7 +98,7 @@ fn filled(sketch_bytes: usize, seconds: u64) -> Small {
 
 /// A table whose keys have one word more: how many permits are taken. A head is one larger, so 1 is dead.
 fn permits() -> Small {
-    Small::with_lines(1, 2, TableSize { keys: 0, sketch_bytes: 0 }, 1)
+    of_one_line(1, 0)
 }
 
 /// Changes the number of permits taken, if `change` does; 1 if so.

@@ -22,12 +22,15 @@
 mod held;
 #[cfg(test)]
 mod interleavings;
+mod size;
 mod sketch;
 pub(crate) mod word;
 
 use std::sync::atomic::AtomicU64;
 
 pub(crate) use held::Held;
+use size::Room;
+pub use size::{TableError, TableSize};
 use sketch::Sketch;
 use word::{Wait, Word};
 
@@ -46,33 +49,6 @@ const MOVED: u64 = LOCK - 1;
 
 /// The most stripes that order who gives slots to keys. Not tied to lines: any number is right.
 const STRIPES: usize = 1_024;
-
-/// Lines of the smallest table: fewer would make two keys meet too often.
-const LINES_MIN: u64 = 16;
-
-/// How large a table is. All of it is reserved at once; what was never used is not resident.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TableSize {
-    /// Live keys that have a slot of their own; about one of 150 of them is in the sketch when so many are live.
-    pub keys: u64,
-    /// Bytes of the sketch that takes the keys beyond. 0 denies them instead.
-    pub sketch_bytes: usize,
-}
-
-impl TableSize {
-    /// What a sketch takes if nothing else is said: 4 MiB.
-    pub const SKETCH_BYTES_DEFAULT: usize = 4 << 20;
-
-    /// Room for `keys` live keys, and the default sketch.
-    pub const fn for_keys(keys: u64) -> Self {
-        Self { keys, sketch_bytes: Self::SKETCH_BYTES_DEFAULT }
-    }
-
-    /// Lines for so many keys at 69 % load: 23 bytes for each key.
-    fn lines(self) -> u64 {
-        (self.keys.saturating_mul(145) / (100 * LINE_SLOTS as u64)).max(LINES_MIN)
-    }
-}
 
 /// See the module's documentation.
 pub(crate) struct Table<W: Word = AtomicU64> {
@@ -113,29 +89,30 @@ struct Seen<'t, W> {
 }
 
 impl<W: Word> Table<W> {
-    pub(crate) fn new(size: TableSize, more_words: usize) -> Self {
-        let lines = size.lines();
-        let stripes = usize::try_from(lines.saturating_mul(LINE_SLOTS as u64)).unwrap_or(STRIPES);
-        Self::with_lines(lines, stripes.min(STRIPES), size, more_words)
+    /// A table whose slots have `more_words` words beside a tag and a head.
+    pub(crate) fn new(size: TableSize, more_words: usize) -> Result<Self, TableError> {
+        let room = size.room(more_words)?;
+        Self::with(room).ok_or(TableError::NoMemory { bytes: room.bytes })
     }
 
-    fn with_lines(lines: u64, stripes: usize, size: TableSize, more_words: usize) -> Self {
-        let slots = usize::try_from(lines).unwrap_or(usize::MAX).saturating_mul(LINE_SLOTS);
-        let words = W::zeroed(slots.saturating_mul(2).saturating_add(LINE_WORDS - 1));
+    /// `None` when the system does not give the memory.
+    fn with(room: Room) -> Option<Self> {
+        let Room { lines, stripes, more_words, sketch_bytes, .. } = room;
+        let slots = usize::try_from(lines).ok()?.checked_mul(LINE_SLOTS)?;
+        let words = W::zeroed(slots.checked_mul(2)?.checked_add(LINE_WORDS - 1)?)?;
         let misaligned = words.as_ptr().addr() % LINE_BYTES / size_of::<u64>() % LINE_WORDS;
-        let sketch_bytes = if more_words == 0 { size.sketch_bytes } else { 0 };
-        Self {
+        Some(Self {
             first: if misaligned == 0 { 0 } else { LINE_WORDS - misaligned },
             words,
             lines,
-            more: W::zeroed(slots.saturating_mul(more_words)),
+            more: W::zeroed(slots.checked_mul(more_words)?)?,
             more_words,
-            stripes: W::zeroed(stripes),
+            stripes: W::zeroed(stripes)?,
             floor: W::new(0),
-            sketch: Sketch::new(sketch_bytes),
+            sketch: Sketch::new(sketch_bytes)?,
             overflowed: W::new(0),
             sealed: W::new(0),
-        }
+        })
     }
 
     /// Decides about `cost` for the key, and charges it when it is allowed. `None` when a successor has the key.
@@ -295,7 +272,7 @@ impl<W: Word> Table<W> {
     }
 
     /// What a key without a slot begins with: what the sketch knows of it.
-    fn start(&self, algorithm: &(impl Compact + ?Sized), tag: u64, at: At) -> u64 {
+    pub(crate) fn start(&self, algorithm: &(impl Compact + ?Sized), tag: u64, at: At) -> u64 {
         self.sketch.estimate(tag, algorithm, at)
     }
 
@@ -306,6 +283,11 @@ impl<W: Word> Table<W> {
             0 => state,
             floor => state.max(floor.saturating_add(1)),
         }
+    }
+
+    /// Words of each slot beside its tag and head.
+    pub(crate) fn more_words(&self) -> usize {
+        self.more_words
     }
 
     /// The slots whose state is not dead. Reads the whole table.
@@ -327,6 +309,7 @@ impl<W: Word> Table<W> {
         )
     }
 
+    /// Counts a charge for which there was no slot.
     fn count_overflow(&self) {
         let mut count = self.overflowed.load();
         while let Err(now) = self.overflowed.replace(count, count.saturating_add(1)) {

@@ -21,9 +21,10 @@ pub(crate) struct Sketch<W> {
 
 impl<W: Word> Sketch<W> {
     /// `bytes` of cells; fewer than one per row makes a sketch that takes nothing.
-    pub(crate) fn new(bytes: usize) -> Self {
+    /// `None` when there is no memory for them.
+    pub(crate) fn new(bytes: usize) -> Option<Self> {
         let width = bytes / size_of::<u64>() / ROWS;
-        Self { width: width as u64, cells: W::zeroed(width * ROWS), all: W::new(0) }
+        Some(Self { width: width as u64, cells: W::zeroed(width * ROWS)?, all: W::new(0) })
     }
 
     pub(crate) fn takes_any(&self) -> bool {

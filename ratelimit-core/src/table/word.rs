@@ -9,8 +9,8 @@ const SPINS_MAX: u32 = 64;
 pub(crate) trait Word: Sized + Send + Sync {
     /// A word.
     fn new(value: u64) -> Self;
-    /// `count` words that are 0.
-    fn zeroed(count: usize) -> Box<[Self]>;
+    /// `count` words that are 0; `None` when there is no memory for them.
+    fn zeroed(count: usize) -> Option<Box<[Self]>>;
     /// Reads (acquire).
     fn load(&self) -> u64;
     /// Writes (release).
@@ -50,9 +50,9 @@ impl Word for AtomicU64 {
         AtomicU64::new(value)
     }
 
-    fn zeroed(count: usize) -> Box<[Self]> {
-        // From the system as zero pages: what is never used never becomes resident.
-        bytemuck::zeroed_slice_box(count)
+    fn zeroed(count: usize) -> Option<Box<[Self]>> {
+        // From the system as zero pages (`alloc_zeroed`): what is never used never becomes resident.
+        bytemuck::try_zeroed_slice_box(count).ok()
     }
 
     #[inline]

@@ -54,7 +54,8 @@ impl RuleMetrics {
         describe_counter!(NEGATIVE, "Descriptors whose negative hits were ignored.");
         describe_counter!(
             OVERFLOWED,
-            "Charges for which a table had no slot: they were counted in its sketch, which may deny early."
+            "Charges for which a table had no slot: they were counted in its sketch, which may deny early, or denied \
+             where there is none."
         );
         describe_gauge!(
             LIVE_KEYS,

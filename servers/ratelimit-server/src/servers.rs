@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use ratelimit_core::{AdHoc, HashSecret};
+use ratelimit_core::{AdHoc, HashSecret, TableError};
 use ratelimit_rules::{Engine, StoreEngine};
 use service_kit::listener::ListenError;
 use service_kit::metrics::MetricsHandle;
@@ -52,6 +52,9 @@ pub enum ServersError {
     /// The file of the counters.
     #[error("{0} (--engine)")]
     Counters(#[from] RedbRateError),
+    /// There is no table for the keys of `CL.THROTTLE`.
+    #[error("{0} (--keys)")]
+    Table(#[from] TableError),
     /// The certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -93,7 +96,7 @@ impl RateLimitServers {
         let Opened { engine, clock, files, seen } = Opened::of(settings, files)?;
         let limits = LimitService::new(Arc::new(engine), clock.clone(), settings.headers);
         let limits = limits.counting_from(files.epoch());
-        let keys = Arc::new(AdHoc::new(settings.size, secret()?));
+        let keys = Arc::new(AdHoc::new(settings.size, secret()?)?);
 
         let threads = ServingThreads::start("rate-limits", threads)?;
         let ports = Ports { settings, taken, metrics, threads: &threads };

@@ -111,7 +111,8 @@ fn shadows_and_quotas_decide_as_they_do_in_memory() {
     let store = home.open(policies.clone(), START);
     let secret = ratelimit_core::HashSecret([3; 16]);
     let memory =
-        ratelimit_core::memory::MemoryStore::new(policies, ratelimit_core::TableSize::for_keys(10), secret);
+        ratelimit_core::memory::MemoryStore::new(policies, ratelimit_core::TableSize::for_keys(10), secret)
+            .expect("memory");
     let client = key("client");
     for round in 0..12 {
         let charges: Vec<_> = (0..4).map(|policy| charge(policy, &client, 1)).collect();

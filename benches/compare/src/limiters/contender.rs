@@ -124,7 +124,8 @@ impl<T: Time> Ours<T> {
         let (count, period, burst) = policy.parameters();
         let rate = Rate::new(count.into(), period);
         let limit = Limit::gcra(rate, burst.into()).expect("the limit can be kept");
-        Self { limiter: Limiter::new(limit, TableSize::for_keys(keys), SECRET), time }
+        let limiter = Limiter::new(limit, TableSize::for_keys(keys), SECRET).expect("memory");
+        Self { limiter, time }
     }
 }
 

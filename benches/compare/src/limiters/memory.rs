@@ -74,7 +74,7 @@ impl Held {
             }
         };
         let size = TableSize { keys: KEYS, sketch_bytes };
-        let limiter = Limiter::<u64>::new(Limit::gcra(Rate::per_hour(1), 1)?, size, HashSecret([9; 16]));
+        let limiter = Limiter::<u64>::new(Limit::gcra(Rate::per_hour(1), 1)?, size, HashSecret([9; 16]))?;
         for key in 0..KEYS {
             limiter.check(&key, Nanos(1));
         }

@@ -346,6 +346,9 @@ impl<S: RuleStore> StoreEngine<S> {
     }
 
     fn put_in_force(&self, rules: RuleSet, next: Policies, now: Nanos) -> Result<Reloaded, EngineError> {
+        // As in the engine in memory.
+        let before = self.read().rules.set.census();
+        before.tidy(now);
         let mut force = self.force.write().unwrap_or_else(PoisonError::into_inner);
         let known = force.rules.limits();
         force.rules.reload(rules, now)?;

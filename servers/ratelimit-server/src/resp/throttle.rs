@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn keys() -> AdHoc {
-        AdHoc::new(TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([1; 16]))
+        AdHoc::new(TableSize { keys: 100, sketch_bytes: 0 }, HashSecret([1; 16])).expect("memory")
     }
 
     fn asked(keys: &AdHoc, words: &[&str], now: Nanos) -> [i64; 5] {

@@ -61,7 +61,9 @@ impl RateLimitService for RlsService {
 
 fn refused(error: RequestError) -> Status {
     match error {
-        RequestError::TooManyOverrides { .. } => Status::resource_exhausted(error.to_string()),
+        RequestError::TooManyOverrides { .. } | RequestError::NoTable(_) => {
+            Status::resource_exhausted(error.to_string())
+        }
         error => Status::invalid_argument(error.to_string()),
     }
 }

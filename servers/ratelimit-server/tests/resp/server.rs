@@ -75,7 +75,7 @@ impl TestServer {
             Listener::bind("resp", loopback, Protocol::Http1, None, &ListenerLimits::default()).await;
         let listener = listener.expect("a free port");
         let address = listener.local_address();
-        let keys = Arc::new(AdHoc::new(TableSize::for_keys(10_000), HashSecret([7; 16])));
+        let keys = Arc::new(AdHoc::new(TableSize::for_keys(10_000), HashSecret([7; 16])).expect("memory"));
         let server = RespServer::new(Arc::clone(&keys), access, clock, limits);
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {

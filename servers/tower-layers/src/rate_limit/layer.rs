@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use ratelimit_core::{HITS_MAX, HashSecret, LimitSet};
+use ratelimit_core::{HITS_MAX, HashSecret, LimitSet, TableError};
 use tower::Layer;
 
 use super::admission::Shared;
@@ -43,6 +43,15 @@ pub enum RateLimitConfigError {
         /// What it says.
         cause: String,
     },
+    /// A rule needs a table that cannot be had.
+    #[error("no table for the rule {name}: {cause}")]
+    NoTable {
+        /// The rule.
+        name: PolicyName,
+        /// Why.
+        #[source]
+        cause: TableError,
+    },
     /// More waiting requests than [`WAITING_MAX`], or none.
     #[error("{waiting_max} waiting requests are not 1 to {WAITING_MAX}")]
     WaitingMax {
@@ -63,7 +72,7 @@ impl RateLimitLayer {
     /// These rules. Headers are written as draft 10 and draft 03 say; nobody waits.
     ///
     /// # Errors
-    /// When there are no rules, too many, or two of one name, or no random bytes.
+    /// When there are no rules, too many, or two of one name, no random bytes, or no memory for a table.
     pub fn new(rules: Vec<RateLimitRule>) -> Result<Self, RateLimitConfigError> {
         let mut secret = [0; 16];
         let drawn = getrandom::fill(&mut secret);
@@ -74,7 +83,7 @@ impl RateLimitLayer {
     /// The same with a secret of the caller's, which has to be random.
     ///
     /// # Errors
-    /// When there are no rules, too many, or two of one name.
+    /// When there are no rules, too many, or two of one name, or no memory for a table.
     pub fn with_secret(rules: Vec<RateLimitRule>, secret: HashSecret) -> Result<Self, RateLimitConfigError> {
         if rules.is_empty() {
             return Err(RateLimitConfigError::NoRules);
@@ -88,10 +97,12 @@ impl RateLimitLayer {
         }
         let mut limits = LimitSet::new(secret);
         let mounted = |rule: RateLimitRule| {
-            let limit = limits.add(rule.limit().clone(), rule.table(), rule.enforcement());
-            (rule, limit)
+            let added = limits.add(rule.limit().clone(), rule.table(), rule.enforcement());
+            let no_table = |cause| RateLimitConfigError::NoTable { name: rule.name().clone(), cause };
+            let limit = added.map_err(no_table)?;
+            Ok((rule, limit))
         };
-        let rules = rules.into_iter().map(mounted).collect();
+        let rules = rules.into_iter().map(mounted).collect::<Result<_, _>>()?;
         Ok(Self {
             shared: Shared {
                 limits: Arc::new(limits),
