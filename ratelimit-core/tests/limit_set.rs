@@ -199,7 +199,7 @@ fn a_hit_within_a_part_of_a_limit_sees_what_others_took_of_all_of_it() {
         Limit::sliding_log(10, minute).expect("a limit"),
     ] {
         let mut set = LimitSet::new(HashSecret([1; 16]));
-        let id = set.add(limit.clone(), TableSize::for_keys(10), Enforcement::Enforced);
+        let id = set.add(limit.clone(), TableSize::for_keys(10), Enforcement::Enforced).expect("memory");
         let now = Nanos(1_000);
         let take = |within: u64, cost: u64| {
             let verdict = set.check(&[set.hit(id, "k", cost).within(within)], now).expect("few hits");
@@ -218,7 +218,7 @@ fn a_hit_within_a_part_of_a_limit_sees_what_others_took_of_all_of_it() {
         assert_eq!(take(99, 6), (allowed, 10, 0), "larger than the limit is the limit: {limit:?}");
     }
     let mut set = LimitSet::new(HashSecret([1; 16]));
-    let id = set.add(Limit::Unlimited, TableSize::for_keys(10), Enforcement::Enforced);
+    let id = set.add(Limit::Unlimited, TableSize::for_keys(10), Enforcement::Enforced).expect("memory");
     let verdict = set.check(&[set.hit(id, "k", 9).within(3)], Nanos(0)).expect("few hits");
     assert_eq!((verdict.is_allowed(), verdict.decisions()[0].limit()), (true, u64::MAX));
 }
@@ -228,7 +228,7 @@ fn a_hit_within_a_part_of_a_limit_sees_what_others_took_of_all_of_it() {
 fn hits_of_several_sizes_on_one_key_never_have_more_together_than_the_largest() {
     let mut set = LimitSet::new(HashSecret([1; 16]));
     let limit = Limit::fixed_window(1 << 20, Duration::from_secs(60)).expect("a limit");
-    let id = set.add(limit, TableSize::for_keys(10), Enforcement::Enforced);
+    let id = set.add(limit, TableSize::for_keys(10), Enforcement::Enforced).expect("memory");
     let passed: usize = std::thread::scope(|scope| {
         let take =
             |size: u64| set.check(&[set.hit(id, "k", 1).within(size)], Nanos(0)).expect("few").is_allowed();

@@ -5,7 +5,7 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use ratelimit_core::rules::{OnFailure, RuleSet, WrittenAt};
+use ratelimit_core::rules::{OnFailure, RuleSet};
 use ratelimit_core::{CannotSucceed, Enforcement, HashSecret, Hit, LimitError, Nanos, SetGrant, TableSize};
 
 use crate::answer::Answer;
@@ -102,12 +102,10 @@ pub enum EngineError {
         reason: String,
     },
     /// A rule cannot be put in force: its table cannot be had, or the counters of before cannot be taken over.
-    #[error("the rule at {path}{written_at} cannot be put in force: {reason}")]
+    #[error("the rule at {path} cannot be put in force: {reason}")]
     CannotPlace {
         /// Where the rule is.
         path: String,
-        /// Where it was written.
-        written_at: WrittenAt,
         /// Why.
         #[source]
         reason: CannotSucceed,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use ratelimit_core::rules::{Counters, Entry, OnFailure, Placed, Request as Asked, RuleSet, WrittenAt};
+use ratelimit_core::rules::{Counters, Entry, OnFailure, Placed, Request as Asked, RuleSet};
 use ratelimit_core::{
     CannotReplace, Carried, Enforcement, HashSecret, Heir, Hit, Keep, KeyParts, Limit, LimitId, LimitSet,
     Nanos, TableSize,
@@ -20,6 +20,8 @@ use crate::tallies::Tally;
 pub const TABLES_MAX: usize = 4_096;
 /// Different windows of the limits that requests may bring: each has a table of its own. One epoch needs seven.
 pub const OVERRIDES_MAX: usize = 16;
+/// Their place in messages.
+const OVERRIDES_PLACE: &str = "limits that requests brought";
 
 /// The table of a rule with one counter.
 const LONE: TableSize = TableSize { keys: 1, sketch_bytes: 0 };
@@ -144,11 +146,8 @@ impl InForce {
         reloaded.removed = self.kept.len().saturating_sub(stay);
         let known: Vec<bool> = placed.iter().map(|placed| old(placed).is_some()).collect();
         let carried = self.set.succeed(heirs, now).map_err(|CannotReplace { heir, reason }| {
-            let (path, written_at) = match placed.get(heir) {
-                Some(placed) => (placed.path.clone(), placed.rule.written_at.clone()),
-                None => ("a limit that requests brought".to_owned(), WrittenAt::default()),
-            };
-            EngineError::CannotPlace { path, written_at, reason }
+            let path = placed.get(heir).map(|placed| placed.path.clone());
+            EngineError::CannotPlace { path: path.unwrap_or_else(|| OVERRIDES_PLACE.to_owned()), reason }
         })?;
         drop(placed);
         for (carried, known) in carried.iter().zip(known) {

@@ -1,7 +1,7 @@
 //! What a request asks, and the bounds that it has to keep.
 
+use ratelimit_core::TableError;
 use ratelimit_core::rules::{DESCRIPTORS_MAX, Entry};
-use ratelimit_core::{Limit, TableError};
 
 use crate::limit_override::LimitOverride;
 

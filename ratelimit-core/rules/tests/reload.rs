@@ -8,7 +8,7 @@ use std::time::Duration;
 use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, Rule, RuleSet};
 use ratelimit_core::{CannotSucceed, Enforcement, HashSecret, Limit, Nanos, Rate, TableError, TableSize};
 use ratelimit_rules::{
-    Descriptor, Engine, EngineError, Epoch, Reloaded, Request, RuleFile, Syntax, TABLES_MAX, read_rules,
+    Descriptor, Engine, EngineError, Epoch, Reloaded, Request, RuleFile, Syntax, TABLES_MAX, read_rule_files,
 };
 
 const SIZE: TableSize = TableSize { keys: 1_000, sketch_bytes: 1 << 16 };
@@ -133,15 +133,16 @@ fn a_reload_that_asks_for_too_much_memory_names_the_rule_and_leaves_the_rules_of
     for (login, bytes) in files {
         let text = format!("domain: web\ndescriptors:\n  - key: user\n    limit: 20/hour\n{login}");
         let file = RuleFile { name: "rules.yaml", text: &text, syntax: Syntax::Yaml };
-        let next = read_rules(&[file], Epoch(Duration::ZERO)).expect("a valid file");
-        let error = engine.reload(next, NOW).expect_err("nobody has so much");
+        let next = read_rule_files(&[file], Epoch(Duration::ZERO)).expect("a valid file");
+        let error = engine.reload(next.rules, NOW).expect_err("nobody has so much");
         let EngineError::CannotPlace { path, reason, .. } = &error else { panic!("{error}") };
         let CannotSucceed::Table(TableError::TooLarge { bytes: asked, .. }) = reason else {
             panic!("{error}")
         };
         assert_eq!((path.as_str(), asked / 100_000 * 100_000), ("web.login", bytes));
         let told = error.to_string();
-        assert!(told.starts_with("the rule at web.login (rules.yaml:5) cannot be put in force"), "{told}");
+        assert!(told.starts_with("the rule at web.login cannot be put in force"), "{told}");
+        assert_eq!(next.lines.of(path).map(|at| (&*at.file, at.line)), Some(("rules.yaml", 6)));
         assert!(told.contains(&asked.to_string()), "{told}");
         assert_eq!([left(&engine, "user", "a"), left(&engine, "org", "a")], [Some(3), Some(3)]);
         assert_eq!(engine.rules().len(), 2);

@@ -11,7 +11,7 @@ mod rule;
 mod tree;
 
 pub use matching::{Counters, Entry, Match, Placed, Request};
-pub use rule::{OnFailure, Rule, Sharing, WrittenAt};
+pub use rule::{OnFailure, Rule, Sharing};
 pub use tree::{Domain, Node, NodeValue, RuleError, RuleSet};
 
 /// Keys below each other.

@@ -1,8 +1,5 @@
 //! A limit with what surrounds it.
 
-use std::fmt;
-use std::sync::Arc;
-
 use crate::limit::Limit;
 use crate::limit_set::Enforcement;
 
@@ -28,36 +25,6 @@ pub enum Sharing {
     Together,
 }
 
-/// The file and line in which a rule was written, if it was. That is no part of what the rule says: rules that differ in
-/// nothing else are equal.
-#[derive(Debug, Clone, Default)]
-pub struct WrittenAt(Option<(Arc<str>, usize)>);
-
-impl WrittenAt {
-    /// This line of this file, from 1.
-    pub fn line(file: &Arc<str>, line: usize) -> Self {
-        Self(Some((Arc::clone(file), line)))
-    }
-}
-
-impl PartialEq for WrittenAt {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for WrittenAt {}
-
-/// ` (file:line)`, to stand behind the name of the rule; nothing when it is not known.
-impl fmt::Display for WrittenAt {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some((file, line)) => write!(formatter, " ({file}:{line})"),
-            None => Ok(()),
-        }
-    }
-}
-
 /// A limit, and how it is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
@@ -73,8 +40,6 @@ pub struct Rule {
     pub on_failure: OnFailure,
     /// Cells that each hit of a request takes.
     pub cost: u64,
-    /// Where it was written, for messages.
-    pub written_at: WrittenAt,
 }
 
 impl Rule {
@@ -87,7 +52,6 @@ impl Rule {
             enforcement: Enforcement::Enforced,
             on_failure: OnFailure::Open,
             cost: 1,
-            written_at: WrittenAt::default(),
         }
     }
 

@@ -51,7 +51,7 @@ pub enum RulesError {
         line: usize,
         /// Why.
         #[source]
-        source: EngineError,
+        source: Box<EngineError>,
     },
     /// They cannot be in force together.
     #[error(transparent)]
@@ -62,11 +62,13 @@ impl RulesError {
     /// The error, with the line of the rule that it is about.
     pub(crate) fn at(error: EngineError, lines: &RuleLines) -> Self {
         let path = match &error {
-            EngineError::NoShare { path, .. } | EngineError::NotStored { path } => Some(path),
+            EngineError::NoShare { path, .. }
+            | EngineError::NotStored { path }
+            | EngineError::CannotPlace { path, .. } => Some(path),
             _ => None,
         };
         match path.and_then(|path| lines.of(path)) {
-            Some(at) => Self::Rule { file: at.file.to_string(), line: at.line, source: error },
+            Some(at) => Self::Rule { file: at.file.to_string(), line: at.line, source: Box::new(error) },
             None => Self::Engine(error),
         }
     }

@@ -1,11 +1,8 @@
 //! Descriptors: the nodes of a domain's tree.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use ratelimit_core::rules::{
-    DEPTH_MAX, NODES_MAX, Node, NodeValue, OnFailure, Rule, RuleError, Sharing, WrittenAt,
-};
+use ratelimit_core::rules::{DEPTH_MAX, NODES_MAX, Node, NodeValue, OnFailure, Rule, RuleError, Sharing};
 use ratelimit_core::{Enforcement, Limit};
 
 use super::Problem;
@@ -23,7 +20,6 @@ const OF_A_LIMIT_THERE: [&str; 2] = ["shadow_mode", "quota_mode"];
 /// Reads descriptors, counts them, and notes where their rules are.
 pub(super) struct Descriptors<'c> {
     civil: &'c mut Civil,
-    file: Arc<str>,
     nodes: usize,
     noted: Noted,
 }
@@ -47,8 +43,8 @@ struct Named {
 
 impl<'c> Descriptors<'c> {
     /// Those of a file.
-    pub(super) fn new(file: &str, civil: &'c mut Civil) -> Self {
-        Self { civil, file: file.into(), nodes: 0, noted: Noted::default() }
+    pub(super) fn new(civil: &'c mut Civil) -> Self {
+        Self { civil, nodes: 0, noted: Noted::default() }
     }
 
     /// What was noted of everything that was read.
@@ -151,8 +147,7 @@ impl<'c> Descriptors<'c> {
                 return Err(unknown(line, "on_failure", told, "open, closed or local_share"));
             }
         };
-        let written_at = WrittenAt::line(&self.file, line);
-        Ok(Some(Rule { limit, name, replaces, enforcement, on_failure, cost, written_at }))
+        Ok(Some(Rule { limit, name, replaces, enforcement, on_failure, cost }))
     }
 
     fn named(&mut self, fields: &mut Fields<'_>) -> Result<Option<Named>, Fault> {

@@ -121,7 +121,7 @@ fn read_file(file: &RuleFile<'_>, civil: &mut Civil) -> Result<(Vec<(usize, Doma
         Syntax::Yaml => yaml_syntax::parse(file.text)?,
         Syntax::Toml => toml_syntax::parse(file.text)?,
     };
-    let mut descriptors = Descriptors::new(file.name, civil);
+    let mut descriptors = Descriptors::new(civil);
     let mut fields = Fields::of(&document, "a rule file")?;
     let domains = match fields.list("domains")? {
         None => vec![read_domain(fields, &mut descriptors)?],
