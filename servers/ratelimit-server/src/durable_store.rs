@@ -65,7 +65,7 @@ impl RateStore for DurableStore {
         self.0.peek(charges, now).await
     }
 
-    async fn refund(&self, grant: RateGrant, now: Nanos) -> Result<(), RateStoreError> {
+    async fn refund(&self, grant: &mut Option<RateGrant>, now: Nanos) -> Result<(), RateStoreError> {
         self.0.refund(grant, now).await
     }
 
@@ -81,7 +81,16 @@ impl RuleStore for DurableStore {
         self.0.reopen(policies, now).await.map(drop).map_err(failed)
     }
 
+    async fn probe(&self, now: Nanos) -> Result<(), RateStoreError> {
+        let failed = |error| RateStoreError::Failed { action: "write a probe", source: Box::new(error) };
+        self.0.probe(now).await.map_err(failed)
+    }
+
     async fn revive(&self, now: Nanos) -> Result<(), RateStoreError> {
+        // A file that is slow has not failed: nobody has to wait for another one.
+        if self.0.failure().is_none() {
+            return Ok(());
+        }
         let failed = |error| RateStoreError::Failed { action: "make a new file", source: Box::new(error) };
         self.0.recover(now).await.map_err(failed)
     }

@@ -47,7 +47,8 @@ pub struct Grants {
 
 #[derive(Debug, Default)]
 struct Kept {
-    grants: HashMap<GrantId, RuleGrant>,
+    /// `None` while somebody gives it back.
+    grants: HashMap<GrantId, Option<RuleGrant>>,
     /// In the order in which they were made.
     made: VecDeque<(Nanos, GrantId)>,
 }
@@ -60,20 +61,44 @@ impl Grants {
         let id = GrantId(bytes);
         let mut kept = self.lock();
         kept.forget(now);
-        kept.grants.insert(id, grant);
+        kept.grants.insert(id, Some(grant));
         kept.made.push_back((now, id));
         Some(id)
     }
 
-    /// Takes a grant, once.
-    pub fn take(&self, id: GrantId, now: Nanos) -> Option<RuleGrant> {
+    /// Takes a grant, for one at a time: what is not used up comes back when that is dropped.
+    pub fn take(&self, id: GrantId, now: Nanos) -> Option<TakenGrant<'_>> {
         let mut kept = self.lock();
         kept.forget(now);
-        kept.grants.remove(&id)
+        let grant = kept.grants.get_mut(&id)?.take()?;
+        Some(TakenGrant { of: self, id, grant: Some(grant) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A grant that is being given back.
+#[derive(Debug)]
+pub struct TakenGrant<'g> {
+    of: &'g Grants,
+    id: GrantId,
+    /// Taken out by whoever has used it up.
+    pub grant: Option<RuleGrant>,
+}
+
+impl Drop for TakenGrant<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.of.lock();
+        match (self.grant.take(), kept.grants.get_mut(&self.id)) {
+            (Some(grant), Some(place)) => *place = Some(grant),
+            (None, Some(_)) => {
+                kept.grants.remove(&self.id);
+            }
+            // It was forgotten meanwhile.
+            (_, None) => {}
+        }
     }
 }
 

@@ -261,10 +261,13 @@ impl RateStore for RedbRateStore {
         Ok(self.decide(&request, Purpose::Look, now)?.0.verdict)
     }
 
-    async fn refund(&self, grant: RateGrant, now: Nanos) -> Result<(), RateStoreError> {
+    /// In memory at once, or not at all: a grant that is still there can be tried again.
+    async fn refund(&self, grant: &mut Option<RateGrant>, now: Nanos) -> Result<(), RateStoreError> {
         let _permit = self.enter("give back").await?;
         self.at_once("give back", now, |state| {
-            state.book.refund(&grant.parts, now);
+            if let Some(RateGrant { parts }) = grant.take() {
+                state.book.refund(&parts, now);
+            }
             Ok(())
         })
     }
