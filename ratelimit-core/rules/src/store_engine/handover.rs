@@ -84,7 +84,8 @@ impl<S: RuleStore> StoreEngine<S> {
     /// Tells the store what it does not know yet. How many cells that were.
     async fn push(&self, now: &impl Fn() -> Nanos) -> Result<u64, RateStoreError> {
         let keys = self.unpushed().keys();
-        let tell = |(policy, key): (PolicyId, KeyParts)| async move { self.push_key(policy, &key, now()).await };
+        let tell =
+            |(policy, key): (PolicyId, KeyParts)| async move { self.push_key(policy, &key, now()).await };
         let told = futures::stream::iter(keys).map(tell).buffer_unordered(PUSHES_AT_ONCE);
         told.try_fold(0_u64, |told, more| std::future::ready(Ok(told.saturating_add(more)))).await
     }

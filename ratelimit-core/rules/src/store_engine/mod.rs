@@ -123,7 +123,9 @@ pub enum StoreCallError {
     #[error("the store of the counters did not answer in time: try again")]
     Slow,
     /// The store failed during a refund and cannot say whether it gave back: that cannot be tried again.
-    #[error("the store of the counters failed, and it is unknown whether it gave back: it cannot be tried again")]
+    #[error(
+        "the store of the counters failed, and it is unknown whether it gave back: it cannot be tried again"
+    )]
     Unknown,
 }
 

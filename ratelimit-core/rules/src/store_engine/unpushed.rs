@@ -158,6 +158,9 @@ impl Owed {
             limit.merged(told, self.used) == told
         };
         let size = self.told.limit.size();
-        (difference.saturating_sub(1)..=difference).find(is_enough).unwrap_or(difference.saturating_add(1)).min(size)
+        (difference.saturating_sub(1)..=difference)
+            .find(is_enough)
+            .unwrap_or(difference.saturating_add(1))
+            .min(size)
     }
 }

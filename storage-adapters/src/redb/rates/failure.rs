@@ -28,6 +28,11 @@ pub enum RedbRateError {
         /// Its length.
         bytes: usize,
     },
+    /// A name that the file keeps for itself.
+    #[error(
+        "the name of a policy begins with a byte of value 0, which the file keeps for itself: give it another name"
+    )]
+    NameReserved,
     /// Too many policies.
     #[error("{policies} policies are too many, {POLICIES_MAX} is the most: merge some")]
     TooManyPolicies {
