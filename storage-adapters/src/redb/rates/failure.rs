@@ -88,6 +88,19 @@ pub enum RedbRateError {
         /// What was found.
         reason: String,
     },
+    /// The clock is so far from the epoch that time would stand still, and nothing would ever refill.
+    #[error(
+        "the clock shows {days} days behind the epoch of the counters in {name}, {days_max} is the most: open it with an epoch \
+         that is nearer to the present, or set the clock"
+    )]
+    FarFromEpoch {
+        /// The file.
+        name: String,
+        /// How far it is.
+        days: u64,
+        /// How far it may be.
+        days_max: u64,
+    },
     /// The disk did not take a commit. Nothing is admitted from then on, for it is unknown what is on the disk.
     #[error(
         "the counters could not be made durable: {reason}. Make room or replace the disk, then recover or restart"

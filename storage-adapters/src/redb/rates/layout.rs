@@ -267,6 +267,7 @@ mod tests {
         vec![
             ("u", Limit::Unlimited, "0100017500"),
             ("d", Limit::DenyAll, "0100016401"),
+            ("\u{0}7", Limit::DenyAll, "01000200 3701"),
             (
                 "b",
                 of(Limit::gcra_with_debt(Rate::per_minute(60), 20, 5)),

@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
-use ratelimit_core::{Carried, Nanos, Verdict};
+use ratelimit_core::{Carried, HORIZON_NS, Nanos, Verdict};
 use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit, oneshot};
 
 use super::book::Book;
@@ -85,6 +85,11 @@ impl RedbRateStore {
         options: RateOptions,
         now: Nanos,
     ) -> Result<Self, RedbRateError> {
+        let days = |nanos: u64| Duration::from_nanos(nanos).as_secs() / 86_400;
+        if now.0 >= HORIZON_NS {
+            let (days, days_max) = (days(now.0), days(HORIZON_NS));
+            return Err(RedbRateError::FarFromEpoch { name: place.name, days, days_max });
+        }
         let epoch_ns = Nanos::from_duration(options.epoch).0;
         let (file, secret, succession) = match place.open()? {
             None => {
