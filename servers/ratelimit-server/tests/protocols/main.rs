@@ -4,4 +4,5 @@ mod documentation;
 mod forward_auth;
 mod http_calls;
 mod rls_calls;
+mod rule_metrics;
 mod server;

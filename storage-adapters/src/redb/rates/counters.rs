@@ -236,10 +236,11 @@ impl Counters {
     /// What is to be written, and its number. Rows that died leave with it, and some rows move.
     pub(super) fn take_gathered(&mut self, policies: &Policies, now: Nanos) -> (u64, Change) {
         self.sweep(policies, self.gathered.len().saturating_mul(SWEPT_PER_ROW), now);
-        match &mut self.moving {
-            Some(moving) if !moving.is_done() => moving.step(&self.rows, now, &mut self.gathered),
-            _ => self.clearing.step(&mut self.gathered, &mut self.gathered_policies),
+        if let Some(moving) = self.moving.as_mut().filter(|moving| !moving.is_done()) {
+            moving.step(&self.rows, now, &mut self.gathered);
         }
+        // As fast as others come, so that changes without end leave no more behind than one does.
+        self.clearing.step(&mut self.gathered, &mut self.gathered_policies);
         self.follow(now);
         self.take_all_gathered()
     }
@@ -263,7 +264,7 @@ impl Counters {
 
     /// Whether there are rows to move or to clear away.
     pub(super) fn has_rows_to_move(&self) -> bool {
-        self.moving.as_ref().map_or(!self.clearing.is_empty(), |moving| !moving.is_done())
+        !self.clearing.is_empty() || self.moving.as_ref().is_some_and(|moving| !moving.is_done())
     }
 
     /// Whether all rows are made that other policies need. Those that change are followed.
