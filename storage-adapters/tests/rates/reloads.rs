@@ -215,7 +215,7 @@ fn at_once(store: &RedbRateStore, policy: u32, client: &KeyParts, cost: u64) -> 
 }
 
 #[test]
-fn decisions_are_made_between_any_two_steps_of_a_reload_and_none_waits_for_more_than_three_commits() {
+fn decisions_are_made_between_any_two_steps_of_a_reload_and_none_waits_for_more_than_four_commits() {
     let Busy { disk: _, gate, store } = &busy();
     let commits = store.commits();
     // New ones: their first cell is written when it is taken.
@@ -273,8 +273,8 @@ fn decisions_are_made_between_any_two_steps_of_a_reload_and_none_waits_for_more_
     assert!(at_once_before >= 3, "{at_once_before} were decided at once, {raised} by the new limit");
     assert!(held_up <= 3, "{held_up} steps held decisions up");
     assert_eq!(durable.len(), 3);
-    // The one under way and its own; the last one of the reload is not counted, and may come between.
-    assert!(durable.iter().all(|commits| *commits <= 2), "{durable:?}");
+    // The one under way, one that clears away and its own; the last one of the reload is not counted, and may come between.
+    assert!(durable.iter().all(|commits| *commits <= 3), "{durable:?}");
 }
 
 #[test]
