@@ -95,8 +95,10 @@ impl RateStore for MemoryStore {
         Ok(self.set.peek(&self.hits(charges)?, now)?)
     }
 
-    async fn refund(&self, grant: SetGrant, now: Nanos) -> Result<(), RateStoreError> {
-        self.set.refund(grant, now);
+    async fn refund(&self, grant: &mut Option<SetGrant>, now: Nanos) -> Result<(), RateStoreError> {
+        if let Some(grant) = grant.take() {
+            self.set.refund(grant, now);
+        }
         Ok(())
     }
 

@@ -160,7 +160,7 @@ impl RateStore for Broken {
         }
     }
 
-    async fn refund(&self, grant: SetGrant, now: Nanos) -> Result<(), RateStoreError> {
+    async fn refund(&self, grant: &mut Option<SetGrant>, now: Nanos) -> Result<(), RateStoreError> {
         if self.bug == Bug::RefundForgets {
             // The granted cells come back whole, as if nothing had refilled: here by giving back at the earliest time.
             return self.inner.refund(grant, Nanos(0)).await;

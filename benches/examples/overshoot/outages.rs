@@ -11,7 +11,7 @@ use ratelimit_core::memory::MemoryStore;
 use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
 use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, OnFailure, Rule, RuleSet};
 use ratelimit_core::{HashSecret, Nanos, SetGrant, TableSize, Verdict};
-use ratelimit_rules::{Descriptor, PROBES_TO_RETURN, Request, RuleStore, StoreEngine};
+use ratelimit_rules::{Descriptor, PROBES_TO_RETURN, Request, RuleStore, StoreEngine, TendDeadlines};
 
 use super::crowd::Crowd;
 use super::{BURST, bucket};
@@ -60,7 +60,7 @@ impl RateStore for Switched {
         self.store.peek(charges, now).await
     }
 
-    async fn refund(&self, grant: SetGrant, now: Nanos) -> Result<(), RateStoreError> {
+    async fn refund(&self, grant: &mut Option<SetGrant>, now: Nanos) -> Result<(), RateStoreError> {
         self.up()?;
         self.store.refund(grant, now).await
     }
@@ -73,6 +73,10 @@ impl RateStore for Switched {
 
 impl RuleStore for Switched {
     async fn reopen(&self, _policies: Vec<Policy>, _now: Nanos) -> Result<(), RateStoreError> {
+        self.up()
+    }
+
+    async fn probe(&self, _now: Nanos) -> Result<(), RateStoreError> {
         self.up()
     }
 
@@ -105,7 +109,7 @@ pub(super) fn run(mode: OnFailure, threads: usize, length: Duration) -> Crowd {
     let mut returns = |at_ns| {
         is_down.store(false, Ordering::SeqCst);
         for _ in 0..PROBES_TO_RETURN {
-            block_on(engine.tend(|| Nanos(at_ns), pending()));
+            block_on(engine.tend(|| Nanos(at_ns), TendDeadlines { probe: pending(), all: pending() }));
         }
         assert!(!engine.health(Nanos(at_ns)).is_degraded, "it was probed often enough");
     };

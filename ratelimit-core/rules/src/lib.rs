@@ -59,7 +59,7 @@ pub use limit_override::{LimitOverride, OverrideUnit};
 pub use request::{Descriptor, ENTRIES_MAX, REQUEST_BYTES_MAX, Request, RequestError};
 pub use store_engine::{
     FAILURES_TO_DEGRADE, PROBES_TO_RETURN, RuleStore, StoreCallError, StoreEngine, StoreGrant, StoreHealth,
-    TEND_INTERVAL, UNPUSHED_BYTES_MAX, UNPUSHED_KEYS_MAX,
+    TEND_INTERVAL, TendDeadlines, UNPUSHED_BYTES_MAX, UNPUSHED_KEYS_MAX,
 };
 pub use tallies::{Tallies, Totals};
 pub use top::{TOP_MAX, TopDenied};

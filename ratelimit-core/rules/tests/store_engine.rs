@@ -15,7 +15,8 @@ use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, OnFailure, Rule, Rul
 use ratelimit_core::{Enforcement, HashSecret, Limit, Nanos, Rate, SetGrant, TableSize, Verdict};
 use ratelimit_rules::{
     Answer, Descriptor, Engine, EngineError, Epoch, FAILURES_TO_DEGRADE, LimitOverride, OverrideUnit,
-    PROBES_TO_RETURN, Request, RuleStore, StoreCallError, StoreEngine,
+    PROBES_TO_RETURN, Request, RuleStore, StoreCallError, StoreEngine, TEND_INTERVAL, TendDeadlines,
+    UNPUSHED_BYTES_MAX, UNPUSHED_KEYS_MAX,
 };
 
 const SIZE: TableSize = TableSize { keys: 1_000, sketch_bytes: 0 };
@@ -37,6 +38,10 @@ const HANGING: u8 = 2;
 const LYING: u8 = 3;
 /// It tells what is left, and takes nothing.
 const READ_ONLY: u8 = 4;
+/// It tells what is left, and is never done with what it is to take: a disk that is read from memory.
+const STALLING: u8 = 5;
+/// It gives back, and cannot say so: nobody may try that again.
+const FORGETTING: u8 = 6;
 
 impl Frail {
     fn new(policies: Vec<Policy>) -> Self {
@@ -57,11 +62,7 @@ impl Frail {
         work: impl AsyncFnOnce(&MemoryStore) -> Result<T, RateStoreError>,
     ) -> Result<T, RateStoreError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        std::future::poll_fn(|_| match self.mood.load(Ordering::SeqCst) {
-            HANGING => Poll::Pending,
-            _ => Poll::Ready(()),
-        })
-        .await;
+        self.hangs_while(&[HANGING]).await;
         let failed = || RateStoreError::Failed { action: "do it", source: "a test".into() };
         match self.mood.load(Ordering::SeqCst) {
             FAILING => return Err(failed()),
@@ -70,6 +71,25 @@ impl Frail {
         }
         now_or_never(work(&self.inner.read().expect("no panic")))?;
         Err(failed())
+    }
+}
+
+impl Frail {
+    async fn hangs_while(&self, moods: &[u8]) {
+        std::future::poll_fn(|_| match moods.contains(&self.mood.load(Ordering::SeqCst)) {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        })
+        .await;
+    }
+
+    /// What every write meets first.
+    async fn writes(&self) -> Result<(), RateStoreError> {
+        self.hangs_while(&[STALLING]).await;
+        match self.mood.load(Ordering::SeqCst) {
+            READ_ONLY => Err(RateStoreError::Failed { action: "write", source: "a test".into() }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -89,9 +109,7 @@ impl RateStore for Frail {
         charges: &[Charge<'_>],
         now: Nanos,
     ) -> Result<(Verdict, Option<SetGrant>), RateStoreError> {
-        if self.mood.load(Ordering::SeqCst) == READ_ONLY {
-            return Err(RateStoreError::Failed { action: "take", source: "a test".into() });
-        }
+        self.writes().await?;
         self.suffers(async |store| store.check(charges, now).await).await
     }
 
@@ -99,7 +117,12 @@ impl RateStore for Frail {
         self.suffers(async |store| store.peek(charges, now).await).await
     }
 
-    async fn refund(&self, grant: SetGrant, now: Nanos) -> Result<(), RateStoreError> {
+    async fn refund(&self, grant: &mut Option<SetGrant>, now: Nanos) -> Result<(), RateStoreError> {
+        self.writes().await?;
+        if self.mood.load(Ordering::SeqCst) == FORGETTING {
+            *grant = None;
+            return Err(RateStoreError::Failed { action: "say so", source: "a test".into() });
+        }
         self.suffers(async |store| store.refund(grant, now).await).await
     }
 
@@ -112,6 +135,11 @@ impl RuleStore for Frail {
     async fn reopen(&self, policies: Vec<Policy>, now: Nanos) -> Result<(), RateStoreError> {
         let failed = |error| RateStoreError::Failed { action: "reopen", source: Box::new(error) };
         self.inner.write().expect("no panic").reopen(policies, SIZE, now).map_err(failed)
+    }
+
+    async fn probe(&self, _now: Nanos) -> Result<(), RateStoreError> {
+        self.writes().await?;
+        self.suffers(async |_| Ok(())).await
     }
 
     fn live_keys(&self, now: Nanos) -> u64 {
@@ -169,7 +197,7 @@ fn left(answer: &Answer) -> Option<u64> {
 }
 
 fn tend(engine: &StoreEngine<Frail>, now: Nanos) {
-    now_or_never(engine.tend(|| now, ready(())));
+    now_or_never(engine.tend(|| now, TendDeadlines { probe: ready(()), all: ready(()) }));
 }
 
 fn degrade(engine: &StoreEngine<Frail>, now: Nanos) {
@@ -380,13 +408,54 @@ fn a_store_that_fails_while_it_is_told_is_told_again() {
     assert_eq!(left(&ask(&engine, &["share"], 0, NOW)), Some(3));
 }
 
+/// Until November 2026 what a share had admitted was told with the next tending, and the store admitted it once more until then:
+/// each call that failed alone was a cell over. The test below tended after each step, and so it could not see that.
+#[test]
+fn a_call_that_fails_alone_admits_nothing_twice() {
+    for mood in [FAILING, HANGING, LYING] {
+        let engine = three();
+        let mut taken = 0;
+        for call in 0..60 {
+            engine.store().becomes(if call % 4 == 0 { mood } else { WELL });
+            taken += u64::from(ask(&engine, &["share"], 1, NOW).allowed);
+            assert!(!engine.health(NOW).is_degraded);
+        }
+        if mood == LYING {
+            assert!((5..=10).contains(&taken), "{taken}: what was not answered may be charged twice");
+        } else {
+            assert_eq!(taken, 10, "in mood {mood}");
+        }
+    }
+}
+
+#[test]
+fn what_the_store_cannot_take_yet_stays_owed_until_it_can() {
+    let engine = three();
+    assert_eq!(admitted(&engine, "share", 9, NOW), 9);
+    engine.store().becomes(FAILING);
+    let soon = NOW.after(SECOND / 2);
+    assert!(ask(&engine, &["share"], 1, soon).allowed, "1.5 are left");
+    engine.store().becomes(WELL);
+    assert!(!ask(&engine, &["share"], 1, soon).allowed, "half a cell");
+    assert!(ask(&engine, &["share"], 1, NOW.after(SECOND)).allowed, "and a whole one");
+    assert!(!ask(&engine, &["share"], 1, NOW.after(SECOND * 2 - Duration::from_millis(1))).allowed);
+}
+
+fn moods() -> impl Strategy<Value = u8> {
+    // Mostly well: failures that come alone are what the weights leave room for.
+    prop_oneof![6 => Just(WELL), 1 => Just(FAILING), 1 => Just(HANGING), 1 => Just(LYING), 1 => Just(STALLING)]
+}
+
 proptest! {
     #[test]
-    fn whenever_the_store_fails_a_share_admits_its_limit_and_less_than_a_cell_for_each_hand_over(
-        steps in prop::collection::vec((0..1_500u64, 0..4u8, 1..4u64, prop::bool::ANY), 1..120),
+    fn whenever_the_store_fails_a_share_and_the_store_together_admit_the_limit(
+        steps in prop::collection::vec((0..1_500u64, moods(), 1..4u64, prop::bool::weighted(0.2)), 1..120),
+        is_window in prop::bool::ANY,
     ) {
-        let engine = three();
-        let (mut now, mut taken, mut handovers) = (NOW, Vec::new(), Vec::new());
+        let window = || Limit::fixed_window(10, SECOND * 10).expect("a limit");
+        let limit = if is_window { window() } else { bucket(10) };
+        let engine = among(1, rules(vec![any("share", limit, OnFailure::LocalShare)]));
+        let (mut now, mut taken) = (NOW, Vec::new());
         for (wait_ms, mood, hits, tends) in steps {
             now = now.after(Duration::from_millis(wait_ms));
             // Hanging requests are not charged: who hangs here is never polled again.
@@ -394,22 +463,21 @@ proptest! {
             if ask(&engine, &["share"], hits, now).allowed {
                 taken.push((now, hits));
             }
-            if !engine.health(now).is_degraded || tends {
+            if tends {
                 engine.store().becomes(WELL);
-                let untold = engine.health(now).unpushed_keys;
                 tend(&engine, now);
-                if engine.health(now).unpushed_keys < untold {
-                    handovers.push(now);
-                }
             }
         }
         for (first, (begin, _)) in taken.iter().enumerate() {
             let mut cells = 0;
             for (end, hits) in &taken[first..] {
                 cells += hits;
-                let refilled = end.since(*begin).as_nanos() / SECOND.as_nanos();
-                let between = handovers.iter().filter(|told| (*begin..=*end).contains(told)).count();
-                let most = 10 + refilled + between as u128;
+                let most = if is_window {
+                    let windows = end.0 / 10_000_000_000 - begin.0 / 10_000_000_000 + 1;
+                    10 * u128::from(windows)
+                } else {
+                    10 + end.since(*begin).as_nanos() / SECOND.as_nanos()
+                };
                 prop_assert!(u128::from(cells) <= most, "{cells} from {begin:?} to {end:?}");
             }
         }
@@ -476,18 +544,139 @@ fn refunds_and_resets_reach_the_store_and_say_when_they_do_not() {
     let take = || now_or_never(engine.acquire(&request, NOW, ready(()))).expect("a request");
     let (answer, grant) = take();
     assert!(answer.allowed);
-    now_or_never(engine.refund(grant.expect("a grant"), NOW, ready(()))).expect("given back");
+    now_or_never(engine.refund(&mut grant.expect("a grant"), NOW, ready(()))).expect("given back");
     assert_eq!(left(&ask(&engine, &["share"], 0, NOW)), Some(10));
-    let (_, grant) = take();
-    engine.store().becomes(FAILING);
-    let refund = now_or_never(engine.refund(grant.expect("a grant"), NOW, ready(())));
-    assert!(matches!(refund, Err(StoreCallError::Store(_))), "{refund:?}");
     engine.store().becomes(HANGING);
     let reset = || now_or_never(engine.reset(&request, NOW, ready(())));
     assert!(matches!(reset(), Err(StoreCallError::Slow)));
     engine.store().becomes(WELL);
     assert_eq!(reset().expect("reset"), 1);
     assert_eq!(left(&ask(&engine, &["share"], 0, NOW)), Some(10));
+}
+
+/// A refund that failed was told "try again", and its grant was gone.
+#[test]
+fn a_refund_that_failed_is_tried_again_with_its_grant_and_gives_back_once() {
+    let engine = three();
+    let entries = [Entry { key: "share", value: "a" }];
+    let descriptors = [Descriptor::new(&entries)];
+    let request = Request::new("web", &descriptors).with_hits(8);
+    let take = || {
+        let (answer, grant) = now_or_never(engine.acquire(&request, NOW, ready(()))).expect("a request");
+        assert!(answer.allowed);
+        grant.expect("a grant")
+    };
+    let mut grant = take();
+    let mut refund = |mood| {
+        engine.store().becomes(mood);
+        let refunded = now_or_never(engine.refund(&mut grant, NOW, ready(())));
+        (refunded, grant.is_spent())
+    };
+    assert!(matches!(refund(FAILING), (Err(StoreCallError::Store(_)), false)));
+    assert!(matches!(refund(HANGING), (Err(StoreCallError::Slow), false)));
+    assert!(matches!(refund(STALLING), (Err(StoreCallError::Slow), false)));
+    assert!(matches!(refund(WELL), (Ok(()), true)));
+    assert_eq!(left(&ask(&engine, &["share"], 0, NOW)), Some(10));
+    ask(&engine, &["share"], 5, NOW);
+    assert!(matches!(refund(WELL), (Ok(()), true)));
+    assert_eq!(left(&ask(&engine, &["share"], 0, NOW)), Some(5), "once");
+}
+
+#[test]
+fn a_refund_of_which_the_store_cannot_say_whether_it_was_done_is_not_to_be_tried_again() {
+    let engine = three();
+    let entries = [Entry { key: "share", value: "a" }];
+    let descriptors = [Descriptor::new(&entries)];
+    let request = Request::new("web", &descriptors);
+    let (_, grant) = now_or_never(engine.acquire(&request, NOW, ready(()))).expect("a request");
+    let mut grant = grant.expect("a grant");
+    engine.store().becomes(FORGETTING);
+    let error = now_or_never(engine.refund(&mut grant, NOW, ready(()))).expect_err("it says so");
+    assert!(matches!(error, StoreCallError::Unknown));
+    assert!(!error.to_string().contains("try again"), "{error}");
+    assert!(grant.is_spent());
+}
+
+/// A disk that took no writes, and was read from memory, was trusted again after three looks, failed three requests, and so
+/// on: each time they waited for it in vain.
+#[test]
+fn a_store_that_answers_looks_and_stalls_at_writes_is_not_trusted_again_until_it_writes() {
+    let engine = three();
+    engine.store().becomes(STALLING);
+    for _ in 0..FAILURES_TO_DEGRADE {
+        assert!(ask(&engine, &["share"], 1, NOW).degraded);
+    }
+    assert!(engine.health(NOW).is_degraded);
+    let (asked, mut later) = (engine.store().calls(), NOW);
+    for _ in 0..20 {
+        later = later.after(TEND_INTERVAL);
+        tend(&engine, later);
+        assert!(engine.health(later).is_degraded);
+        ask(&engine, &["share"], 1, later);
+    }
+    assert_eq!(engine.store().calls(), asked, "no request waits for it");
+    assert_eq!(engine.health(later).outages, 1, "it does not flap");
+    recover(&engine, later);
+    assert!(!ask(&engine, &["share"], 1, later).degraded);
+}
+
+#[test]
+fn a_probe_that_takes_longer_than_a_request_waits_is_a_failure_however_long_tending_may_take() {
+    let engine = three();
+    degrade(&engine, NOW);
+    engine.store().becomes(STALLING);
+    for _ in 0..PROBES_TO_RETURN {
+        now_or_never(engine.tend(|| NOW, TendDeadlines { probe: ready(()), all: pending() }));
+    }
+    assert!(engine.health(NOW).is_degraded);
+    assert_eq!(engine.health(NOW).slow, u64::from(PROBES_TO_RETURN));
+}
+
+/// An engine that is not asked any more, with room for that many keys in the table of its share.
+fn degraded_with_room(keys: u64) -> StoreEngine<Frail> {
+    let rules = rules(vec![any("share", bucket(10), OnFailure::LocalShare)]);
+    let store = Frail::new(StoreEngine::<Frail>::policies(&rules).expect("policies"));
+    let size = TableSize { keys, sketch_bytes: 0 };
+    let engine = StoreEngine::new(store, rules, NonZeroU32::MIN, size, SECRET).expect("an engine");
+    engine.store().becomes(FAILING);
+    for _ in 0..FAILURES_TO_DEGRADE {
+        ask_about(&engine, "the first");
+    }
+    assert!(engine.health(NOW).is_degraded);
+    engine
+}
+
+fn ask_about(engine: &StoreEngine<Frail>, value: &str) -> bool {
+    let entries = [Entry { key: "share", value }];
+    let descriptors = [Descriptor::new(&entries)];
+    let asked = now_or_never(engine.check(&Request::new("web", &descriptors), NOW, ready(())));
+    asked.expect("a request").allowed
+}
+
+#[test]
+fn at_most_so_many_keys_wait_to_be_told_and_keys_beyond_are_denied() {
+    let engine = degraded_with_room(2 * UNPUSHED_KEYS_MAX as u64);
+    for client in 1..UNPUSHED_KEYS_MAX {
+        assert!(ask_about(&engine, &client.to_string()), "client {client}");
+    }
+    assert_eq!(engine.health(NOW).unpushed_keys, UNPUSHED_KEYS_MAX as u64);
+    assert!(!ask_about(&engine, "one more"));
+    assert!(ask_about(&engine, "1"), "who is among them goes on");
+    let health = engine.health(NOW);
+    assert_eq!((health.unpushed_keys, health.unpushed_refused), (UNPUSHED_KEYS_MAX as u64, 1));
+}
+
+#[test]
+fn at_most_so_many_bytes_of_keys_wait_to_be_told_and_keys_beyond_are_denied() {
+    let engine = degraded_with_room(10_000);
+    let long = "x".repeat(3_900);
+    let admitted = (0..5_000).filter(|client| ask_about(&engine, &format!("{client} {long}"))).count();
+    let most = UNPUSHED_BYTES_MAX / long.len();
+    assert!((most * 9 / 10..=most).contains(&admitted), "{admitted} of at most {most} keys");
+    assert_eq!(engine.health(NOW).unpushed_refused, 5_000 - admitted as u64);
+    // What was told makes room.
+    recover(&engine, NOW);
+    assert_eq!(engine.health(NOW).unpushed_keys, 0);
 }
 
 #[test]

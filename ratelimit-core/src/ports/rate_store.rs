@@ -47,7 +47,7 @@ pub struct Charge<'r> {
 /// - **G6 time**: a stamp that is older than others before it opens nothing: it admits at most what a later one would.
 /// - **G7 looks**: `peek` answers as `check` would, and changes nothing.
 /// - **G8 refunds age**: giving back never admits what would not have been admitted without the grant. What another
-///   store granted gives nothing back.
+///   store granted gives nothing back. A grant gives back once, however often that is tried.
 /// - **G9 refusals**: a policy that does not exist, or too many charges, are errors that change nothing.
 /// - **G10 durable**, of stores that say so: what is opened again admits no more than what was closed would have.
 ///
@@ -70,10 +70,12 @@ pub trait RateStore: Send + Sync + 'static {
         now: Nanos,
     ) -> impl Future<Output = Result<Verdict, RateStoreError>> + Send;
 
-    /// Gives back what a request took (G8).
+    /// Gives back what a request took (G8), and takes the grant out of its place. One that is still there after an error, or after
+    /// a call that nobody waited for, gave nothing back and may be tried again: a store that could not know takes it out
+    /// before it tries.
     fn refund(
         &self,
-        grant: Self::Grant,
+        grant: &mut Option<Self::Grant>,
         now: Nanos,
     ) -> impl Future<Output = Result<(), RateStoreError>> + Send;
 

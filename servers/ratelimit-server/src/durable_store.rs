@@ -11,6 +11,10 @@ use storage_adapters::redb::rates::{RateGrant, RateOptions, RedbRateError, RedbR
 use tokio::time::Instant;
 use tower_layers::rate_limit::Clock;
 
+/// A file's counters are converted to another epoch when theirs is longer ago than this: a year and a day. Time is exact for
+/// nine years behind an epoch ([`HORIZON_NS`](ratelimit_core::HORIZON_NS)), so a process may run for eight.
+pub const EPOCH_AGE_MAX: Duration = Duration::from_secs(366 * 86_400);
+
 /// A file of counters.
 pub struct DurableStore(RedbRateStore);
 
@@ -65,7 +69,7 @@ impl RateStore for DurableStore {
         self.0.peek(charges, now).await
     }
 
-    async fn refund(&self, grant: RateGrant, now: Nanos) -> Result<(), RateStoreError> {
+    async fn refund(&self, grant: &mut Option<RateGrant>, now: Nanos) -> Result<(), RateStoreError> {
         self.0.refund(grant, now).await
     }
 
@@ -81,7 +85,16 @@ impl RuleStore for DurableStore {
         self.0.reopen(policies, now).await.map(drop).map_err(failed)
     }
 
+    async fn probe(&self, now: Nanos) -> Result<(), RateStoreError> {
+        let failed = |error| RateStoreError::Failed { action: "write a probe", source: Box::new(error) };
+        self.0.probe(now).await.map_err(failed)
+    }
+
     async fn revive(&self, now: Nanos) -> Result<(), RateStoreError> {
+        // A file that is slow has not failed: nobody has to wait for another one.
+        if self.0.failure().is_none() {
+            return Ok(());
+        }
         let failed = |error| RateStoreError::Failed { action: "make a new file", source: Box::new(error) };
         self.0.recover(now).await.map_err(failed)
     }
@@ -104,18 +117,39 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// The clock of a file: it counts from when the file was made, or from now if there is none.
+    /// The clock of a file: it counts from the epoch of the file, or from now if there is none.
     ///
     /// # Errors
     /// [`RedbRateError`], when there is a file that cannot be read.
     pub fn of(path: &Path) -> Result<Self, RedbRateError> {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let epoch = RedbRateStore::recorded_epoch(path)?.unwrap_or(wall);
+        Self::at(path, SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
+    /// The same, of a wall clock that shows this, since the beginning of 1970.
+    ///
+    /// An epoch that is ahead of that, or further behind than [`EPOCH_AGE_MAX`], is given up for the present: the file was made by
+    /// a clock that was wrong, or long ago. Opening the file with it converts the counters. What was used is rounded up to cells,
+    /// aged by as much as the two clocks are apart, and by nothing when the clock went back.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn at(path: &Path, wall: Duration) -> Result<Self, RedbRateError> {
+        let recorded = RedbRateStore::recorded_epoch(path)?;
+        let is_near = |epoch: &Duration| wall.checked_sub(*epoch).is_some_and(|age| age <= EPOCH_AGE_MAX);
+        let epoch = recorded.filter(is_near).unwrap_or(wall);
+        if let Some(recorded) = recorded.filter(|recorded| *recorded != epoch) {
+            let (recorded_s, now_s) = (recorded.as_secs(), wall.as_secs());
+            tracing::warn!(
+                recorded_s,
+                now_s,
+                "the counters were made when the clock was far from what it shows now: they are converted"
+            );
+        }
         let start = Nanos::from_duration(wall.saturating_sub(epoch));
         Ok(Self { epoch, start, started: Instant::now() })
     }
 
-    /// What the wall clock showed at the beginning, since that of 1970.
+    /// What the wall clock showed at `Nanos(0)`, since the beginning of 1970.
     pub fn epoch(&self) -> Duration {
         self.epoch
     }

@@ -47,7 +47,8 @@ pub struct Grants {
 
 #[derive(Debug, Default)]
 struct Kept {
-    grants: HashMap<GrantId, RuleGrant>,
+    /// `None` while somebody gives it back.
+    grants: HashMap<GrantId, Option<RuleGrant>>,
     /// In the order in which they were made.
     made: VecDeque<(Nanos, GrantId)>,
 }
@@ -60,20 +61,44 @@ impl Grants {
         let id = GrantId(bytes);
         let mut kept = self.lock();
         kept.forget(now);
-        kept.grants.insert(id, grant);
+        kept.grants.insert(id, Some(grant));
         kept.made.push_back((now, id));
         Some(id)
     }
 
-    /// Takes a grant, once.
-    pub fn take(&self, id: GrantId, now: Nanos) -> Option<RuleGrant> {
+    /// Takes a grant, for one at a time: what is not used up comes back when that is dropped.
+    pub fn take(&self, id: GrantId, now: Nanos) -> Option<TakenGrant<'_>> {
         let mut kept = self.lock();
         kept.forget(now);
-        kept.grants.remove(&id)
+        let grant = kept.grants.get_mut(&id)?.take()?;
+        Some(TakenGrant { of: self, id, grant: Some(grant) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A grant that is being given back: one that is still there in the end is kept.
+#[derive(Debug)]
+pub struct TakenGrant<'g> {
+    of: &'g Grants,
+    id: GrantId,
+    /// Taken out by whoever has used it up.
+    pub grant: Option<RuleGrant>,
+}
+
+impl Drop for TakenGrant<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.of.lock();
+        match (self.grant.take(), kept.grants.get_mut(&self.id)) {
+            (Some(grant), Some(place)) => *place = Some(grant),
+            (None, Some(_)) => {
+                kept.grants.remove(&self.id);
+            }
+            // It was forgotten meanwhile.
+            (_, None) => {}
+        }
     }
 }
 
@@ -87,5 +112,52 @@ impl Kept {
             self.made.pop_front();
             self.grants.remove(&id);
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test fails by panicking")]
+mod tests {
+    use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, Rule, RuleSet};
+    use ratelimit_core::{HashSecret, Limit, Rate, TableSize};
+    use ratelimit_rules::{Descriptor, Engine, Request};
+
+    use super::*;
+
+    fn grant() -> RuleGrant {
+        let limit = Limit::gcra(Rate::per_minute(3), 3).expect("a limit");
+        let node = Node::new("client", NodeValue::Any).with_rule(Rule::new(limit));
+        let rules = RuleSet::new([Domain { name: "web".to_owned(), nodes: vec![node] }]).expect("rules");
+        let engine = Engine::new(rules, TableSize::for_keys(10), HashSecret([7; 16])).expect("an engine");
+        let entries = [Entry { key: "client", value: "a" }];
+        let descriptors = [Descriptor::new(&entries)];
+        let acquired = engine.acquire(&Request::new("web", &descriptors), Nanos(0)).expect("a request");
+        RuleGrant::Memory(acquired.1.expect("a grant"))
+    }
+
+    /// A refund that failed, or whose caller went away, ate the grant.
+    #[test]
+    fn a_grant_that_was_not_used_up_is_kept_for_another_try_and_one_that_was_is_gone() {
+        let grants = Grants::default();
+        let id = grants.keep(grant(), Nanos(0)).expect("randomness");
+        for _ in 0..3 {
+            let taken = grants.take(id, Nanos(1)).expect("it is there");
+            assert!(taken.grant.is_some());
+            assert!(grants.take(id, Nanos(1)).is_none(), "one at a time");
+        }
+        grants.take(id, Nanos(1)).expect("it is there").grant = None;
+        assert!(grants.take(id, Nanos(1)).is_none(), "it was given back");
+    }
+
+    #[test]
+    fn a_grant_that_is_forgotten_while_it_is_taken_stays_forgotten() {
+        let grants = Grants::default();
+        let id = grants.keep(grant(), Nanos(0)).expect("randomness");
+        let taken = grants.take(id, Nanos(1)).expect("it is there");
+        let late = Nanos(0).after(GRANT_LIFE);
+        assert!(grants.take(id, late).is_none());
+        drop(taken);
+        assert!(grants.take(id, late).is_none());
+        assert!(grants.lock().grants.is_empty() && grants.lock().made.is_empty());
     }
 }

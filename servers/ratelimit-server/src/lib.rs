@@ -25,12 +25,14 @@ pub mod rls;
 mod rule_engine;
 pub mod rule_files;
 mod rule_metrics;
+mod rule_series;
 pub mod rule_trial;
 mod servers;
 pub mod settings;
 
-pub use durable_store::{DurableStore, WallClock};
+pub use durable_store::{DurableStore, EPOCH_AGE_MAX, WallClock};
 pub use limit_service::LimitService;
 pub use rule_engine::{RuleEngine, RuleGrant, STORE_TIMEOUT};
-pub use rule_metrics::{OTHER_RULES, RULES_LABELLED_MAX, RuleMetrics};
+pub use rule_metrics::RuleMetrics;
+pub use rule_series::{OTHER_RULES, RULES_LABELLED_MAX};
 pub use servers::{RateLimitServers, ServersError, TakenPort};

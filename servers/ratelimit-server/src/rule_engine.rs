@@ -7,7 +7,7 @@ use ratelimit_core::Nanos;
 use ratelimit_core::rules::RuleSet;
 use ratelimit_rules::{
     Answer, Engine, EngineError, EngineGrant, Reloaded, Request, RequestError, RuleView, StoreCallError,
-    StoreEngine, StoreGrant, StoreHealth, TEND_INTERVAL, TopDenied, Totals,
+    StoreEngine, StoreGrant, StoreHealth, TEND_INTERVAL, TendDeadlines, TopDenied, Totals,
 };
 use storage_adapters::redb::rates::RateGrant;
 use tower_layers::rate_limit::Clock;
@@ -95,18 +95,22 @@ impl RuleEngine {
         }
     }
 
-    /// Gives back what was taken, aged.
+    /// Gives back what was taken, aged, and takes the grant out of its place. One that is still there after an error, or after a
+    /// call that nobody waited for, may be tried again.
     ///
     /// # Errors
-    /// [`StoreCallError`], when it is unknown whether that was done.
-    pub async fn refund(&self, grant: RuleGrant, now: Nanos) -> Result<(), StoreCallError> {
-        match (self, grant) {
-            (Self::Memory(engine), RuleGrant::Memory(grant)) => engine.refund(grant, now),
-            (Self::Durable(engine), RuleGrant::Durable(grant)) => {
-                return engine.refund(grant, now, tokio::time::sleep(STORE_TIMEOUT)).await;
+    /// [`StoreCallError`].
+    pub async fn refund(&self, grant: &mut Option<RuleGrant>, now: Nanos) -> Result<(), StoreCallError> {
+        if let (Self::Durable(engine), Some(RuleGrant::Durable(taken))) = (self, grant.as_mut()) {
+            let refunded = engine.refund(taken, now, tokio::time::sleep(STORE_TIMEOUT)).await;
+            if taken.is_spent() {
+                *grant = None;
             }
-            // A grant of another engine gives nothing back.
-            _ => {}
+            return refunded;
+        }
+        // A grant of another engine gives nothing back.
+        if let (Self::Memory(engine), Some(RuleGrant::Memory(taken))) = (self, grant.take()) {
+            engine.refund(taken, now);
         }
         Ok(())
     }
@@ -179,7 +183,11 @@ impl RuleEngine {
         let mut was_degraded = false;
         loop {
             tokio::time::sleep(TEND_INTERVAL).await;
-            engine.tend(|| clock.now(), tokio::time::sleep(TEND_TIMEOUT)).await;
+            let deadlines = TendDeadlines {
+                probe: tokio::time::sleep(STORE_TIMEOUT),
+                all: tokio::time::sleep(TEND_TIMEOUT),
+            };
+            engine.tend(|| clock.now(), deadlines).await;
             let health = engine.health(clock.now());
             if health.is_degraded != was_degraded {
                 was_degraded = health.is_degraded;

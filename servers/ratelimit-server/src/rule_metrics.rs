@@ -1,24 +1,17 @@
 //! The engine's numbers as metrics: published in steps, so that a request pays for none of it.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use ratelimit_core::AdHoc;
-use ratelimit_core::rules::OnFailure;
-use ratelimit_rules::{RuleView, StoreHealth, Tallies, Totals};
+use ratelimit_rules::{StoreHealth, Totals};
+use service_kit::metrics::MetricsHandle;
+use service_kit::series::SeriesFamily;
 
 use crate::limit_service::LimitService;
-use crate::meter::DECISIONS;
-
-/// Rules with counters of their own; those behind them are counted together, as [`OTHER_RULES`].
-pub const RULES_LABELLED_MAX: usize = 1_024;
-/// The label of rules beyond that.
-pub const OTHER_RULES: &str = "other";
-/// The label of limits that came with requests.
-const OVERRIDE: &str = "override";
+use crate::rule_series::{RuleSeries, RulesNow};
 
 /// Far below any scrape interval.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,8 +26,6 @@ const ROOM_KEYS: &str = "rate_limit_room_keys";
 const STORE_ERRORS: &str = "rate_limit_store_errors_total";
 const DEGRADED: &str = "rate_limit_store_degraded";
 const DEGRADED_SECONDS: &str = "rate_limit_store_degraded_seconds_total";
-const DEGRADED_DECISIONS: &str = "rate_limit_degraded_decisions_total";
-const RULE_DEGRADED: &str = "rate_limit_rule_degraded";
 const UNPUSHED_KEYS: &str = "rate_limit_unpushed_keys";
 const RULES: &str = "rate_limit_rules";
 
@@ -42,14 +33,13 @@ const RULES: &str = "rate_limit_rules";
 pub struct RuleMetrics {
     limits: LimitService,
     ad_hoc: Arc<AdHoc>,
-    published: BTreeMap<String, Tallies>,
     totals: Totals,
     ad_hoc_overflowed: u64,
 }
 
 impl RuleMetrics {
-    /// Of these. `room_keys` is how many keys each table is made for.
-    pub fn new(limits: LimitService, ad_hoc: Arc<AdHoc>, room_keys: u64) -> Self {
+    /// Of these. `room_keys` is how many keys each table is made for. What is told of each rule is asked for when the page is made.
+    pub fn new(limits: LimitService, ad_hoc: Arc<AdHoc>, room_keys: u64, page: &MetricsHandle) -> Self {
         describe_counter!(UNMATCHED, "Descriptors that met no rule.");
         describe_counter!(NEGATIVE, "Descriptors whose negative hits were ignored.");
         describe_counter!(
@@ -75,12 +65,11 @@ impl RuleMetrics {
             "1 while the file of the counters is not trusted and rules decide without it."
         );
         describe_counter!(DEGRADED_SECONDS, "Seconds for which that was so.");
-        describe_counter!(DEGRADED_DECISIONS, "Decisions that a rule made without its counters.");
-        describe_gauge!(RULE_DEGRADED, "1 while a rule decides without its counters, by what it does then.");
         describe_gauge!(UNPUSHED_KEYS, "Keys whose local consumption the file was not told yet.");
         gauge!(ROOM_KEYS).set(room_keys as f64);
-        let (published, totals) = (BTreeMap::new(), Totals::default());
-        Self { limits, ad_hoc, published, totals, ad_hoc_overflowed: 0 }
+        let (asked, series) = (limits.clone(), Mutex::new(RuleSeries::default()));
+        page.ask_for_series(move || families(&asked, &series));
+        Self { limits, ad_hoc, totals: Totals::default(), ad_hoc_overflowed: 0 }
     }
 
     /// Publishes for ever.
@@ -102,29 +91,12 @@ impl RuleMetrics {
 
     /// Publishes what was counted since the last time.
     pub fn publish(&mut self) {
-        let rules = self.limits.engine().rules();
-        gauge!(RULES).set(rules.len() as f64);
-        if let Some(health) = self.limits.engine().health(self.limits.now()) {
-            publish_health(&health, &rules);
+        let engine = self.limits.engine();
+        gauge!(RULES).set(engine.rules().len() as f64);
+        if let Some(health) = engine.health(self.limits.now()) {
+            publish_health(&health);
         }
-        let mut by_label = labelled(&rules);
-        let totals = self.limits.engine().totals();
-        by_label.insert(OVERRIDE.to_owned(), totals.overrides);
-        for (label, now) in &by_label {
-            let before = self.published.get(label).copied().unwrap_or_default();
-            let count = |outcome: &'static str, now: u64, before: u64| {
-                let more = now.saturating_sub(before);
-                counter!(DECISIONS, "rule" => label.clone(), "outcome" => outcome).increment(more);
-            };
-            count("allowed", now.allowed, before.allowed);
-            count("denied", now.denied, before.denied);
-            count("never_fits", now.never_fits, before.never_fits);
-            let degraded = now.degraded.saturating_sub(before.degraded);
-            if degraded > 0 {
-                counter!(DEGRADED_DECISIONS, "rule" => label.clone()).increment(degraded);
-            }
-        }
-        self.published = by_label;
+        let totals = engine.totals();
         let more = |now: u64, before: u64| now.saturating_sub(before);
         counter!(UNMATCHED).increment(more(totals.unmatched, self.totals.unmatched));
         let ignored = more(totals.negative_hits_ignored, self.totals.negative_hits_ignored);
@@ -138,37 +110,21 @@ impl RuleMetrics {
     }
 }
 
-/// By name, else path. Rules that share one are counted together.
-fn labelled(rules: &[RuleView]) -> BTreeMap<String, Tallies> {
-    let mut by_label: BTreeMap<String, Tallies> = BTreeMap::new();
-    for (index, rule) in rules.iter().enumerate() {
-        let name = rule.name.as_deref().unwrap_or(&rule.path);
-        let label = if index < RULES_LABELLED_MAX { name } else { OTHER_RULES };
-        let tallies = by_label.entry(label.to_owned()).or_default();
-        tallies.allowed = tallies.allowed.saturating_add(rule.tallies.allowed);
-        tallies.denied = tallies.denied.saturating_add(rule.tallies.denied);
-        tallies.never_fits = tallies.never_fits.saturating_add(rule.tallies.never_fits);
-        tallies.degraded = tallies.degraded.saturating_add(rule.tallies.degraded);
-    }
-    by_label
+/// What is told of each rule that is in force.
+fn families(limits: &LimitService, series: &Mutex<RuleSeries>) -> Vec<SeriesFamily> {
+    let engine = limits.engine();
+    let (rules, overrides) = (engine.rules(), engine.totals().overrides);
+    let is_degraded = engine.health(limits.now()).map(|health| health.is_degraded);
+    let mut series = series.lock().unwrap_or_else(PoisonError::into_inner);
+    series.families(&RulesNow { rules: &rules, overrides, is_degraded })
 }
 
-fn publish_health(health: &StoreHealth, rules: &[RuleView]) {
+fn publish_health(health: &StoreHealth) {
     counter!(STORE_ERRORS, "reason" => "error").absolute(health.errors);
     counter!(STORE_ERRORS, "reason" => "slow").absolute(health.slow);
     counter!(DEGRADED_SECONDS).absolute(health.degraded.as_secs());
     gauge!(UNPUSHED_KEYS).set(health.unpushed_keys as f64);
-    let degraded = if health.is_degraded { 1.0 } else { 0.0 };
-    gauge!(DEGRADED).set(degraded);
-    for rule in rules.iter().take(RULES_LABELLED_MAX) {
-        let name = rule.name.clone().unwrap_or_else(|| rule.path.clone());
-        let decides = match rule.on_failure {
-            OnFailure::Open => "open",
-            OnFailure::Closed => "closed",
-            OnFailure::LocalShare => "local_share",
-        };
-        gauge!(RULE_DEGRADED, "rule" => name, "decides" => decides).set(degraded);
-    }
+    gauge!(DEGRADED).set(if health.is_degraded { 1.0 } else { 0.0 });
 }
 
 fn publish_live_keys(limits: &LimitService, ad_hoc: &AdHoc) {

@@ -79,7 +79,7 @@ impl RateStore for NoStore {
         Err(asked())
     }
 
-    async fn refund(&self, (): (), _: Nanos) -> Result<(), RateStoreError> {
+    async fn refund(&self, _: &mut Option<()>, _: Nanos) -> Result<(), RateStoreError> {
         Err(asked())
     }
 
@@ -90,6 +90,10 @@ impl RateStore for NoStore {
 
 impl RuleStore for NoStore {
     async fn reopen(&self, _: Vec<Policy>, _: Nanos) -> Result<(), RateStoreError> {
+        Err(asked())
+    }
+
+    async fn probe(&self, _: Nanos) -> Result<(), RateStoreError> {
         Err(asked())
     }
 

@@ -124,7 +124,7 @@ impl RateLimitServers {
             resp: (resp_server, resp),
             watch: RuleWatch::new(files, seen, limits.clone())?,
             limits: limits.clone(),
-            metrics: RuleMetrics::new(limits, keys, settings.size.keys),
+            metrics: RuleMetrics::new(limits, keys, settings.size.keys, metrics),
             threads,
         })
     }

@@ -21,7 +21,7 @@
 //! A web framework: it knows no routes besides the probes, and no business rule.
 //!
 //! # Map
-//! [`configuration`] · [`service_settings`] · [`logs`], [`metrics`], `traces` · [`tls`], [`bind_policy`],
+//! [`configuration`] · [`service_settings`] · [`logs`], [`metrics`], [`series`], `traces` · [`tls`], [`bind_policy`],
 //! [`listener`], [`serving_threads`] · [`admission`], [`request_id`], [`request_trace`], [`grpc`] · [`readiness`], [`probes`], [`drain`] ·
 //! [`disk`], [`build`], [`ready_line`], [`secret`]
 
@@ -41,6 +41,7 @@ pub mod ready_line;
 pub mod request_id;
 pub mod request_trace;
 pub mod secret;
+pub mod series;
 pub mod service_settings;
 pub mod serving_threads;
 pub mod tls;

@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use crate::BUILD;
 use crate::disk::DiskUse;
+use crate::series::SeriesFamily;
 use crate::tls::CertificateEnd;
 
 /// Buckets of every histogram named `…_seconds`: 50 µs, below any answer with an fsync, to 30 s, the request timeout.
@@ -53,7 +54,10 @@ pub struct MetricsHandle {
 struct Watched {
     directories: Vec<PathBuf>,
     certificates: Vec<(&'static str, CertificateEnd)>,
+    series: Vec<SeriesSource>,
 }
+
+type SeriesSource = Arc<dyn Fn() -> Vec<SeriesFamily> + Send + Sync>;
 
 impl MetricsHandle {
     /// A recorder that nothing records into yet: for tests, or for several servers apart in one process.
@@ -101,10 +105,19 @@ impl MetricsHandle {
         watched.certificates.push((name, end.into()));
     }
 
+    /// Asks for series from now on, each time the page is made: for labels that come and go. The recorder keeps what it was told
+    /// of once for ever.
+    pub fn ask_for_series(&self, source: impl Fn() -> Vec<SeriesFamily> + Send + Sync + 'static) {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).series.push(Arc::new(source));
+    }
+
     /// The page, with fresh gauges. It reads `/proc` and the watched file systems: call it where blocking is allowed.
     pub fn render(&self) -> String {
         metrics::with_local_recorder(&*self.recorder, || self.measure());
-        self.recorder.handle().render()
+        let mut page = self.recorder.handle().render();
+        let sources = self.watched.lock().unwrap_or_else(PoisonError::into_inner).series.clone();
+        sources.iter().flat_map(|source| source()).for_each(|family| family.put_into(&mut page));
+        page
     }
 
     /// Digests waiting samples for ever; run it as a task of its own.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ratelimit_core::algorithms::{Boundaries, CalendarUnit};
-use ratelimit_core::{Limit, Nanos, Rate};
-use storage_adapters::redb::rates::{RateOptions, RedbRateStore};
+use ratelimit_core::{HORIZON_NS, Limit, Nanos, Rate};
+use storage_adapters::redb::rates::{RateOptions, RedbRateError, RedbRateStore};
 
 use super::world::{EPOCH, HOUR, Home, START, admits, bucket, key, left, options, policy};
 
@@ -117,6 +117,18 @@ fn another_epoch_converts_what_is_there_and_never_widens_it() {
     assert_eq!(left(&store, 1, &key("client"), tomorrow), 20, "a window ends where it would have ended");
     assert_eq!(left(&store, 2, &key("client"), tomorrow), 20);
     assert!(left(&store, 1, &key("client"), now.after(HOUR * 22)) <= 11, "and not before");
+}
+
+#[test]
+fn a_clock_that_is_so_far_from_the_epoch_that_time_would_stand_still_is_refused_and_told() {
+    let home = Home::new();
+    let last = Nanos(HORIZON_NS - 1);
+    drop(home.open(vec![policy("bucket", bucket(10))], START));
+    drop(home.open(vec![policy("bucket", bucket(10))], last));
+    let refused = home.try_open(vec![policy("bucket", bucket(10))], options(), Nanos(HORIZON_NS));
+    let error = refused.expect_err("nothing would ever refill");
+    assert!(matches!(error, RedbRateError::FarFromEpoch { days: 3_335, days_max: 3_335, .. }), "{error:?}");
+    assert!(error.to_string().contains("nearer to the present"), "{error}");
 }
 
 #[test]

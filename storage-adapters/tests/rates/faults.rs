@@ -175,3 +175,21 @@ fn policies_that_cannot_be_made_durable_are_not_in_force() {
     run(store.recover(START)).expect("there is room again");
     assert_eq!(left(&store, 0, &client, START), SIZE - 3, "the limit of before");
 }
+
+#[test]
+fn a_probe_is_a_durable_commit_and_fails_when_there_can_be_none() {
+    let disk = Disk::default();
+    let store = open(&disk).expect("a sound disk");
+    let [client, ..] = clients();
+    let (commits, (syncs, _)) = (store.commits(), store.syncs());
+    run(store.probe(START)).expect("a sound disk");
+    assert_eq!(store.commits(), commits + 1);
+    assert!(store.syncs().0 > syncs, "it was synced");
+    assert_eq!(left(&store, 0, &client, START), SIZE, "it charges nobody");
+    disk.fail(disk.operations(), io::ErrorKind::Other);
+    assert!(run(store.probe(START)).is_err());
+    assert!(store.failure().is_some(), "what is on the disk is unknown");
+    assert!(run(store.probe(START)).is_err(), "until it has recovered");
+    run(store.recover(START)).expect("it works again");
+    run(store.probe(START)).expect("it works again");
+}

@@ -12,6 +12,7 @@ mod file;
 mod files;
 mod policies;
 mod power_cuts;
+mod reloads;
 mod restarts;
 mod room;
 mod world;

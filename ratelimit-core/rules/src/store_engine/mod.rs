@@ -7,12 +7,14 @@
 //! - A call that the store answers with an error, or not by the caller's deadline, is decided by each rule's choice: `open`
 //!   admits, `closed` denies, `local_share` counts here with the rule's [share](ratelimit_core::Limit::share) of its limit.
 //! - After [`FAILURES_TO_DEGRADE`] failures in a row (or more than one in three for a while) the store is not asked any more. It is
-//!   again after [`PROBES_TO_RETURN`] good probes in a row, and after it was told what the shares have admitted.
+//!   again after [`PROBES_TO_RETURN`] good probes in a row, each a durable write within the time that a request waits, and after it
+//!   was told what the shares have admitted.
 //! - A share begins where the store was last seen for the key. So each of `N` nodes admits at most `⌈B / N⌉ + ⌊w / (N · T)⌋` during an
 //!   outage, less what it knew to be used before.
+//! - The store decides about a key when it knows what was admitted of it here: it is told first, and what it cannot take yet stays owed.
+//!   So with one node a share and the store together admit `B + ⌊w / T⌋`, however often calls fail, alone or in a row. Calls
+//!   about the key that are under way while another one fails come on top: they are decided in two places at a time.
 //! - Bounded: the shares' tables have a fixed size, and at most [`UNPUSHED_KEYS_MAX`] keys wait to be told; keys beyond are denied.
-//!
-//! A store is told whole cells, as far as they are there: less than a cell of a key can stay untold at each return.
 //!
 //! A call that was not answered may have been charged there all the same: that denies more, never less.
 //!
@@ -33,7 +35,7 @@ use ratelimit_core::ports::{Policy, RateStore, RateStoreError};
 use ratelimit_core::rules::RuleSet;
 use ratelimit_core::{HashSecret, KeyParts, Limit, Nanos, SetGrant, TableSize};
 
-pub use handover::TEND_INTERVAL;
+pub use handover::{TEND_INTERVAL, TendDeadlines};
 pub use health::{FAILURES_TO_DEGRADE, PROBES_TO_RETURN, StoreHealth};
 pub use unpushed::{UNPUSHED_BYTES_MAX, UNPUSHED_KEYS_MAX};
 
@@ -41,7 +43,7 @@ use self::health::{Failed, Health};
 use self::policies::{InUse, Policies};
 use self::stand_in::DecidedHere;
 use self::there::{Decided, in_time};
-use self::unpushed::Unpushed;
+use self::unpushed::{Tellers, Unpushed};
 use crate::answer::Answer;
 use crate::counts::Counts;
 use crate::engine::{EngineError, Reloaded, RuleView};
@@ -59,6 +61,10 @@ pub trait RuleStore: RateStore {
         policies: Vec<Policy>,
         now: Nanos,
     ) -> impl Future<Output = Result<(), RateStoreError>> + Send;
+
+    /// Proves that it can do what makes requests fail: a write goes to where charges go, is as durable as they are, and is
+    /// answered. It changes no counter. A look proves nothing: a disk that takes no writes may well be read.
+    fn probe(&self, now: Nanos) -> impl Future<Output = Result<(), RateStoreError>> + Send;
 
     /// Does what can be done about a failure that lasts. Called before each probe.
     fn revive(&self, now: Nanos) -> impl Future<Output = Result<(), RateStoreError>> + Send {
@@ -81,6 +87,7 @@ pub struct StoreEngine<S> {
     reloading: futures::lock::Mutex<()>,
     health: Health,
     unpushed: Mutex<Unpushed>,
+    tellers: Tellers,
     counts: Counts,
 }
 
@@ -109,12 +116,24 @@ pub enum StoreCallError {
     /// The request is bad.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// The store failed; whether it was done is unknown.
+    /// The store failed. A refund was not done and a reset may have been; both may be tried again.
     #[error("the store of the counters failed, try again: {0}")]
     Store(#[source] RateStoreError),
-    /// The store did not answer in time; whether it was done is unknown.
+    /// The store did not answer in time. A refund was not done and a reset may have been; both may be tried again.
     #[error("the store of the counters did not answer in time: try again")]
     Slow,
+    /// The store failed during a refund and cannot say whether it gave back: that cannot be tried again.
+    #[error(
+        "the store of the counters failed, and it is unknown whether it gave back: it cannot be tried again"
+    )]
+    Unknown,
+}
+
+impl<G> StoreGrant<G> {
+    /// Whether there is nothing to give back any more.
+    pub fn is_spent(&self) -> bool {
+        self.there.is_none() && self.here.is_none()
+    }
 }
 
 impl StoreCallError {
@@ -181,6 +200,7 @@ impl<S: RuleStore> StoreEngine<S> {
             reloading: futures::lock::Mutex::new(()),
             health: Health::default(),
             unpushed: Mutex::default(),
+            tellers: Tellers::default(),
             counts: Counts::new(),
         })
     }
@@ -281,20 +301,27 @@ impl<S: RuleStore> StoreEngine<S> {
     }
 
     /// Gives back what a grant took, aged. What was taken without the store is given back as long as the store does not decide.
+    /// What was given back is gone from the grant; what is left of it after an error may be tried again.
     ///
     /// # Errors
     ///
-    /// [`StoreCallError`], when it may have been given back or not.
+    /// [`StoreCallError`].
     pub async fn refund(
         &self,
-        grant: StoreGrant<S::Grant>,
+        grant: &mut StoreGrant<S::Grant>,
         now: Nanos,
         deadline: impl Future<Output = ()>,
     ) -> Result<(), StoreCallError> {
-        let StoreGrant { there, mut here } = grant;
-        self.give_back(&mut here, now);
-        let Some(there) = there else { return Ok(()) };
-        in_time(self.store.refund(there, now), deadline).await.map_err(StoreCallError::of)
+        self.give_back(&mut grant.here, now);
+        if grant.is_spent() {
+            return Ok(());
+        }
+        match in_time(self.store.refund(&mut grant.there, now), deadline).await {
+            Ok(()) => grant.there = None,
+            Err(_) if grant.is_spent() => return Err(StoreCallError::Unknown),
+            Err(failed) => return Err(StoreCallError::of(failed)),
+        }
+        Ok(())
     }
 
     /// Forgets what the descriptors of a request have used. How many counters that were.

@@ -86,11 +86,6 @@ impl Policies {
         self.by_place.get(place).copied()
     }
 
-    /// Any policy of a rule that is in force.
-    pub(super) fn any(&self) -> Option<PolicyId> {
-        self.by_place.values().next().copied()
-    }
-
     /// Whether a rule that is in force has this number.
     pub(super) fn is_in_force(&self, id: PolicyId) -> bool {
         let numbered = usize::try_from(id.0).ok().and_then(|index| self.all.get(index));

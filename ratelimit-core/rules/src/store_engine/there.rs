@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use futures::future::{Either, select};
 use ratelimit_core::ports::{Charge, PolicyId, RateStoreError};
 use ratelimit_core::rules::OnFailure;
-use ratelimit_core::{Decision, Enforcement, Hit, Nanos, SetGrant, Verdict};
+use ratelimit_core::{Decision, Enforcement, Hit, KeyParts, Nanos, SetGrant, Verdict};
 
 use super::health::Failed;
 use super::policies::InUse;
@@ -123,6 +123,14 @@ impl Asked {
         said.filter(|(_, decision)| !decision.is_allowed()).collect()
     }
 
+    /// The counters that rules with a local share keep in the store.
+    pub(super) fn followed(&self) -> impl Iterator<Item = (PolicyId, &KeyParts)> {
+        self.parts.iter().filter(|part| part.follows).filter_map(|part| match part.way {
+            Way::Store(policy) => Some((policy, &part.met.counter)),
+            Way::Fixed | Way::Brought => None,
+        })
+    }
+
     fn brought(&self) -> (Vec<usize>, Vec<Hit>) {
         let parts = self.parts.iter().enumerate().filter(|(_, part)| matches!(part.way, Way::Brought));
         parts.map(|(index, part)| (index, part.met.hit)).unzip()
@@ -173,6 +181,7 @@ impl<S: RuleStore> StoreEngine<S> {
         brought: &mut Option<SetGrant>,
     ) -> Result<Decided<S::Grant>, RateStoreError> {
         let parts = &asked.parts;
+        self.push_asked(asked, now).await?;
         // What is not known yet counts as admitted: whoever is denied even so need not be charged anywhere.
         let hopeful = |part: &Part| {
             let limit = &part.met.told.limit;

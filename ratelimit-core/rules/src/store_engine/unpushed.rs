@@ -1,6 +1,7 @@
 //! What was consumed locally and the store does not know yet.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use ratelimit_core::ports::PolicyId;
@@ -20,18 +21,40 @@ pub(super) struct Unpushed {
     refused: u64,
 }
 
+/// What the store took of a key.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Told {
+    pub cells: u64,
+    /// There was no whole cell left after that.
+    pub took_all: bool,
+}
+
+/// Keys that are told at a time are in as many groups; one of each group is.
+const TELLERS: usize = 256;
+
+/// Whoever tells the store of a key holds the lock of the key's group: nobody tells it twice.
+pub(super) struct Tellers(Box<[futures::lock::Mutex<()>]>);
+
+impl Default for Tellers {
+    fn default() -> Self {
+        Self((0..TELLERS).map(|_| futures::lock::Mutex::default()).collect())
+    }
+}
+
+impl Tellers {
+    pub(super) fn of(&self, policy: PolicyId, key: &KeyParts) -> Option<&futures::lock::Mutex<()>> {
+        // Who makes keys meet makes them wait for each other, and nothing else.
+        let mut hasher = DefaultHasher::new();
+        (policy, key.as_bytes()).hash(&mut hasher);
+        let groups = self.0.len().max(1) as u64;
+        self.0.get(usize::try_from(hasher.finish() % groups).unwrap_or(0))
+    }
+}
+
 /// Two states of one key under the whole limit of its rule: the one that the store knew, and the one since.
 struct Owed {
     told: Arc<RuleRef>,
     known: u64,
-    used: u64,
-}
-
-/// What the store is to be told of a key.
-pub(super) struct Push {
-    pub policy: PolicyId,
-    pub key: KeyParts,
-    pub cells: u64,
     used: u64,
 }
 
@@ -69,26 +92,29 @@ impl Unpushed {
         owed.used = limit.debited(owed.used, cost, now);
     }
 
-    /// What the store is to be told now.
-    pub(super) fn pushes(&self, now: Nanos) -> Vec<Push> {
-        let push = |((policy, key), owed): (&(PolicyId, KeyParts), &Owed)| Push {
-            policy: *policy,
-            key: key.clone(),
-            cells: owed.cells(now),
-            used: owed.used,
-        };
-        self.keys.iter().map(push).collect()
+    /// The keys of which the store is to be told.
+    pub(super) fn keys(&self) -> Vec<(PolicyId, KeyParts)> {
+        self.keys.keys().cloned().collect()
     }
 
-    /// The store was told.
-    pub(super) fn pushed(&mut self, push: Push) {
-        let place = (push.policy, push.key);
-        let Some(owed) = self.keys.get_mut(&place) else { return };
-        if owed.used == push.used {
-            self.keys.remove(&place);
-            self.bytes = self.bytes.saturating_sub(place.1.as_bytes().len());
-        } else {
-            owed.known = push.used;
+    /// Cells that the store is to be told now of a key; `None` when it knows all.
+    pub(super) fn owed(&self, policy: PolicyId, key: &KeyParts, now: Nanos) -> Option<u64> {
+        // Most of the time there is nothing: then nothing is copied.
+        let owed = if self.keys.is_empty() { None } else { self.keys.get(&(policy, key.clone())) };
+        owed.map(|owed| owed.cells(now))
+    }
+
+    /// The store was told. What a bucket could not take yet stays owed, until it can or has refilled; a window that is used up
+    /// denies until its end anyway.
+    pub(super) fn told(&mut self, policy: PolicyId, key: &KeyParts, told: Told, now: Nanos) {
+        let Some(owed) = self.keys.get_mut(&(policy, key.clone())) else { return };
+        let limit = &owed.told.limit;
+        if let Some(limit) = limit.stored() {
+            owed.known = limit.debited(owed.known, told.cells, now);
+        }
+        let is_over = told.took_all && !matches!(limit, Limit::Gcra(_));
+        if is_over || owed.cells(now) == 0 {
+            self.forget(policy, key);
         }
     }
 
@@ -118,13 +144,23 @@ impl Unpushed {
 }
 
 impl Owed {
-    /// Cells by which the key has less left than the store knows: what has refilled since is not told. Parts of a cell
+    /// The fewest cells after which the store knows at least what was used: what has refilled since is not told. Parts of a cell
     /// count as one.
     fn cells(&self, now: Nanos) -> u64 {
         let Some(limit) = self.told.limit.stored() else { return 0 };
-        let known = limit.used(self.known, now);
-        let used = limit.used(self.used, now);
-        let part = u64::from(known > 0 && used > known && matches!(self.told.limit, Limit::Gcra(_)));
-        used.saturating_sub(known).saturating_add(part).min(self.told.limit.size())
+        if limit.is_dead(self.used, now) {
+            return 0;
+        }
+        // Both are rounded up, so the difference is at most one off.
+        let difference = limit.used(self.used, now).saturating_sub(limit.used(self.known, now));
+        let is_enough = |cells: &u64| {
+            let told = limit.debited(self.known, *cells, now);
+            limit.merged(told, self.used) == told
+        };
+        let size = self.told.limit.size();
+        (difference.saturating_sub(1)..=difference)
+            .find(is_enough)
+            .unwrap_or(difference.saturating_add(1))
+            .min(size)
     }
 }

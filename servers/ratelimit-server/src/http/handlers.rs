@@ -183,13 +183,13 @@ pub(super) async fn peek(State(shared): State<Arc<Shared>>, uri: Uri, headers: H
     shared.counted(answered)
 }
 
-/// Gives back what a request took, aged. Once.
+/// Gives back what a request took, aged. Once; a refund that failed may be tried again unless the answer says otherwise.
 #[utoipa::path(post, path = "/v1/refund", tag = "administration", request_body = RefundBody, responses(
     (status = 200, description = "It was given back.", body = RefundedBody),
     (status = 401, description = "The admin token is missing.", body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, description = "It is not the admin token, or there is none.", body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, description = "There is no such grant: it was given back already, or forgotten.", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, description = "The counters cannot be reached: try again.", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 503, description = "The counters cannot be reached. The grant is kept: try again.", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(super) async fn refund(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let answered: Refused = async {
@@ -197,13 +197,13 @@ pub(super) async fn refund(State(shared): State<Arc<Shared>>, headers: HeaderMap
         let body: RefundBody = read(&body)?;
         let id = GrantId::parse(&body.grant).map_err(|error| Refusal::bad_request(error.to_string()))?;
         let now = shared.limits.now();
-        let grant = shared.grants.take(id, now).ok_or_else(|| {
+        let mut taken = shared.grants.take(id, now).ok_or_else(|| {
             Refusal::new(
                 StatusCode::NOT_FOUND,
                 "there is no such grant: it was given back already, or forgotten",
             )
         })?;
-        shared.limits.engine().refund(grant, now).await?;
+        shared.limits.engine().refund(&mut taken.grant, now).await?;
         Ok(Json(RefundedBody { refunded: true }).into_response())
     }
     .await;

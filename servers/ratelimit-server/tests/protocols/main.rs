@@ -7,4 +7,5 @@ mod presets;
 mod rls_bytes;
 mod rls_calls;
 mod rls_overrides;
+mod rule_metrics;
 mod server;

@@ -1,13 +1,17 @@
 //! The policies in force and their counters.
 
-use ratelimit_core::Nanos;
+use std::collections::BTreeSet;
+
 use ratelimit_core::ports::RateStoreError;
+use ratelimit_core::{Carried, Nanos};
 
 use super::counters::Counters;
 use super::file::Change;
-use super::layout::RowKey;
-use super::policies::{Policies, Rows};
+use super::layout::{self, RowKey};
+use super::moving::nobodys;
+use super::policies::{Plan, Policies};
 use super::request::{Decided, Part, Purpose, Request};
+use super::rows::Row;
 
 #[derive(Debug)]
 pub(super) struct Book {
@@ -54,14 +58,37 @@ impl Book {
         self.counters.take_gathered(&self.policies, now)
     }
 
-    /// Other policies, with rows as the disk has them now.
-    pub(super) fn replace(&mut self, policies: Policies, rows: Rows) {
-        self.policies = policies;
-        self.counters.restore(rows);
+    /// What makes the file say that other policies are in force, whose rows are made. Nobody asks from here until
+    /// [`exchange`](Self::exchange).
+    pub(super) fn exchanging(&mut self, plan: &Plan) -> Change {
+        let mut change = self.counters.exchanging();
+        let known: BTreeSet<u32> = self.policies.numbers().collect();
+        let new = plan.policies.encoded().into_iter().filter(|(number, _)| !known.contains(number));
+        change.policies.extend(new);
+        let moved = plan.moves.iter().map(|(number, to)| (*number, &to.old));
+        for (number, limit) in moved.chain(plan.gone.iter().map(|(number, limit)| (*number, limit))) {
+            // Those that have rows go with the last of them.
+            let has_rows = self.counters.rows().len_of(number) > 0;
+            let encoded = has_rows.then(|| layout::encode_policy(&nobodys(number), limit)).flatten();
+            change.policies.insert(number, encoded);
+        }
+        change
     }
 
-    /// Rows that have used something, of `count` behind `from`, and the last of those.
-    pub(super) fn count_live(&self, from: Option<RowKey>, count: usize, now: Nanos) -> (u64, Option<RowKey>) {
-        self.counters.count_live(&self.policies, from, count, now)
+    /// Other policies are in force. What became of the counters.
+    pub(super) fn exchange(&mut self, plan: Plan) -> Vec<Carried> {
+        self.counters.exchange(&plan.policies, plan.gone.into_keys());
+        self.policies = plan.policies;
+        plan.carried
+    }
+
+    /// Of `count` rows behind `from`: those that have used something, and the last that was looked at.
+    pub(super) fn live(
+        &self,
+        from: Option<RowKey>,
+        count: usize,
+        now: Nanos,
+    ) -> (Vec<(RowKey, Row)>, Option<RowKey>) {
+        self.counters.live(&self.policies, from, count, now)
     }
 }

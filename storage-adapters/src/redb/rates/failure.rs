@@ -28,6 +28,11 @@ pub enum RedbRateError {
         /// Its length.
         bytes: usize,
     },
+    /// A name that the file keeps for itself.
+    #[error(
+        "the name of a policy begins with a byte of value 0, which the file keeps for itself: give it another name"
+    )]
+    NameReserved,
     /// Too many policies.
     #[error("{policies} policies are too many, {POLICIES_MAX} is the most: merge some")]
     TooManyPolicies {
@@ -82,6 +87,19 @@ pub enum RedbRateError {
         name: String,
         /// What was found.
         reason: String,
+    },
+    /// The clock is so far from the epoch that time would stand still, and nothing would ever refill.
+    #[error(
+        "the clock shows {days} days behind the epoch of the counters in {name}, {days_max} is the most: open it with an epoch \
+         that is nearer to the present, or set the clock"
+    )]
+    FarFromEpoch {
+        /// The file.
+        name: String,
+        /// How far it is.
+        days: u64,
+        /// How far it may be.
+        days_max: u64,
     },
     /// The disk did not take a commit. Nothing is admitted from then on, for it is unknown what is on the disk.
     #[error(

@@ -28,6 +28,10 @@ pub(super) const RATE_ROWS: RowTable = RowTable { number: 0xE6, name: "rates.db 
 
 const POLICY_VERSION: u8 = 1;
 
+/// How the names of policies begin that are in the file and nobody's: rows that are on their way to another limit, or away. They
+/// go when the file is opened.
+pub(super) const NOBODYS: char = '\0';
+
 /// What tells a counter from all others: its policy and a keyed hash of its key. Its order is that of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RowKey {
@@ -48,6 +52,11 @@ impl RowKey {
 
     pub(super) fn new(policy: u32, tag: Tag) -> Self {
         Self { policy, tag: tag.0 }
+    }
+
+    /// The same key under another policy.
+    pub(super) fn of(self, policy: u32) -> Self {
+        Self { policy, ..self }
     }
 
     pub(super) fn to_bytes(self) -> [u8; 20] {
@@ -258,6 +267,7 @@ mod tests {
         vec![
             ("u", Limit::Unlimited, "0100017500"),
             ("d", Limit::DenyAll, "0100016401"),
+            ("\u{0}7", Limit::DenyAll, "01000200 3701"),
             (
                 "b",
                 of(Limit::gcra_with_debt(Rate::per_minute(60), 20, 5)),

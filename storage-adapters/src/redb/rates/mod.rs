@@ -53,8 +53,8 @@
 //!
 //! # Map
 //!
-//! `store`: the façade. `request`, `book`, `counters`, `lease`: deciding. `policies`: what rows become when limits change.
-//! `writer`: the thread. `file`, `layout`: the disk.
+//! `store`: the façade. `request`, `book`, `counters`, `rows`, `room`, `lease`: deciding. `policies`, `moving`: what rows become
+//! when limits change. `writer`: the thread. `file`, `layout`: the disk.
 
 mod book;
 mod counters;
@@ -62,15 +62,18 @@ mod failure;
 mod file;
 mod layout;
 mod lease;
+mod moving;
 mod options;
 mod policies;
 mod request;
+mod room;
+mod rows;
 mod store;
 mod writer;
 
 pub use failure::RedbRateError;
 pub use options::{
-    CACHE_BYTES, IN_PROGRESS_MAX, KEYS_MAX, LEASE_DIVISOR, NAME_BYTES_MAX, POLICIES_MAX, RECOVERY_PAUSE,
-    RateOptions,
+    CACHE_BYTES, IN_PROGRESS_MAX, KEYS_MAX, LEASE_DIVISOR, MOVED_AT_ONCE, NAME_BYTES_MAX, POLICIES_MAX,
+    RECOVERY_PAUSE, RateOptions,
 };
 pub use store::{RateGrant, RedbRateStore};

@@ -19,6 +19,10 @@ pub const IN_PROGRESS_MAX: usize = 4_096;
 /// than are left.
 pub const LEASE_DIVISOR: u64 = 10;
 
+/// Rows that one commit brings along when limits change, beside those that requests wait for: what a request waits for is
+/// bounded, however many rows there are. A thousand rows take a few milliseconds.
+pub const MOVED_AT_ONCE: usize = 1_024;
+
 /// Between two attempts to serve again after a failure.
 pub const RECOVERY_PAUSE: Duration = Duration::from_secs(1);
 

@@ -9,7 +9,9 @@ use ratelimit_core::{Carried, Enforcement, Keep, Limit, Nanos, StoredLimit};
 use super::failure::RedbRateError;
 use super::file::Change;
 use super::layout::{self, RowKey};
+use super::moving::Move;
 use super::options::{NAME_BYTES_MAX, POLICIES_MAX};
+use super::rows::{Row, Rows};
 
 /// A policy in force.
 #[derive(Debug, Clone)]
@@ -30,17 +32,6 @@ pub(super) struct Policies {
     by_number: HashMap<u32, usize>,
 }
 
-/// A counter in memory, and what the disk has of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Row {
-    /// What decides.
-    pub memory: u64,
-    /// The word that is on the disk, or that a commit under way brings there. It is never behind the one in memory.
-    pub written: u64,
-}
-
-pub(super) type Rows = BTreeMap<RowKey, Row>;
-
 /// From when to when rows are taken over.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
@@ -52,13 +43,23 @@ pub(super) struct Moment {
     pub same_epoch: bool,
 }
 
-/// Other policies, worked out; nothing has happened yet.
+/// Other policies for rows that nobody asks for meanwhile, worked out; nothing has happened yet.
 #[derive(Debug)]
 pub(super) struct Succession {
     pub policies: Policies,
-    pub carried: Vec<Carried>,
     pub rows: Rows,
     pub change: Change,
+}
+
+/// Other policies, worked out; their rows are still to be made.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub policies: Policies,
+    pub carried: Vec<Carried>,
+    /// By the number of before.
+    pub moves: BTreeMap<u32, Move>,
+    /// Policies that nobody takes over, by number.
+    pub gone: BTreeMap<u32, Limit>,
 }
 
 /// The last version that was given to a limit.
@@ -94,6 +95,15 @@ impl Policies {
         self.kept.get(*self.by_number.get(&number)?)
     }
 
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.by_number.keys().copied()
+    }
+
+    /// The numbers of policies that have rows.
+    pub(super) fn counting(&self) -> impl Iterator<Item = u32> {
+        self.kept.iter().filter(|kept| kept.limit.stored().is_some()).map(|kept| kept.number)
+    }
+
     /// The limit of a row, as rows know it.
     pub(super) fn limit_of(&self, key: RowKey) -> Option<StoredLimit<'_>> {
         self.numbered(key.policy)?.limit.stored()
@@ -103,6 +113,43 @@ impl Policies {
     pub(super) fn encoded(&self) -> BTreeMap<u32, Option<Vec<u8>>> {
         let encoded = |kept: &Kept| (kept.number, layout::encode_policy(&kept.name, &kept.limit));
         self.kept.iter().map(encoded).collect()
+    }
+
+    /// What follows from other policies, in force while their rows are made: another limit has another number.
+    pub(super) fn planned(
+        &self,
+        policies: Vec<Policy>,
+        taken: impl Iterator<Item = u32>,
+    ) -> Result<Plan, RedbRateError> {
+        check(&policies)?;
+        let by_name: HashMap<&str, &Kept> = self.kept.iter().map(|kept| (kept.name.as_str(), kept)).collect();
+        let used: BTreeSet<u32> = self.by_number.keys().copied().chain(taken).collect();
+        let mut free = (0..u32::MAX).filter(|number| !used.contains(number));
+        let mut gone: BTreeMap<u32, Limit> =
+            self.kept.iter().map(|kept| (kept.number, kept.limit.clone())).collect();
+        let (mut kept, mut carried, mut moves) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for Policy { name, limit, enforcement } in policies {
+            let old = by_name.get(name.as_str()).copied();
+            let same = old.filter(|old| old.limit == limit);
+            let number = same.map(|old| old.number).or_else(|| free.next());
+            // There are more numbers than policies.
+            let number = number.ok_or(RedbRateError::TooManyPolicies { policies: usize::MAX })?;
+            let version = same.map_or_else(next_version, |old| old.version);
+            let after = Kept { name, limit, enforcement, number, version };
+            carried.push(how(old, &after));
+            if same.is_some() {
+                gone.remove(&number);
+            } else if let Some(old) = old
+                && old.limit.stored().is_some()
+                && after.limit.stored().is_some()
+            {
+                gone.remove(&old.number);
+                let (old_limit, new) = (old.limit.clone(), after.limit.clone());
+                moves.insert(old.number, Move { to: number, old: old_limit, new });
+            }
+            kept.push(after);
+        }
+        Ok(Plan { policies: Self::new(kept), carried, moves, gone })
     }
 
     /// What follows from other policies, and from another time: which rows stay, and what has to be written.
@@ -118,8 +165,8 @@ impl Policies {
         let by_name: HashMap<&str, &Kept> = self.kept.iter().map(|kept| (kept.name.as_str(), kept)).collect();
         let used: BTreeSet<u32> = self.by_number.keys().copied().collect();
         let mut free = (0..u32::MAX).filter(|number| !used.contains(number));
-        let (mut kept, mut carried, mut change) = (Vec::new(), Vec::new(), Change::default());
-        let (mut rows_after, mut inherited) = (Rows::new(), BTreeSet::new());
+        let (mut kept, mut change) = (Vec::new(), Change::default());
+        let (mut rows_after, mut inherited) = (Rows::default(), BTreeSet::new());
         for Policy { name, limit, enforcement } in policies {
             let old = by_name.get(name.as_str()).copied();
             let same = old.is_some_and(|old| old.limit == limit);
@@ -128,7 +175,6 @@ impl Policies {
             let number = number.ok_or(RedbRateError::TooManyPolicies { policies: usize::MAX })?;
             let version = old.filter(|_| same).map_or_else(next_version, |old| old.version);
             let after = Kept { name, limit, enforcement, number, version };
-            carried.push(how(old, &after));
             if let Some(old) = old {
                 inherited.insert(number);
                 take_over(old, &after, rows, moment, &mut rows_after, &mut change);
@@ -141,7 +187,7 @@ impl Policies {
         for number in used.difference(&inherited) {
             change.policies.insert(*number, None);
         }
-        Ok(Succession { policies: Self::new(kept), carried, rows: rows_after, change })
+        Ok(Succession { policies: Self::new(kept), rows: rows_after, change })
     }
 }
 
@@ -153,6 +199,9 @@ fn check(policies: &[Policy]) -> Result<(), RedbRateError> {
     for Policy { name, limit, .. } in policies {
         if name.len() > NAME_BYTES_MAX {
             return Err(RedbRateError::NameTooLong { bytes: name.len() });
+        }
+        if name.starts_with(layout::NOBODYS) {
+            return Err(RedbRateError::NameReserved);
         }
         if !names.insert(name) {
             return Err(RedbRateError::SameName { name: name.clone() });
@@ -188,7 +237,7 @@ fn take_over(
 ) {
     let same = old.limit == after.limit && moment.same_epoch;
     let limits = old.limit.stored().zip(after.limit.stored());
-    for (key, row) in rows.range(RowKey::first_of(old.number)..=RowKey::last_of(old.number)) {
+    for (key, row) in rows.of(old.number).into_iter().flatten() {
         let memory = limits.map_or(0, |(old, after)| carried_word(row.memory, old, after, moment, same));
         if limits.is_none_or(|(_, after)| after.is_dead(memory, moment.after)) {
             change.rows.insert(*key, None);
@@ -204,7 +253,13 @@ fn take_over(
     }
 }
 
-fn carried_word(word: u64, old: StoredLimit<'_>, after: StoredLimit<'_>, moment: Moment, same: bool) -> u64 {
+pub(super) fn carried_word(
+    word: u64,
+    old: StoredLimit<'_>,
+    after: StoredLimit<'_>,
+    moment: Moment,
+    same: bool,
+) -> u64 {
     let word = old.clamped(word, moment.before);
     if same {
         return word;

@@ -4,8 +4,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
-use ratelimit_core::{Carried, Nanos, Verdict};
-use tokio::sync::{SemaphorePermit, oneshot};
+use ratelimit_core::{Carried, HORIZON_NS, Nanos, Verdict};
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit, oneshot};
 
 use super::book::Book;
 use super::counters::Counters;
@@ -13,13 +13,11 @@ use super::failure::RedbRateError;
 use super::file::Place;
 use super::layout::Secret;
 use super::options::{IN_PROGRESS_MAX, RateOptions};
-use super::policies::{Kept, Moment, Policies, Row, Rows};
+use super::policies::{Kept, Moment, Plan, Policies};
 use super::request::{Decided, Part, Purpose, Request};
-use super::writer::{Durable, Job, Shared, State, Task};
+use super::rows::{Row, Rows};
+use super::writer::{Durable, Job, ROWS_AT_ONCE, Shared, State, Task};
 use crate::redb::state_files::{StateDirectory, StateFiles};
-
-/// Rows that are counted while requests wait.
-const COUNTED_AT_ONCE: usize = 4_096;
 
 /// Counters in one file that persist ahead of what is answered. See the module's documentation.
 pub struct RedbRateStore {
@@ -87,11 +85,16 @@ impl RedbRateStore {
         options: RateOptions,
         now: Nanos,
     ) -> Result<Self, RedbRateError> {
+        let days = |nanos: u64| Duration::from_nanos(nanos).as_secs() / 86_400;
+        if now.0 >= HORIZON_NS {
+            let (days, days_max) = (days(now.0), days(HORIZON_NS));
+            return Err(RedbRateError::FarFromEpoch { name: place.name, days, days_max });
+        }
         let epoch_ns = Nanos::from_duration(options.epoch).0;
         let (file, secret, succession) = match place.open()? {
             None => {
                 let moment = Moment { before: now, after: now, same_epoch: true };
-                let mut succession = Policies::default().succeeded(policies, &Rows::new(), moment)?;
+                let mut succession = Policies::default().succeeded(policies, &Rows::default(), moment)?;
                 succession.change.epoch_ns = Some(epoch_ns);
                 let secret = random_secret(&place.name)?;
                 (place.create(secret, &succession.change)?, secret, succession)
@@ -112,7 +115,7 @@ impl RedbRateStore {
                 (file, content.secret, succession)
             }
         };
-        let counters = Counters::new(succession.rows, options.keys_max);
+        let counters = Counters::new(succession.rows, &succession.policies, options.keys_max);
         let book = Book { policies: succession.policies, counters };
         let name = place.name.clone();
         let shared = Arc::new(Shared::new(book, secret, epoch_ns, place));
@@ -126,13 +129,42 @@ impl RedbRateStore {
 
     /// Exchanges the policies, between two requests; their order is their new number. A policy takes over the counters of the
     /// one of the same name: as they are when its limit is the same, else with what was left of each, which is durable
-    /// when this returns. Grants of limits that stay the same stay good. Requests wait meanwhile.
+    /// when this returns. Grants of limits that stay the same stay good.
+    ///
+    /// Requests are decided by the policies of before until all rows are made for the new ones, a thousand with each commit
+    /// ([`MOVED_AT_ONCE`](super::MOVED_AT_ONCE)), and wait for the last commit alone, however many rows there are. A counter that
+    /// nobody asks for meanwhile changes over when its row is made. Whoever stops waiting has everything left as it was,
+    /// unless the last commit has begun.
     ///
     /// # Errors
     ///
     /// [`RedbRateError`]. When it is about policies, nothing has changed.
     pub async fn reopen(&self, policies: Vec<Policy>, now: Nanos) -> Result<Vec<Carried>, RedbRateError> {
-        self.alone(Task::Reopen(policies), now).await
+        let _one_at_a_time = self.shared.reopening.lock().await;
+        let mut preparing = Preparing::begin(&self.shared, policies, now)?;
+        preparing.finished().await?;
+        let alone = self.all_permits().await?;
+        let Some(plan) = preparing.plan.take() else { return Err(RedbRateError::Closed) };
+        self.alone(Task::Exchange(plan), now, alone).await
+    }
+
+    /// Makes a commit, whatever there is to write: proves that a charge could be made durable now.
+    ///
+    /// # Errors
+    ///
+    /// [`RedbRateError`].
+    pub async fn probe(&self, now: Nanos) -> Result<(), RedbRateError> {
+        let _permit = self.shared.permits.acquire().await.map_err(|_| RedbRateError::Closed)?;
+        let durable = {
+            let mut state = self.shared.lock();
+            state.newest = state.newest.max(now);
+            if let Some(error) = state.failed.clone() {
+                self.shared.try_again(&mut state, now);
+                return Err(error);
+            }
+            self.shared.probe(&mut state)
+        };
+        durable.await.unwrap_or(Err(RedbRateError::Closed))
     }
 
     /// After a failure: makes a new file with all that is in memory in the place of the one that failed, and serves again.
@@ -143,7 +175,8 @@ impl RedbRateStore {
     ///
     /// [`RedbRateError`], when it is as before.
     pub async fn recover(&self, now: Nanos) -> Result<(), RedbRateError> {
-        self.alone(Task::Recover, now).await.map(drop)
+        let alone = self.all_permits().await?;
+        self.alone(Task::Recover, now, alone).await.map(drop)
     }
 
     /// Gives back what was written ahead, makes everything durable, and closes the file. Whoever asks later is refused.
@@ -155,7 +188,8 @@ impl RedbRateStore {
     ///
     /// [`RedbRateError`]. It is closed all the same.
     pub async fn close(&self, now: Nanos) -> Result<(), RedbRateError> {
-        self.alone(Task::Close, now).await.map(drop)
+        let alone = self.all_permits().await?;
+        self.alone(Task::Close, now, alone).await.map(drop)
     }
 
     /// Why nothing is answered any more.
@@ -167,8 +201,8 @@ impl RedbRateStore {
     pub fn live_keys(&self, now: Nanos) -> u64 {
         let (mut live, mut from) = (0_u64, None);
         loop {
-            let (more, last) = self.shared.lock().book.count_live(from, COUNTED_AT_ONCE, now);
-            live = live.saturating_add(more);
+            let (more, last) = self.shared.lock().book.live(from, ROWS_AT_ONCE, now);
+            live = live.saturating_add(more.len() as u64);
             let Some(last) = last else { return live };
             from = Some(last);
         }
@@ -194,11 +228,20 @@ impl RedbRateStore {
         self.shared.lock().syncs
     }
 
-    /// Waits until no request is in progress, and hands the writer something to do before the next one.
-    async fn alone(&self, task: Task, now: Nanos) -> Result<Vec<Carried>, RedbRateError> {
+    /// Waits until no request is in progress; none is while these are held.
+    async fn all_permits(&self) -> Result<OwnedSemaphorePermit, RedbRateError> {
         let all = u32::try_from(IN_PROGRESS_MAX).unwrap_or(u32::MAX);
         let permits = Arc::clone(&self.shared.permits);
-        let alone = permits.acquire_many_owned(all).await.map_err(|_| RedbRateError::Closed)?;
+        permits.acquire_many_owned(all).await.map_err(|_| RedbRateError::Closed)
+    }
+
+    /// Hands the writer something to do before the next request.
+    async fn alone(
+        &self,
+        task: Task,
+        now: Nanos,
+        alone: OwnedSemaphorePermit,
+    ) -> Result<Vec<Carried>, RedbRateError> {
         let (done, result) = oneshot::channel();
         self.shared.hand_over(Job { task, now, done, alone });
         result.await.unwrap_or(Err(RedbRateError::Closed))
@@ -221,7 +264,10 @@ impl RedbRateStore {
             self.shared.try_again(&mut state, now);
             return Err(failed(action, error));
         }
-        work(&mut state)
+        let done = work(&mut state);
+        let State { book, newest, .. } = &mut *state;
+        book.counters.follow(*newest);
+        done
     }
 
     /// Decides, and says what has to be waited for before anybody is told.
@@ -236,6 +282,39 @@ impl RedbRateStore {
             let durable = decided.after.map(|commit| self.shared.wait_for(state, commit));
             Ok((decided, durable))
         })
+    }
+}
+
+/// A change of the policies that is not in force yet. It is forgotten when nobody waits any more.
+struct Preparing<'s> {
+    shared: &'s Shared,
+    plan: Option<Plan>,
+    done: oneshot::Receiver<Durable>,
+}
+
+impl<'s> Preparing<'s> {
+    fn begin(shared: &'s Shared, policies: Vec<Policy>, now: Nanos) -> Result<Self, RedbRateError> {
+        let mut state = shared.lock();
+        state.newest = state.newest.max(now);
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
+        let plan = state.book.policies.planned(policies, state.book.counters.numbers_taken())?;
+        let done = shared.prepare(&plan, &mut state);
+        Ok(Self { shared, plan: Some(plan), done })
+    }
+
+    /// Waits until all rows are made.
+    async fn finished(&mut self) -> Result<(), RedbRateError> {
+        (&mut self.done).await.unwrap_or(Err(RedbRateError::Closed))
+    }
+}
+
+impl Drop for Preparing<'_> {
+    fn drop(&mut self) {
+        if self.plan.is_some() {
+            self.shared.abandon();
+        }
     }
 }
 
@@ -261,10 +340,13 @@ impl RateStore for RedbRateStore {
         Ok(self.decide(&request, Purpose::Look, now)?.0.verdict)
     }
 
-    async fn refund(&self, grant: RateGrant, now: Nanos) -> Result<(), RateStoreError> {
+    /// In memory at once, or not at all: a grant that is still there can be tried again.
+    async fn refund(&self, grant: &mut Option<RateGrant>, now: Nanos) -> Result<(), RateStoreError> {
         let _permit = self.enter("give back").await?;
         self.at_once("give back", now, |state| {
-            state.book.refund(&grant.parts, now);
+            if let Some(RateGrant { parts }) = grant.take() {
+                state.book.refund(&parts, now);
+            }
             Ok(())
         })
     }

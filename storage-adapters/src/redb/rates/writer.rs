@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use ratelimit_core::ports::Policy;
 use ratelimit_core::{Carried, Nanos};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -13,7 +12,11 @@ use super::failure::RedbRateError;
 use super::file::{Change, Place, RateFile};
 use super::layout::Secret;
 use super::options::{IN_PROGRESS_MAX, RECOVERY_PAUSE};
-use super::policies::Moment;
+use super::policies::Plan;
+use super::rows::Rows;
+
+/// Rows that are looked at or copied while requests wait.
+pub(super) const ROWS_AT_ONCE: usize = 4_096;
 
 /// What a request waits for.
 pub(super) type Durable = Result<(), RedbRateError>;
@@ -26,6 +29,8 @@ pub(super) struct Shared {
     work: Condvar,
     /// A request holds one while it is decided and waits, a job holds all.
     pub permits: Arc<Semaphore>,
+    /// One change of the policies at a time.
+    pub reopening: tokio::sync::Mutex<()>,
     pub secret: Secret,
     pub epoch_ns: u64,
     place: Place,
@@ -44,6 +49,10 @@ pub(super) struct State {
     waiting: Vec<oneshot::Sender<Durable>>,
     in_flight: Option<InFlight>,
     jobs: VecDeque<Job>,
+    /// Who waits until rows are made for other policies.
+    preparing: Option<oneshot::Sender<Durable>>,
+    /// The next commit proves that there can be one, whatever else is in it.
+    probing: bool,
     /// An attempt to serve again that is asked for, and the next one's earliest time.
     recovery: Option<Nanos>,
     recover_from: Nanos,
@@ -70,7 +79,8 @@ pub(super) struct Job {
 
 #[derive(Debug)]
 pub(super) enum Task {
-    Reopen(Vec<Policy>),
+    /// Put other policies in force, whose rows are made.
+    Exchange(Plan),
     Recover,
     Close,
 }
@@ -93,6 +103,8 @@ impl Shared {
             waiting: Vec::new(),
             in_flight: None,
             jobs: VecDeque::new(),
+            preparing: None,
+            probing: false,
             recovery: None,
             recover_from: Nanos(0),
             ending: false,
@@ -102,6 +114,7 @@ impl Shared {
             state: Mutex::new(state),
             work: Condvar::new(),
             permits: Arc::new(Semaphore::new(IN_PROGRESS_MAX)),
+            reopening: tokio::sync::Mutex::const_new(()),
             secret,
             epoch_ns,
             place,
@@ -119,11 +132,39 @@ impl Shared {
         match &mut state.in_flight {
             Some(in_flight) if commit <= in_flight.number => in_flight.waiting.push(sender),
             _ => {
+                if state.waiting.len() >= 2 * IN_PROGRESS_MAX {
+                    // As many may wait at a time; the others have gone away.
+                    state.waiting.retain(|waiting| !waiting.is_closed());
+                }
                 state.waiting.push(sender);
                 self.work.notify_one();
             }
         }
         receiver
+    }
+
+    /// Waits for a commit that is made for nothing else, unless it has company.
+    pub(super) fn probe(&self, state: &mut State) -> oneshot::Receiver<Durable> {
+        state.probing = true;
+        self.wait_for(state, state.book.counters.next_commit())
+    }
+
+    /// Has rows made for other policies, some with each commit. Who waits is told when all are there.
+    pub(super) fn prepare(&self, plan: &Plan, state: &mut State) -> oneshot::Receiver<Durable> {
+        let (sender, receiver) = oneshot::channel();
+        state.book.counters.prepare(plan);
+        state.preparing = Some(sender);
+        state.tell_prepared();
+        self.work.notify_one();
+        receiver
+    }
+
+    /// Forgets what was prepared.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        state.book.counters.abandon();
+        state.preparing = None;
+        self.work.notify_one();
     }
 
     /// Has the writer try to serve again after a failure, now and then.
@@ -161,6 +202,7 @@ impl Shared {
         state.failed.get_or_insert(RedbRateError::Closed);
         state.in_flight = None;
         state.waiting.clear();
+        state.preparing = None;
         state.jobs.clear();
         state.over = true;
     }
@@ -186,12 +228,9 @@ impl Shared {
             if state.ending {
                 return None;
             }
-            if state.failed.is_none() && state.book.counters.has_gathered() && state.has_reason() {
-                let now = state.newest;
-                let (number, change) = state.book.take_gathered(now);
-                let waiting = std::mem::take(&mut state.waiting);
-                state.in_flight = Some(InFlight { number, waiting });
-                return Some(Work::Commit(number, change));
+            let works = state.failed.is_none();
+            if works && state.has_writes() && state.has_reason() {
+                return Some(self.next_commit(&mut state));
             }
             if let Some(now) = state.recovery.take() {
                 return Some(Work::Recover(now));
@@ -199,8 +238,23 @@ impl Shared {
             if let Some(job) = state.jobs.pop_front() {
                 return Some(Work::Job(job));
             }
+            if works && state.book.counters.has_rows_to_move() {
+                return Some(self.next_commit(&mut state));
+            }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn next_commit(&self, state: &mut State) -> Work {
+        let now = state.newest;
+        let (number, mut change) = state.book.take_gathered(now);
+        if std::mem::take(&mut state.probing) {
+            // What is there already, written once more: a commit as every other.
+            change.epoch_ns = Some(self.epoch_ns);
+        }
+        let waiting = std::mem::take(&mut state.waiting);
+        state.in_flight = Some(InFlight { number, waiting });
+        Work::Commit(number, change)
     }
 
     /// A commit has ended: whoever waited for it is told.
@@ -209,7 +263,10 @@ impl Shared {
         let in_flight = state.in_flight.take();
         let mut told = in_flight.map(|in_flight| in_flight.waiting).unwrap_or_default();
         match written {
-            Ok(()) => state.book.counters.settle(number, change),
+            Ok(()) => {
+                state.book.counters.settle(number, change);
+                state.tell_prepared();
+            }
             Err(error) => told.append(&mut state.fail(error)),
         }
         state.commits = state.commits.saturating_add(1);
@@ -224,7 +281,7 @@ impl Shared {
     fn carry_out(&self, job: Job, file: &mut Option<RateFile>) {
         let Job { task, now, done, alone } = job;
         let result = match task {
-            Task::Reopen(policies) => self.reopen(policies, now, file.as_ref()),
+            Task::Exchange(plan) => self.exchange(plan, file.as_ref()),
             Task::Recover => self.recover(now, file).map(|()| Vec::new()),
             Task::Close => self.close(now, file).map(|()| Vec::new()),
         };
@@ -233,48 +290,58 @@ impl Shared {
         let _ = done.send(result);
     }
 
-    fn reopen(
-        &self,
-        policies: Vec<Policy>,
-        now: Nanos,
-        file: Option<&RateFile>,
-    ) -> Result<Vec<Carried>, RedbRateError> {
-        let succession = {
-            let state = self.lock();
-            // No word in memory is beyond what a request could have charged by then: none is cut.
-            let now = now.max(state.newest);
-            let moment = Moment { before: now, after: now, same_epoch: true };
+    /// The last commit of a change of the policies. It is a small one: all rows are there, but those that changed just now.
+    fn exchange(&self, plan: Plan, file: Option<&RateFile>) -> Result<Vec<Carried>, RedbRateError> {
+        let change = {
+            let mut state = self.lock();
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
-            state.book.policies.succeeded(policies, state.book.counters.rows(), moment)?
+            if !state.book.counters.has_moved() {
+                let reason = "the file was made anew while limits changed".to_owned();
+                return Err(RedbRateError::Failed { reason });
+            }
+            state.book.exchanging(&plan)
         };
-        if !succession.change.is_empty() {
-            commit(file, &succession.change).inspect_err(|error| drop(self.lock().fail(error)))?;
+        if !change.is_empty() {
+            commit(file, &change).inspect_err(|error| drop(self.lock().fail(error)))?;
         }
-        self.lock().book.replace(succession.policies, succession.rows);
-        Ok(succession.carried)
+        Ok(self.lock().book.exchange(plan))
     }
 
     /// A new file takes the place of the one that failed, with all that is in memory: it is not behind what was answered.
     fn recover(&self, now: Nanos, file: &mut Option<RateFile>) -> Result<(), RedbRateError> {
-        let (rows, policies) = {
+        let policies = {
             let state = self.lock();
             match &state.failed {
                 None => return Ok(()),
                 Some(RedbRateError::Closed) => return Err(RedbRateError::Closed),
-                Some(_) => {
-                    let policies = &state.book.policies;
-                    (state.book.counters.live(policies, now), policies.encoded())
-                }
+                Some(_) => state.book.policies.encoded(),
             }
         };
-        let written = rows.iter().map(|(key, row)| (*key, Some(row.written))).collect();
+        // Nothing changes while nothing is answered; who asks is refused between any two steps.
+        let (mut rows, mut from) = (Rows::default(), None);
+        loop {
+            let (live, last) = self.lock().book.live(from, ROWS_AT_ONCE, now);
+            for (key, row) in live {
+                rows.insert(key, row);
+            }
+            match last {
+                Some(_) => from = last,
+                None => break,
+            }
+        }
+        let written = rows.behind(None).map(|(key, row)| (key, Some(row.written))).collect();
         let change = Change { epoch_ns: Some(self.epoch_ns), policies, rows: written };
         *file = Some(self.place.create(self.secret, &change)?);
-        let mut state = self.lock();
-        state.book.counters.restore(rows);
-        state.failed = None;
+        let before = {
+            let mut state = self.lock();
+            let State { book, failed, .. } = &mut *state;
+            *failed = None;
+            book.counters.restore(rows, &book.policies)
+        };
+        // Freed while others decide already.
+        drop(before);
         Ok(())
     }
 
@@ -286,6 +353,7 @@ impl Shared {
                 *file = None;
                 return Err(error);
             }
+            state.preparing = None;
             state.book.counters.settled(&state.book.policies, now)
         };
         let written = if change.is_empty() { Ok(()) } else { commit(file.as_ref(), &change) };
@@ -300,8 +368,26 @@ impl State {
         !self.waiting.is_empty() || !self.jobs.is_empty()
     }
 
+    fn has_writes(&self) -> bool {
+        self.book.counters.has_gathered() || self.probing
+    }
+
+    /// Tells who waits that all rows are made.
+    fn tell_prepared(&mut self) {
+        if self.book.counters.has_moved()
+            && let Some(waiting) = self.preparing.take()
+        {
+            // Who has gone away has it forgotten.
+            let _ = waiting.send(Ok(()));
+        }
+    }
+
     /// Ends all answers; returns who waited.
     fn fail(&mut self, error: &RedbRateError) -> Vec<oneshot::Sender<Durable>> {
+        self.book.counters.abandon();
+        if let Some(waiting) = self.preparing.take() {
+            let _ = waiting.send(Err(error.clone()));
+        }
         self.failed = Some(error.clone());
         self.recover_from = self.newest.after(RECOVERY_PAUSE);
         std::mem::take(&mut self.waiting)
