@@ -40,6 +40,14 @@
 //! the suite that holds every store to it.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[cfg(feature = "conformance")]
+#[expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a guarantee that does not hold is a panic"
+)]
+pub mod conformance;
 mod key;
 pub mod memory;
 mod millis;
