@@ -126,11 +126,9 @@ impl AuthStore for RedbAuthStore {
     async fn commit(&self, commit: &Commit, now: Millis) -> Result<Position, AuthStoreError> {
         commit.check_limits()?;
         commit.id.check_time(now)?;
-        let permits = Shared::permits_of(commit.size_bytes());
-        let permit = self.shared.permits.acquire_many(permits).await;
-        let _permit = permit.map_err(|_| RedbAuthError::Closed.unavailable())?;
+        let permit = self.shared.room(commit.size_bytes()).await.map_err(RedbAuthError::unavailable)?;
         let asked = Asked { commit: commit.clone(), digest: commit.digest(), now };
-        let answer = self.shared.ask(asked).map_err(RedbAuthError::unavailable)?;
+        let answer = self.shared.ask(asked, permit).map_err(RedbAuthError::unavailable)?;
         let gone =
             |_| AuthStoreError::UnknownOutcome { reason: "the thread that writes has ended".to_owned() };
         answer.await.map_err(gone)?

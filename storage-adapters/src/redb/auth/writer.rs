@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use auth_core::Millis;
 use auth_core::ports::{AuthStoreError, Position};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::batch::{self, Answer, Asked, Stage};
 use super::failure::RedbAuthError;
@@ -24,6 +24,8 @@ const PERMIT_BYTES: usize = 1_024;
 pub(super) struct Waiting {
     pub asked: Asked,
     pub answer: oneshot::Sender<Answer>,
+    /// Held until it is answered, whoever still waits.
+    pub permit: OwnedSemaphorePermit,
 }
 
 /// What callers and the writer share.
@@ -34,7 +36,7 @@ pub(super) struct Shared {
     /// What readers see; `None` while there is no file.
     view: RwLock<Option<View>>,
     /// Of the bytes that are written or wait.
-    pub permits: Semaphore,
+    permits: Arc<Semaphore>,
     place: Place,
 }
 
@@ -74,7 +76,7 @@ impl Shared {
             state: Mutex::default(),
             work: Condvar::new(),
             view: RwLock::new(Some(view)),
-            permits: Semaphore::new(QUEUE_BYTES_MAX.div_ceil(PERMIT_BYTES)),
+            permits: Arc::new(Semaphore::new(QUEUE_BYTES_MAX.div_ceil(PERMIT_BYTES))),
             place,
         }
     }
@@ -97,13 +99,18 @@ impl Shared {
         &self.place
     }
 
-    /// How many permits a commit needs.
-    pub(super) fn permits_of(size_bytes: usize) -> u32 {
-        u32::try_from(size_bytes.div_ceil(PERMIT_BYTES).max(1)).unwrap_or(u32::MAX)
+    /// Waits until there is room for a commit of that size.
+    pub(super) async fn room(&self, size_bytes: usize) -> Result<OwnedSemaphorePermit, RedbAuthError> {
+        let permits = u32::try_from(size_bytes.div_ceil(PERMIT_BYTES).max(1)).unwrap_or(u32::MAX);
+        Arc::clone(&self.permits).acquire_many_owned(permits).await.map_err(|_| RedbAuthError::Closed)
     }
 
     /// Hands a commit to the writer.
-    pub(super) fn ask(&self, asked: Asked) -> Result<oneshot::Receiver<Answer>, RedbAuthError> {
+    pub(super) fn ask(
+        &self,
+        asked: Asked,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<oneshot::Receiver<Answer>, RedbAuthError> {
         let mut state = self.lock();
         if state.ending || state.over {
             return Err(RedbAuthError::Closed);
@@ -113,7 +120,7 @@ impl Shared {
             return Err(error);
         }
         let (answer, receiver) = oneshot::channel();
-        state.queue.push_back(Waiting { asked, answer });
+        state.queue.push_back(Waiting { asked, answer, permit });
         self.work.notify_one();
         Ok(receiver)
     }
@@ -204,6 +211,7 @@ impl Shared {
         state.syncs = writer.file.as_ref().map_or(state.syncs, AuthFile::syncs);
         drop(state);
         for (waiting, answer) in batch.into_iter().zip(answers) {
+            drop(waiting.permit);
             // Who has gone away may find out by the id.
             let _ = waiting.answer.send(answer);
         }
