@@ -20,6 +20,9 @@ use super::disk::{Disk, Syncs, Unsynced, cut};
 use super::files::RedbDisk;
 use super::world::{START, admits, charge, key, left, options, policy, run, window};
 
+/// Whether the request that was asked is admitted.
+type Asking<'s> = Pin<Box<dyn Future<Output = bool> + 's>>;
+
 const SIZE: u64 = 100;
 const RAISED: u64 = 150;
 const ROWS: usize = 3 * MOVED_AT_ONCE + 100;
@@ -228,7 +231,7 @@ fn decisions_are_made_between_any_two_steps_of_a_reload_and_none_waits_for_more_
         let mut reload = Box::pin(store.reopen(policies(RAISED), START));
         let deadline = Instant::now() + Duration::from_secs(60);
         // Some that need the disk, begun at different steps: how many commits each has seen pass.
-        let mut waiting: Vec<(u64, Pin<Box<dyn Future<Output = bool>>>)> = Vec::new();
+        let mut waiting: Vec<(u64, Asking<'_>)> = Vec::new();
         let (mut steps, mut is_over) = (0_u64, false);
         loop {
             assert!(Instant::now() < deadline, "the reload gets on");

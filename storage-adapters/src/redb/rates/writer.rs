@@ -9,11 +9,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::book::Book;
 use super::failure::RedbRateError;
-use super::file::{Change, Place, RateFile};
+use super::file::{Change, RateFile};
 use super::layout::Secret;
 use super::options::{IN_PROGRESS_MAX, RECOVERY_PAUSE};
 use super::policies::Plan;
 use super::rows::Rows;
+use crate::redb::one_file::Place;
 
 /// Rows that are looked at or copied while requests wait.
 pub(super) const ROWS_AT_ONCE: usize = 4_096;
@@ -333,7 +334,7 @@ impl Shared {
         }
         let written = rows.behind(None).map(|(key, row)| (key, Some(row.written))).collect();
         let change = Change { epoch_ns: Some(self.epoch_ns), policies, rows: written };
-        *file = Some(self.place.create(self.secret, &change)?);
+        *file = Some(RateFile::create(&self.place, self.secret, &change)?);
         let before = {
             let mut state = self.lock();
             let State { book, failed, .. } = &mut *state;
