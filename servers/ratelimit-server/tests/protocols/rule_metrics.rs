@@ -15,7 +15,8 @@ fn rules(names: &[&str]) -> RuleSet {
         let limit = Limit::gcra(Rate::per_minute(3), 3).expect("a limit");
         Node::new(name, NodeValue::Any).with_rule(Rule::new(limit).named(name))
     };
-    RuleSet::new([Domain { name: "web".to_owned(), nodes: names.iter().copied().map(rule).collect() }]).expect("rules")
+    RuleSet::new([Domain { name: "web".to_owned(), nodes: names.iter().copied().map(rule).collect() }])
+        .expect("rules")
 }
 
 /// Series of a rule that was removed stayed until the process ended.
