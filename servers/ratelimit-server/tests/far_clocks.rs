@@ -7,7 +7,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use futures::executor::block_on;
 use ratelimit_core::ports::{Charge, Policy, PolicyId, RateStore};
 use ratelimit_core::{Enforcement, KeyParts, Limit, Nanos, Rate};
 use ratelimit_server::{DurableStore, EPOCH_AGE_MAX, WallClock};
@@ -26,6 +25,11 @@ fn policies() -> Vec<Policy> {
     let policy =
         |name: &str, limit| Policy { name: name.to_owned(), limit, enforcement: Enforcement::Enforced };
     vec![policy("bucket", bucket), policy("window", window)]
+}
+
+/// The store has a thread of its own, and needs no runtime.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
 }
 
 struct Started {

@@ -11,11 +11,12 @@ use tower_layers::headers::HeaderStyle;
 use tower_layers::rate_limit::SystemClock;
 
 fn rules(names: &[&str]) -> RuleSet {
-    let rule = |name: &&str| {
+    let rule = |name: &str| {
         let limit = Limit::gcra(Rate::per_minute(3), 3).expect("a limit");
         Node::new(name, NodeValue::Any).with_rule(Rule::new(limit).named(name))
     };
-    RuleSet::new([Domain { name: "web".to_owned(), nodes: names.iter().map(rule).collect() }]).expect("rules")
+    RuleSet::new([Domain { name: "web".to_owned(), nodes: names.iter().copied().map(rule).collect() }])
+        .expect("rules")
 }
 
 /// Series of a rule that was removed stayed until the process ended.
