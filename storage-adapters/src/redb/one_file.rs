@@ -181,7 +181,8 @@ impl OneFile {
         self.db.as_ref().ok_or_else(|| Failure::Row("it is closed".to_owned()))
     }
 
-    /// What the file has cost since it was opened.
+    /// What the file has cost since it was opened, and what failed.
+    #[cfg(feature = "auth")]
     pub(super) fn counters(&self) -> &IoCounters {
         &self.counters
     }

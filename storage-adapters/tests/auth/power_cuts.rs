@@ -128,7 +128,7 @@ fn cut_everywhere(recorded: &Recorded, syncs: Syncs) -> Result<u64, String> {
 
 #[test]
 fn a_power_cut_behind_any_effect_leaves_whole_commits_and_their_ids() {
-    let recorded = record(1, 24);
+    let recorded = record(1, 16);
     let deletes = recorded.commits.iter().flat_map(|commit| &commit.writes);
     assert!(deletes.filter(|write| matches!(write, Write::Delete { .. })).count() > 3);
     let cuts = cut_everywhere(&recorded, Syncs::Work).unwrap_or_else(|error| panic!("{error}"));
@@ -141,7 +141,7 @@ fn a_power_cut_behind_any_effect_leaves_whole_commits_and_their_ids() {
 fn without_syncs_the_same_power_cuts_find_what_is_lost() {
     let others = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let found = cut_everywhere(&record(1, 24), Syncs::Lie);
+    let found = cut_everywhere(&record(1, 16), Syncs::Lie);
     std::panic::set_hook(others);
     assert!(found.is_err(), "the harness misses what a lost sync does");
 }

@@ -55,7 +55,7 @@ impl RedbAuthStore {
         let (file, progress) = AuthFile::open_or_create(&place)?;
         let view = guarded(|| file.view(progress.last));
         let view = view.map_err(|reason| RedbAuthError::Damaged { name: name.clone(), reason: reason.0 })?;
-        let shared = Arc::new(Shared::new(view, place));
+        let shared = Arc::new(Shared::new(view, place, file.syncs()));
         let writing = Arc::clone(&shared);
         let writer = std::thread::Builder::new().name("auth-writer".to_owned());
         let writer = writer.spawn(move || writing.write_until_the_end(file, progress));

@@ -71,9 +71,9 @@ struct Writer {
 }
 
 impl Shared {
-    pub(super) fn new(view: View, place: Place) -> Self {
+    pub(super) fn new(view: View, place: Place, syncs: (u64, u64)) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State { syncs, ..State::default() }),
             work: Condvar::new(),
             view: RwLock::new(Some(view)),
             permits: Arc::new(Semaphore::new(QUEUE_BYTES_MAX.div_ceil(PERMIT_BYTES))),
