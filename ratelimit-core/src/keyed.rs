@@ -105,7 +105,9 @@ impl KeyedLimit {
             return forwarded();
         }
         let Some(algorithm) = self.limit.compact() else { return self.charge_rest(tag, cost, now) };
-        self.inherit(tag, now);
+        if !self.inherit(tag, now) {
+            return Charged { decision: self.limit.decide_nowhere(cost, now), stamp: None };
+        }
         let at = algorithm.at(now);
         match self.table.charge(algorithm, tag, at, cost) {
             Some(step) => {
@@ -121,7 +123,9 @@ impl KeyedLimit {
         if self.limit.long().is_none() {
             return Charged { decision: self.look(tag, cost, now), stamp: None };
         }
-        self.inherit(tag, now);
+        if !self.inherit(tag, now) {
+            return Charged { decision: self.limit.decide_nowhere(cost, now), stamp: None };
+        }
         let stripe = self.table.lock_stripe(self.table.stripe(tag));
         if self.table.is_sealed() {
             drop(stripe);
@@ -138,12 +142,12 @@ impl KeyedLimit {
         if let Some(after) = self.succession.successor() {
             return after.look(tag, cost, now);
         }
-        self.inherit(tag, now);
-        match (self.limit.compact(), &self.limit) {
-            (Some(algorithm), _) => self.table.look(algorithm, tag, algorithm.at(now), cost).decision,
-            (None, Limit::Unlimited) => Decision::timeless(Outcome::Allowed, u64::MAX, now),
-            (None, Limit::DenyAll) => Decision::timeless(Outcome::NeverFits, 0, now),
-            (None, _) => {
+        if !self.limit.counts() || !self.inherit(tag, now) {
+            return self.limit.decide_nowhere(cost, now);
+        }
+        match self.limit.compact() {
+            Some(algorithm) => self.table.look(algorithm, tag, algorithm.at(now), cost).decision,
+            None => {
                 let stripe = self.table.lock_stripe(self.table.stripe(tag));
                 if self.table.is_sealed()
                     && let Some(after) = self.succession.successor()
@@ -167,7 +171,7 @@ impl KeyedLimit {
             let state = held.state(algorithm, at);
             return Pending::Compact { algorithm, at, held, state, next: None };
         }
-        let Some(long) = self.limit.long() else { return Pending::Fixed { limit: &self.limit, now } };
+        let Some(long) = self.limit.long() else { return Pending::Nowhere { limit: &self.limit, now } };
         let now = Nanos(now.0.min(TICK_MAX));
         let mut held = self.table.hold(tag, |state| state <= now.0);
         if let Some(condensed) = &self.condensed {
@@ -201,10 +205,12 @@ impl KeyedLimit {
             };
             return self.condensed.as_ref().map_or(Usage::Nothing, in_sketch);
         };
-        let Some(mut words) = held.words() else { return Usage::Nothing };
-        let usage = long.usage(&words, now);
-        (0..words.count()).for_each(|index| words.replace(index, 0));
-        let head = long.head(&words);
+        let taken = held.words().map(|mut words| {
+            let usage = long.usage(&words, now);
+            (0..words.count()).for_each(|index| words.replace(index, 0));
+            (usage, long.head(&words))
+        });
+        let (usage, head) = taken.unwrap_or((Usage::Nothing, 1));
         held.keep_words(head);
         usage
     }
@@ -246,8 +252,9 @@ impl KeyedLimit {
 
     /// Charges what was already used. Only buckets can owe; elsewhere it ends at everything used.
     pub(crate) fn debit(&self, tag: u64, cost: u64, now: Nanos) {
-        if let Some(algorithm) = self.limit.compact() {
-            self.inherit(tag, now);
+        if let Some(algorithm) = self.limit.compact()
+            && self.inherit(tag, now)
+        {
             let at = algorithm.at(now);
             if !self.table.force(algorithm, tag, at, |state| algorithm.debit(state, at, cost)) {
                 self.succession.successor().inspect(|after| after.debit(tag, cost, now));
@@ -257,8 +264,7 @@ impl KeyedLimit {
 
     /// Leaves the key no more than another counter has said of it.
     pub(crate) fn observe(&self, tag: u64, seen: &Decision, now: Nanos) {
-        let Some(algorithm) = self.limit.compact() else { return };
-        self.inherit(tag, now);
+        let Some(algorithm) = self.limit.compact().filter(|_| self.inherit(tag, now)) else { return };
         let at = algorithm.at(now);
         let word = share::observed(&self.limit, algorithm, seen, now);
         let merged = |state: u64| algorithm.merge(state, word);
@@ -274,8 +280,10 @@ impl KeyedLimit {
     /// Forgets what the key used.
     pub(crate) fn reset(&self, tag: u64, now: Nanos) {
         if self.limit.compact().is_some() {
-            self.inherit(tag, now);
-            return self.table.lower(tag, |_| 0);
+            if self.inherit(tag, now) {
+                self.table.lower(tag, |_| 0);
+            }
+            return;
         }
         let clear = |_, words: &mut dyn Words, _| {
             (0..words.count()).for_each(|index| words.replace(index, 0));
@@ -292,19 +300,24 @@ impl KeyedLimit {
         now: Nanos,
         change: impl FnOnce(Long, &mut dyn Words, Nanos) -> T,
     ) -> Option<T> {
-        let long = self.limit.long()?;
-        self.inherit(tag, now);
+        let long = self.limit.long().filter(|_| self.inherit(tag, now))?;
         let now = Nanos(now.0.min(TICK_MAX));
         let _stripe = self.table.lock_stripe(self.table.stripe(tag));
         if self.table.is_sealed() {
             return None;
         }
         let mut held = self.table.hold_known(tag)?;
-        let mut words = held.words()?;
-        let answer = change(long, &mut words, now);
-        let head = long.head(&words);
-        held.keep_words(head);
-        Some(answer)
+        let changed = held.words().map(|mut words| (change(long, &mut words, now), long.head(&words)));
+        match changed {
+            Some((answer, head)) => {
+                held.keep_words(head);
+                Some(answer)
+            }
+            None => {
+                held.leave();
+                None
+            }
+        }
     }
 
     /// Live keys that have a slot. Reads the whole table.
@@ -321,15 +334,36 @@ impl KeyedLimit {
 
 /// A key that is held while a request is decided.
 pub(crate) enum Pending<'t> {
-    Compact { algorithm: &'t dyn Compact, at: At, held: Held<'t>, state: u64, next: Option<u64> },
-    Long { long: Long, held: Held<'t>, now: Nanos, cost: u64, holders: &'t AtomicU64 },
-    Fixed { limit: &'t Limit, now: Nanos },
+    Compact {
+        algorithm: &'t dyn Compact,
+        at: At,
+        held: Held<'t>,
+        state: u64,
+        next: Option<u64>,
+    },
+    Long {
+        long: Long,
+        held: Held<'t>,
+        now: Nanos,
+        cost: u64,
+        holders: &'t AtomicU64,
+    },
+    /// A key that has no state: there is no room for it, or the limit counts nothing.
+    Nowhere {
+        limit: &'t Limit,
+        now: Nanos,
+    },
 }
 
 impl<'t> Pending<'t> {
     /// The key of a limit, whose stripe the caller holds. A limit that there is not denies.
     pub(crate) fn of(keyed: Option<&'t KeyedLimit>, tag: u64, now: Nanos) -> Self {
-        keyed.map_or(Self::Fixed { limit: &Limit::DenyAll, now }, |keyed| keyed.hold(tag, now))
+        keyed.map_or(Self::Nowhere { limit: &Limit::DenyAll, now }, |keyed| keyed.hold(tag, now))
+    }
+
+    /// A key for which there is no room.
+    pub(crate) fn nowhere(keyed: &'t KeyedLimit, now: Nanos) -> Self {
+        Self::Nowhere { limit: &keyed.limit, now }
     }
 }
 
@@ -349,10 +383,7 @@ impl Pending<'_> {
                     None => long.decide_nowhere(*now, wanted),
                 }
             }
-            Self::Fixed { limit: Limit::Unlimited, now } => {
-                Decision::timeless(Outcome::Allowed, u64::MAX, *now)
-            }
-            Self::Fixed { now, .. } => Decision::timeless(Outcome::NeverFits, 0, *now),
+            Self::Nowhere { limit, now } => limit.decide_nowhere(wanted, *now),
         }
     }
 
@@ -395,7 +426,7 @@ impl Pending<'_> {
     pub(crate) fn has_room(&self) -> bool {
         match self {
             Self::Compact { held, .. } | Self::Long { held, .. } => held.has_room(),
-            Self::Fixed { .. } => false,
+            Self::Nowhere { .. } => false,
         }
     }
 
@@ -428,7 +459,7 @@ impl Pending<'_> {
     pub(crate) fn leave(self) -> Option<u64> {
         match self {
             Self::Compact { held, .. } | Self::Long { held, .. } => held.leave(),
-            Self::Fixed { .. } => {}
+            Self::Nowhere { .. } => {}
         }
         None
     }
@@ -443,6 +474,20 @@ impl Limit {
             Self::SlidingWindow(window) => Some(window),
             Self::Calendar(calendar) => Some(calendar),
             Self::SlidingLog(_) | Self::Concurrency(_) | Self::Unlimited | Self::DenyAll => None,
+        }
+    }
+
+    /// The answer for a key for which there is no room: as if everything were used just now. A limit that counts nothing needs
+    /// none.
+    fn decide_nowhere(&self, cost: u64, now: Nanos) -> Decision {
+        if let Some(algorithm) = self.compact() {
+            let at = algorithm.at(now);
+            return algorithm.decide(algorithm.exhausted(at), at, cost).decision;
+        }
+        match (self.long(), self) {
+            (Some(long), _) => long.decide_nowhere(now, cost),
+            (None, Self::Unlimited) => Decision::timeless(Outcome::Allowed, u64::MAX, now),
+            (None, _) => Decision::timeless(Outcome::NeverFits, 0, now),
         }
     }
 

@@ -312,7 +312,11 @@ impl LimitSet {
     fn decide_held(&self, request: &Request, now: Nanos) -> (Verdict, Option<SetGrant>) {
         let tables = request.distinct.iter().filter_map(|hit| Some((hit, self.keyed(hit.limit)?)));
         // Before anything is held: it takes the stripes of earlier limits.
-        tables.clone().for_each(|(hit, keyed)| keyed.inherit(hit.tag, now));
+        let without: Vec<_> = tables
+            .clone()
+            .filter(|(hit, keyed)| !keyed.inherit(hit.tag, now))
+            .map(|(hit, _)| (hit.limit, hit.tag))
+            .collect();
         let mut stripes: Vec<_> =
             tables.map(|(hit, keyed)| (hit.limit, keyed.table().stripe(hit.tag))).collect();
         stripes.sort_unstable();
@@ -320,7 +324,10 @@ impl LimitSet {
         let lock = |(limit, stripe): &(LimitId, usize)| self.keyed(*limit)?.table().lock_stripe(*stripe);
         let _guards: Vec<_> = stripes.iter().filter_map(lock).collect();
 
-        let hold = |hit: &Hit| Pending::of(self.keyed(hit.limit), hit.tag, now);
+        let hold = |hit: &Hit| match self.keyed(hit.limit) {
+            Some(keyed) if without.contains(&(hit.limit, hit.tag)) => Pending::nowhere(keyed, now),
+            keyed => Pending::of(keyed, hit.tag, now),
+        };
         let mut pending: Vec<Pending<'_>> = request.distinct.iter().map(hold).collect();
         let decide = |(pending, hit): (&mut Pending<'_>, &Hit)| {
             hit.decided(self.kept_from(hit), |cost| pending.decide(cost))

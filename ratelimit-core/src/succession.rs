@@ -160,23 +160,26 @@ impl KeyedLimit {
         }
     }
 
-    /// Takes over the key, if there is anyone to take it over from.
-    pub(crate) fn inherit(&self, tag: u64, now: Nanos) {
-        if self.succession().state.load(Ordering::Acquire) & INHERITS != 0 {
-            self.inherit_slowly(tag, now);
-        }
+    /// Takes over the key, if there is anyone to take it over from. `false` when there is no room for it: then it is denied, even
+    /// if there should be room a moment later, because it would begin anew.
+    #[must_use]
+    pub(crate) fn inherit(&self, tag: u64, now: Nanos) -> bool {
+        self.succession().state.load(Ordering::Acquire) & INHERITS == 0 || self.inherit_slowly(tag, now)
     }
 
     #[cold]
-    fn inherit_slowly(&self, tag: u64, now: Nanos) {
+    fn inherit_slowly(&self, tag: u64, now: Nanos) -> bool {
         let _stripe = self.table().lock_stripe(self.table().stripe(tag));
         if self.table().is_sealed() {
-            return; // its successor takes the key from both
+            return true; // its successor takes the key from both
+        }
+        if !self.limit().counts() {
+            return true;
         }
         let pending = self.hold(tag, now);
         if !pending.has_room() {
-            pending.leave();
-            return;
+            pending.refuse();
+            return false;
         }
         let usage = match (&pending, self.condensed(), self.inherited(tag, now)) {
             (Pending::Compact { .. }, Some(condensed), Usage::Log(ends)) => {
@@ -186,6 +189,7 @@ impl KeyedLimit {
             (_, _, usage) => usage,
         };
         pending.absorb(usage);
+        true
     }
 
     /// Takes the key from whoever was before: what it has used of this limit. The caller holds the key's stripe here; those of

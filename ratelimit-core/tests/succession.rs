@@ -167,8 +167,14 @@ fn limits_whose_keys_wait_do_not_pile_up() {
 
 #[test]
 fn threads_that_charge_while_limits_change_admit_exactly_the_size() {
-    for size in [50, 500] {
-        let current = RwLock::new(limiter(bucket(size)));
+    let kinds = [
+        (bucket(50), 50),
+        (bucket(500), 500),
+        (Limit::sliding_log(40, HOUR).expect("a limit"), 40),
+        (Limit::concurrency(50, HOUR).expect("a limit"), 50),
+    ];
+    for (limit, size) in kinds {
+        let current = RwLock::new(limiter(limit.clone()));
         let admitted: Vec<AtomicU64> = (0..20).map(|_| AtomicU64::new(0)).collect();
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -184,12 +190,12 @@ fn threads_that_charge_while_limits_change_admit_exactly_the_size() {
                 });
             }
             for _ in 0..10 {
-                let new = current.read().expect("no panic").succeed(bucket(size), Keep::Cells, SIZE);
+                let new = current.read().expect("no panic").succeed(limit.clone(), Keep::Cells, SIZE);
                 *current.write().expect("no panic") = new.expect("a successor");
             }
         });
         for (key, count) in admitted.iter().enumerate() {
-            assert_eq!(count.load(Ordering::Relaxed), size, "key {key}");
+            assert_eq!(count.load(Ordering::Relaxed), size, "key {key}, {limit:?}");
         }
     }
 }

@@ -168,3 +168,55 @@ fn threads_that_bring_the_same_new_keys_admit_each_exactly_once() {
         assert!(passed > 19_900, "{passed} of 20,000");
     }
 }
+
+/// A log, or permits, had no place for keys beyond the room: a flood of keys had every new client denied.
+#[test]
+fn a_flood_of_keys_has_hardly_any_new_client_of_a_log_denied_and_none_admitted_twice() {
+    let log = Limit::sliding_log(2, Duration::from_secs(3_600)).expect("a limit");
+    let size = TableSize { keys: 100, sketch_bytes: 1 << 20 };
+    let limiter = Limiter::<u64>::new(log, size, SECRET).expect("memory");
+    for hour in 0..3u64 {
+        let now = Nanos::from_duration(Duration::from_secs(hour * 3_601));
+        let mut admitted = vec![0; 3_000];
+        for _ in 0..3 {
+            for key in 0..3_000u64 {
+                admitted[key as usize] += u64::from(limiter.check(&key, now).is_allowed());
+            }
+        }
+        assert!(admitted.iter().all(|count| *count <= 2));
+        let passed: u64 = admitted.iter().sum();
+        assert!(passed > 5_980, "a sketch with room denies hardly anyone early: {passed} in hour {hour}");
+    }
+}
+
+#[test]
+fn a_key_of_a_log_that_leaves_the_sketch_for_a_slot_keeps_what_it_used() {
+    let minute = |minute: u64| Nanos::from_duration(Duration::from_secs(minute * 60));
+    let log = Limit::sliding_log(5, Duration::from_secs(3_600)).expect("a limit");
+    let size = TableSize { keys: 10, sketch_bytes: 1 << 16 };
+    let limiter = Limiter::<u64>::new(log, size, SECRET).expect("memory");
+    (0..1_000u64).for_each(|key| drop(limiter.check(&key, minute(0))));
+    let full = limiter.overflowed();
+    let victim = 999_999;
+    let (first, grant) = limiter.acquire(&victim, 3, minute(30));
+    assert!(first.is_allowed() && limiter.overflowed() > full, "it is in the sketch");
+    assert_eq!(first.remaining(), 2);
+    // The slots are dead; the victim gets one, and a grant of the sketch gives nothing back there.
+    assert_eq!(limiter.check(&victim, minute(61)).remaining(), 1);
+    limiter.refund(grant.expect("a grant"), minute(61));
+    assert_eq!(limiter.peek(&victim, 0, minute(61)).remaining(), 1);
+    assert_eq!(limiter.peek(&victim, 0, minute(91)).remaining(), 4);
+}
+
+#[test]
+fn permits_beyond_the_room_are_denied_and_counted() {
+    let permits = Limit::concurrency(2, Duration::from_secs(3_600)).expect("a limit");
+    let size = TableSize { keys: 10, sketch_bytes: 1 << 16 };
+    let limiter = Limiter::<u64>::new(permits, size, SECRET).expect("memory");
+    assert_eq!(limiter.reserved_bytes().1, 0, "no sketch is reserved");
+    let admitted = (0..1_000u64).filter(|key| limiter.check(key, Nanos(1)).is_allowed()).count() as u64;
+    assert_eq!((admitted, limiter.overflowed()), (limiter.live_keys(Nanos(1)), 1_000 - admitted));
+    let before = limiter.overflowed();
+    assert!(!limiter.peek(&999, 1, Nanos(1)).is_allowed());
+    assert_eq!(limiter.overflowed(), before, "who only looks is not counted");
+}

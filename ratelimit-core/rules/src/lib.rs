@@ -23,8 +23,8 @@
 //! - A reload happens between two requests: each is decided once, by the rules of before or by those of after. It
 //!   succeeds as a whole or changes nothing.
 //! - A rule that stays at its place with its limit keeps its counters. With another limit each counter keeps the cells that
-//!   were left, up to the new size.
-//! - Memory is bounded: tables of a fixed size, at most [`TOP_MAX`] denied keys, requests of bounded size.
+//!   were left, up to the new size; permits stay with who holds them.
+//! - Memory is bounded: tables of a fixed size, of which each can be had before anything changes, at most [`TOP_MAX`] denied keys, requests of bounded size.
 //!
 //! # It is not
 //!
