@@ -1,5 +1,7 @@
 //! Rules at work: what is charged, what is answered, what is refused.
 
+#![expect(clippy::disallowed_methods, reason = "one claim is about threads")]
+
 use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, OnFailure, Rule, RuleSet};
 use ratelimit_core::{Enforcement, HashSecret, Limit, Nanos, Rate, TableSize};
 use ratelimit_rules::{Answer, Descriptor, ENTRIES_MAX, Engine, REQUEST_BYTES_MAX, Request, RequestError};
@@ -186,4 +188,27 @@ fn rules_are_listed_and_the_keys_that_are_denied_most_are_known() {
     assert_eq!((rule.path.as_str(), rule.name.as_deref(), rule.algorithm), ("web.user", Some("one"), "gcra"));
     assert_eq!((rule.limit.as_str(), rule.on_failure), ("1 per hour, burst 1", OnFailure::Closed));
     assert_eq!((rule.tallies.allowed, rule.tallies.denied), (3, 7));
+}
+
+/// Every denial took a mutex, and so did whoever read the list: one hot key had all threads wait for each other.
+#[test]
+fn denials_of_one_key_are_in_the_list_of_the_most_denied_or_counted_as_left_out() {
+    const THREADS: u64 = 4;
+    const REQUESTS: u64 = 2_000;
+    let engine = engine(vec![any("user", Rule::new(bucket(1)))]);
+    assert!(asked(&engine, &[("user", "hot", None)]).allowed);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..REQUESTS {
+                    assert!(!asked(&engine, &[("user", "hot", None)]).allowed);
+                }
+            });
+        }
+        scope.spawn(|| (0..200).for_each(|_| assert!(engine.top(1).len() <= 1)));
+    });
+    let top = engine.top(1);
+    let totals = engine.totals();
+    assert_eq!(totals.denied, THREADS * REQUESTS);
+    assert_eq!(top[0].denied + totals.top_skipped, totals.denied);
 }
