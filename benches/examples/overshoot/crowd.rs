@@ -17,12 +17,13 @@ pub(super) struct Crowd {
 
 impl Crowd {
     /// So many threads ask again and again: `ask` is told the time since the begin, and answers whether it was admitted,
-    /// `None` after an error. The steps are taken in their order while they ask, as far apart as the length allows.
+    /// `None` after an error. The steps are taken in their order while they ask, as far apart as the length allows; each asks for
+    /// the time when it needs it, for it may wait for the others before.
     pub(super) fn ask(
         threads: usize,
         length: Duration,
         ask: impl Fn(u64) -> Option<bool> + Sync,
-        steps: &mut [&mut dyn FnMut(u64)],
+        steps: &mut [&mut dyn FnMut(&dyn Fn() -> u64)],
     ) -> Self {
         let begin = Instant::now();
         let elapsed_ns = || u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -50,7 +51,7 @@ impl Crowd {
             let part = length / (steps.len() as u32 + 1);
             std::thread::sleep(part);
             for step in steps {
-                step(elapsed_ns());
+                step(&elapsed_ns);
                 std::thread::sleep(part);
             }
             stop.store(true, Ordering::Relaxed);

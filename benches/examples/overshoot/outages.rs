@@ -105,13 +105,13 @@ pub(super) fn run(mode: OnFailure, threads: usize, length: Duration) -> Crowd {
     let request = Request::new("web", &descriptors);
     let ask =
         |at_ns| block_on(engine.check(&request, Nanos(at_ns), pending())).ok().map(|answer| answer.allowed);
-    let mut goes = |_| is_down.store(true, Ordering::SeqCst);
-    let mut returns = |at_ns| {
+    let mut goes = |_: &dyn Fn() -> u64| is_down.store(true, Ordering::SeqCst);
+    let mut returns = |at_ns: &dyn Fn() -> u64| {
         is_down.store(false, Ordering::SeqCst);
         for _ in 0..PROBES_TO_RETURN {
-            block_on(engine.tend(|| Nanos(at_ns), TendDeadlines { probe: pending(), all: pending() }));
+            block_on(engine.tend(|| Nanos(at_ns()), TendDeadlines { probe: pending(), all: pending() }));
         }
-        assert!(!engine.health(Nanos(at_ns)).is_degraded, "it was probed often enough");
+        assert!(!engine.health(Nanos(at_ns())).is_degraded, "it was probed often enough");
     };
     Crowd::ask(threads, length, ask, &mut [&mut goes, &mut returns])
 }

@@ -114,12 +114,13 @@ pub(super) fn run<K: Kind>(kind: &K, threads: usize, fault: Fault, length: Durat
         let asked = store.as_ref().map(|store| futures::executor::block_on(store.check(&charge, now(at_ns))));
         asked.and_then(Result::ok).map(|(verdict, _)| verdict.is_allowed())
     };
-    let mut happens = |at_ns: u64| match fault {
+    let mut happens = |at_ns: &dyn Fn() -> u64| match fault {
         Fault::None => {}
         Fault::Restart => {
             let mut store = store.write().expect("no thread panics");
             drop(store.take());
-            *store = Some(kind.open(policies.clone(), now(at_ns)));
+            // Nobody asks any more: an earlier time would be a clock that went back, and then ahead.
+            *store = Some(kind.open(policies.clone(), now(at_ns())));
         }
         Fault::ClockBack => {
             offset_ns.fetch_sub(HOUR_NS, Ordering::SeqCst);

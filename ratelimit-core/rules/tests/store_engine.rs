@@ -45,7 +45,15 @@ const FORGETTING: u8 = 6;
 
 impl Frail {
     fn new(policies: Vec<Policy>) -> Self {
+<<<<<<< HEAD
         let inner = RwLock::new(MemoryStore::new(policies, SIZE, SECRET).expect("memory"));
+=======
+        Self::of_size(policies, SIZE)
+    }
+
+    fn of_size(policies: Vec<Policy>, size: TableSize) -> Self {
+        let inner = RwLock::new(MemoryStore::new(policies, size, SECRET));
+>>>>>>> engine
         Self { inner, mood: AtomicU8::new(WELL), calls: AtomicU64::new(0) }
     }
 
@@ -635,8 +643,8 @@ fn a_probe_that_takes_longer_than_a_request_waits_is_a_failure_however_long_tend
 /// An engine that is not asked any more, with room for that many keys in the table of its share.
 fn degraded_with_room(keys: u64) -> StoreEngine<Frail> {
     let rules = rules(vec![any("share", bucket(10), OnFailure::LocalShare)]);
-    let store = Frail::new(StoreEngine::<Frail>::policies(&rules).expect("policies"));
     let size = TableSize { keys, sketch_bytes: 0 };
+    let store = Frail::of_size(StoreEngine::<Frail>::policies(&rules).expect("policies"), size);
     let engine = StoreEngine::new(store, rules, NonZeroU32::MIN, size, SECRET).expect("an engine");
     engine.store().becomes(FAILING);
     for _ in 0..FAILURES_TO_DEGRADE {

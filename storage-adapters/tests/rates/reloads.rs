@@ -20,9 +20,6 @@ use super::disk::{Disk, Syncs, Unsynced, cut};
 use super::files::RedbDisk;
 use super::world::{START, admits, charge, key, left, options, policy, run, window};
 
-/// Whether the request that was asked is admitted.
-type Asking<'s> = Pin<Box<dyn Future<Output = bool> + 's>>;
-
 const SIZE: u64 = 100;
 const RAISED: u64 = 150;
 const ROWS: usize = 3 * MOVED_AT_ONCE + 100;
@@ -196,6 +193,9 @@ fn reopened(disk: &Disk, size: u64) -> RedbRateStore {
     RedbRateStore::with_files(files, "rates.db", policies(size), roomy(), START).expect("it opens")
 }
 
+/// A decision that is waited for: whether it admits.
+type Call<'s> = Pin<Box<dyn Future<Output = bool> + 's>>;
+
 fn polled<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
@@ -231,7 +231,7 @@ fn decisions_are_made_between_any_two_steps_of_a_reload_and_none_waits_for_more_
         let mut reload = Box::pin(store.reopen(policies(RAISED), START));
         let deadline = Instant::now() + Duration::from_secs(60);
         // Some that need the disk, begun at different steps: how many commits each has seen pass.
-        let mut waiting: Vec<(u64, Asking<'_>)> = Vec::new();
+        let mut waiting: Vec<(u64, Call<'_>)> = Vec::new();
         let (mut steps, mut is_over) = (0_u64, false);
         loop {
             assert!(Instant::now() < deadline, "the reload gets on");
@@ -263,7 +263,7 @@ fn decisions_are_made_between_any_two_steps_of_a_reload_and_none_waits_for_more_
             if steps % 2 == 0 && durable.len() + waiting.len() < 3 {
                 let charges = [charge(1, &new[durable.len() + waiting.len()], 1)];
                 let call = async move { run_check(store, &charges).await };
-                let mut call = Box::pin(call);
+                let mut call: Call<'_> = Box::pin(call);
                 assert!(polled(call.as_mut()).is_pending(), "it needs the disk");
                 waiting.push((store.commits(), call));
             }
