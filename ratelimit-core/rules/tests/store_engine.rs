@@ -45,15 +45,11 @@ const FORGETTING: u8 = 6;
 
 impl Frail {
     fn new(policies: Vec<Policy>) -> Self {
-<<<<<<< HEAD
-        let inner = RwLock::new(MemoryStore::new(policies, SIZE, SECRET).expect("memory"));
-=======
         Self::of_size(policies, SIZE)
     }
 
     fn of_size(policies: Vec<Policy>, size: TableSize) -> Self {
-        let inner = RwLock::new(MemoryStore::new(policies, size, SECRET));
->>>>>>> engine
+        let inner = RwLock::new(MemoryStore::new(policies, size, SECRET).expect("memory"));
         Self { inner, mood: AtomicU8::new(WELL), calls: AtomicU64::new(0) }
     }
 
