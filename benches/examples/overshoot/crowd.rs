@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::CELL_NS;
 
+/// What happens meanwhile. It is told how to tell the time since the begin.
+pub(super) type Step<'s> = &'s mut dyn FnMut(&dyn Fn() -> u64);
+
 /// What was asked and admitted.
 pub(super) struct Crowd {
     pub asked: u64,
@@ -23,7 +26,7 @@ impl Crowd {
         threads: usize,
         length: Duration,
         ask: impl Fn(u64) -> Option<bool> + Sync,
-        steps: &mut [&mut dyn FnMut(&dyn Fn() -> u64)],
+        steps: &mut [Step<'_>],
     ) -> Self {
         let begin = Instant::now();
         let elapsed_ns = || u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
