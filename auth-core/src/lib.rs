@@ -40,6 +40,8 @@
 //! the suite that holds every store to it.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod audit;
+pub mod auth;
 #[cfg(feature = "conformance")]
 #[expect(
     clippy::expect_used,
@@ -48,10 +50,21 @@
     reason = "a guarantee that does not hold is a panic"
 )]
 pub mod conformance;
+mod fresh;
+pub mod ids;
 mod key;
 pub mod memory;
 mod millis;
+mod plan;
 pub mod ports;
+pub mod records;
+mod refresh;
+pub mod refusal;
+pub mod sessions;
+pub mod settings;
+pub mod tokens;
 
+pub use auth::{Auth, AuthError};
+pub use fresh::FreshBytes;
 pub use key::{KEY_BYTES_MAX, Key, KeyRange, Table, Tenant};
 pub use millis::Millis;
