@@ -5,7 +5,7 @@ use crate::ids::{SessionId, UserId};
 use crate::millis::Millis;
 use crate::plan::Plan;
 use crate::ports::AuthStore;
-use crate::records::{Actor, EndReason, Session};
+use crate::records::{Actor, EndReason, Loaded, Session};
 use crate::refusal::{Answer, RefusalReason};
 use crate::sessions::{
     Authentication, Ending, LiveSession, Opening, SignIn, end_all, end_one, end_others, identify, judge,
@@ -143,7 +143,7 @@ impl<S: AuthStore> Auth<S> {
         let settings = &self.settings.sessions;
         let Some(next) = touched(&live.record, settings, now) else { return Ok(Touch::NotDue) };
         let key = Session::key(self.tenant, live.id());
-        let loaded = crate::records::Loaded { key, found: Some((live.record.clone(), live.version)) };
+        let loaded = Loaded { key, found: Some((live.record.clone(), live.version)) };
         let mut plan = Plan::default();
         plan.replace(&loaded, &next, Some(row_end(&next, settings)));
         match self.commit(plan, now).await? {
@@ -214,17 +214,23 @@ impl<S: AuthStore> Auth<S> {
     /// [`AuthError`].
     pub async fn sign_out(&self, token: &str, now: Millis) -> Result<Ended, AuthError> {
         let Some(token) = SessionToken::parse(token) else { return Ok(Ended::Before) };
-        let loaded = self.load_session(token.session(), now).await?;
-        let Ok(session) = identify(&token, &loaded, &self.keys) else { return Ok(Ended::Before) };
-        let ending = Ending {
-            user_id: session.user,
-            actor: Actor::User(session.user),
-            event: AuditEvent::UserLogout,
-            reason: EndReason::SignedOut,
-            settings: &self.settings.sessions,
-            now,
-        };
-        self.end_session(token.session(), &ending).await
+        for _ in 0..ATTEMPTS_MAX {
+            let loaded = self.load_session(token.session(), now).await?;
+            // Each time: a token that was replaced meanwhile ends nothing.
+            let Ok(session) = identify(&token, &loaded, &self.keys) else { return Ok(Ended::Before) };
+            let ending = Ending {
+                user_id: session.user,
+                actor: Actor::User(session.user),
+                event: AuditEvent::UserLogout,
+                reason: EndReason::SignedOut,
+                settings: &self.settings.sessions,
+                now,
+            };
+            if let Some(ended) = self.try_end(token.session(), loaded, &ending).await? {
+                return Ok(ended);
+            }
+        }
+        Err(AuthError::Busy { attempts: ATTEMPTS_MAX })
     }
 
     /// Ends one session.
@@ -238,20 +244,30 @@ impl<S: AuthStore> Auth<S> {
         session: SessionId,
         now: Millis,
     ) -> Result<Ended, AuthError> {
-        self.end_session(session, &self.revoking(by, now)).await
-    }
-
-    async fn end_session(&self, id: SessionId, ending: &Ending<'_>) -> Result<Ended, AuthError> {
+        let ending = self.revoking(by, now);
         for _ in 0..ATTEMPTS_MAX {
-            let list = self.load_list(ending.user_id, ending.now).await?;
-            let loaded = self.load_session(id, ending.now).await?;
-            let rows = self.with_family(id, loaded, ending.now).await?;
-            let Some(plan) = end_one(&list, &rows, ending) else { return Ok(Ended::Before) };
-            if let Committed::Applied = self.commit(plan, ending.now).await? {
-                return Ok(Ended::Now);
+            let loaded = self.load_session(session, now).await?;
+            if let Some(ended) = self.try_end(session, loaded, &ending).await? {
+                return Ok(ended);
             }
         }
         Err(AuthError::Busy { attempts: ATTEMPTS_MAX })
+    }
+
+    /// `None`: somebody else was first.
+    async fn try_end(
+        &self,
+        id: SessionId,
+        session: Loaded<Session>,
+        ending: &Ending<'_>,
+    ) -> Result<Option<Ended>, AuthError> {
+        let list = self.load_list(ending.user_id, ending.now).await?;
+        let rows = self.with_family(id, session, ending.now).await?;
+        let Some(plan) = end_one(&list, &rows, ending) else { return Ok(Some(Ended::Before)) };
+        match self.commit(plan, ending.now).await? {
+            Committed::Applied => Ok(Some(Ended::Now)),
+            Committed::Conflict => Ok(None),
+        }
     }
 
     /// Ends all sessions of a user but this one. How many there were.
