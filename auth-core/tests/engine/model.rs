@@ -500,13 +500,13 @@ fn any_act() -> impl Strategy<Value = Act> {
 
 fn any_op() -> impl Strategy<Value = Op> {
     let step = prop_oneof![
-        Just(Duration::from_millis(1)),
-        Just(SECOND * 4),
-        Just(SECOND * 10),
-        Just(MINUTE * 3),
-        Just(MINUTE * 29),
-        Just(HOUR * 6),
-        Just(DAY * 8),
+        6 => Just(Duration::from_millis(1)),
+        6 => Just(SECOND * 4),
+        6 => Just(SECOND * 10),
+        6 => Just(MINUTE * 3),
+        3 => Just(MINUTE * 29),
+        1 => Just(HOUR * 6),
+        1 => Just(DAY * 8),
     ];
     prop_oneof![
         12 => any_act().prop_map(Op::One),
@@ -529,14 +529,14 @@ fn runner(cases: u32) -> TestRunner {
 #[test]
 fn sessions_and_refresh_tokens_live_as_the_model_says_alone_and_at_once_over_restarts() {
     let seen = std::cell::RefCell::new(Seen::default());
-    runner(400)
+    runner(500)
         .run(&(vec(any_op(), 1..60), any_grace()), |(ops, grace)| {
             check(&ops, grace, Bug::None, &mut seen.borrow_mut()).map_err(TestCaseError::fail)
         })
         .unwrap_or_else(|failure| panic!("{failure}"));
     let seen = seen.into_inner();
     // The rare ones have happened, and often.
-    assert!(seen.exchanged > 500 && seen.reused > 50 && seen.races > 1_000, "{seen:?}");
+    assert!(seen.exchanged > 400 && seen.reused > 40 && seen.races > 1_000, "{seen:?}");
     assert!(seen.refused > 500 && seen.restarts > 100, "{seen:?}");
 }
 

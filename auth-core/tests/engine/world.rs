@@ -318,3 +318,12 @@ pub fn engine(store: &Arc<TestStore>, seed: u64, key: u32, settings: AuthSetting
     let fresh = SeededBytes::new(seed);
     Auth::new(Arc::clone(store), TENANT, keys(key), fresh, settings).expect("valid settings")
 }
+
+/// The parts of a token that only its holder may know: every 12 bytes of the secret, and every 16 characters of its text.
+pub fn secret_parts(token: &str) -> Vec<Vec<u8>> {
+    use base64::Engine;
+    let raw = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(&token[3..]).expect("a token");
+    let secret = if token.starts_with("as_") { &raw[16..48] } else { &raw[28..60] };
+    let text = token.as_bytes();
+    secret.windows(12).chain(text[text.len() - 40..].windows(16)).map(<[u8]>::to_vec).collect()
+}
