@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use auth_core::conformance::{self, Harness};
 use auth_core::memory::MemoryStore;
 use auth_core::ports::{
-    AuthStore, AuthStoreError, COMMIT_ID_HORIZON, ChangePage, Commit, CommitId, Expect, ExpiredRecord, Limit,
+    AuthStore, AuthStoreError, COMMIT_ID_HORIZON, ChangePage, Commit, CommitId, Expect, ExpiredRecord,
     Position, ReadSet, Snapshot, Version, Write,
 };
 use auth_core::{Key, Millis};

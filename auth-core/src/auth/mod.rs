@@ -19,7 +19,7 @@ use crate::key::{Table, Tenant};
 use crate::ports::{AuthStore, AuthStoreError};
 use crate::records::RecordError;
 use crate::settings::{AuthSettings, SettingsError};
-use crate::tokens::TokenKeys;
+use crate::tokens::TokenHasher;
 
 /// How often a decision is made anew because another commit was first. Of so many that want one row at once, each wins in
 /// time; without an end a store that always says "conflict" would hold its callers for ever.
@@ -33,7 +33,7 @@ pub const RESENDS_MAX: usize = 16;
 pub struct Auth<S> {
     store: Arc<S>,
     tenant: Tenant,
-    keys: TokenKeys,
+    hasher: TokenHasher,
     fresh: Arc<dyn FreshBytes>,
     settings: AuthSettings,
 }
@@ -47,12 +47,12 @@ impl<S: AuthStore> Auth<S> {
     pub fn new(
         store: Arc<S>,
         tenant: Tenant,
-        keys: TokenKeys,
+        hasher: TokenHasher,
         fresh: Arc<dyn FreshBytes>,
         settings: AuthSettings,
     ) -> Result<Self, SettingsError> {
         settings.validate()?;
-        Ok(Self { store, tenant, keys, fresh, settings })
+        Ok(Self { store, tenant, hasher, fresh, settings })
     }
 }
 
@@ -62,7 +62,7 @@ impl<S> fmt::Debug for Auth<S> {
         formatter
             .debug_struct("Auth")
             .field("tenant", &self.tenant)
-            .field("keys", &self.keys)
+            .field("hasher", &self.hasher)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
@@ -89,7 +89,7 @@ pub enum AuthError {
         /// How often it was tried.
         attempts: usize,
     },
-    /// A token could not be hashed or sealed: its key is missing, or there is no generation behind the last one.
+    /// A token could not be sealed or opened: a row was changed, or there is no generation behind the last one.
     #[error("the token cannot be made")]
     Token,
 }

@@ -42,7 +42,7 @@ impl<S: AuthStore> Auth<S> {
         let id = of_session.session();
         for _ in 0..ATTEMPTS_MAX {
             let loaded = self.load_session(id, now).await?;
-            let session = match identify(&of_session, &loaded, &self.keys) {
+            let session = match identify(&of_session, &loaded, &self.hasher) {
                 Ok(session) => session.clone(),
                 Err(reason) => return Ok(Answer::Refused(reason.into())),
             };
@@ -52,8 +52,8 @@ impl<S: AuthStore> Auth<S> {
             }
             let rows = self.with_family(id, loaded, now).await?;
             let family = FamilyId::from_bytes(self.fresh.array());
-            let token = RefreshToken::mint(&self.keys, family, 1, &*self.fresh);
-            let hash = token.hash(&self.keys).ok_or(AuthError::Token)?;
+            let token = RefreshToken::mint(family, 1, &*self.fresh);
+            let hash = token.hash(&self.hasher);
             let plan = begin(self.tenant, &rows, &session, &user, (&token, hash), &self.settings, now);
             if let Committed::Applied = self.commit(plan, now).await? {
                 return self.refreshed(&token, &rows.session, now).map(Answer::Granted);
@@ -69,7 +69,7 @@ impl<S: AuthStore> Auth<S> {
     ///
     /// [`AuthError`]. Send the same token again: it yields what the lost reply had.
     pub async fn refresh(&self, token: &str, now: Millis) -> Result<Answer<Refreshed>, AuthError> {
-        let Some(token) = RefreshToken::parse(&self.keys, token) else {
+        let Some(token) = RefreshToken::parse(&self.hasher, token) else {
             return Ok(Err(RefusalReason::Malformed).into());
         };
         for _ in 0..ATTEMPTS_MAX {
@@ -79,16 +79,13 @@ impl<S: AuthStore> Auth<S> {
             let Some(family) = rows.family.value() else {
                 return Ok(Err(RefusalReason::Unknown).into());
             };
-            let hash = token.hash(&self.keys).ok_or(AuthError::Token)?;
-            let presented = (token.generation(), &hash);
+            let presented = (&token, &self.hasher);
             let placed =
                 place(family, rows.session.value(), rows.user.value(), presented, &self.settings, now);
             match placed {
                 Err(reason) => return Ok(Answer::Refused(reason.into())),
-                Ok(Place::JustExchanged { successor, current }) => {
-                    let again = token
-                        .open(&self.keys, self.tenant, &successor, current.key)
-                        .ok_or(AuthError::Token)?;
+                Ok(Place::JustExchanged { successor }) => {
+                    let again = token.open(self.tenant, &successor).ok_or(AuthError::Token)?;
                     return self.refreshed(&again, &rows.session, now).map(Answer::Granted);
                 }
                 Ok(Place::Current) => {
@@ -113,7 +110,7 @@ impl<S: AuthStore> Auth<S> {
     ///
     /// [`AuthError`].
     pub async fn revoke_refresh(&self, token: &str, now: Millis) -> Result<Ended, AuthError> {
-        let Some(token) = RefreshToken::parse(&self.keys, token) else { return Ok(Ended::Before) };
+        let Some(token) = RefreshToken::parse(&self.hasher, token) else { return Ok(Ended::Before) };
         for _ in 0..ATTEMPTS_MAX {
             let loaded: Loaded<RefreshFamily> =
                 self.load(RefreshFamily::key(self.tenant, token.family()), now).await?;
@@ -166,9 +163,9 @@ impl<S: AuthStore> Auth<S> {
         now: Millis,
     ) -> Result<Option<Refreshed>, AuthError> {
         let generation = token.generation().checked_add(1).ok_or(AuthError::Token)?;
-        let successor = RefreshToken::mint(&self.keys, token.family(), generation, &*self.fresh);
-        let hash = successor.hash(&self.keys).ok_or(AuthError::Token)?;
-        let sealed = token.seal(&self.keys, self.tenant, &successor, &*self.fresh).ok_or(AuthError::Token)?;
+        let successor = RefreshToken::mint(token.family(), generation, &*self.fresh);
+        let hash = successor.hash(&self.hasher);
+        let sealed = token.seal(self.tenant, &successor, &*self.fresh).ok_or(AuthError::Token)?;
         let plan = rotate(&rows.family, &rows.session, &rows.user, (hash, sealed), &self.settings, now)
             .ok_or(AuthError::Token)?;
         match self.commit(plan, now).await? {
@@ -205,7 +202,7 @@ impl<S: AuthStore> Auth<S> {
         let id = session.key.parts().next().and_then(|id| <[u8; 16]>::try_from(id).ok());
         let id = SessionId::from_bytes(id.ok_or(AuthError::Token)?);
         let session = LiveSession::of(id, session, &self.settings.sessions, now).ok_or(AuthError::Token)?;
-        let text = token.text(&self.keys).ok_or(AuthError::Token)?;
+        let text = token.text(&self.hasher);
         Ok(Refreshed { token: text, family: token.family(), session })
     }
 }

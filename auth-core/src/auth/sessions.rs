@@ -90,7 +90,7 @@ impl<S: AuthStore> Auth<S> {
                 tenant: self.tenant,
                 sign_in,
                 id,
-                token: token.hash(&self.keys).ok_or(AuthError::Token)?,
+                token: token.hash(&self.hasher),
                 user: &user,
                 list: &list,
                 others: &others,
@@ -121,7 +121,7 @@ impl<S: AuthStore> Auth<S> {
             return Ok(Err(RefusalReason::Malformed).into());
         };
         let loaded = self.load_session(token.session(), now).await?;
-        let session = match identify(&token, &loaded, &self.keys) {
+        let session = match identify(&token, &loaded, &self.hasher) {
             Ok(session) => session,
             Err(reason) => return Ok(Answer::Refused(reason.into())),
         };
@@ -187,7 +187,7 @@ impl<S: AuthStore> Auth<S> {
         };
         for _ in 0..ATTEMPTS_MAX {
             let loaded = self.load_session(old.session(), now).await?;
-            let session = match identify(&old, &loaded, &self.keys) {
+            let session = match identify(&old, &loaded, &self.hasher) {
                 Ok(session) => session.clone(),
                 Err(reason) => return Ok(Answer::Refused(reason.into())),
             };
@@ -198,7 +198,7 @@ impl<S: AuthStore> Auth<S> {
             }
             let rows = self.with_family(old.session(), loaded, now).await?;
             let token = SessionToken::mint(rows.id, &*self.fresh);
-            let hash = token.hash(&self.keys).ok_or(AuthError::Token)?;
+            let hash = token.hash(&self.hasher);
             let plan = reauthenticate(&rows, &session, &user, (authentication, hash), settings, now);
             if let Committed::Applied = self.commit(plan, now).await? {
                 return Ok(Answer::Granted(OpenedSession { session: rows.id, token: token.text() }));
@@ -217,7 +217,7 @@ impl<S: AuthStore> Auth<S> {
         for _ in 0..ATTEMPTS_MAX {
             let loaded = self.load_session(token.session(), now).await?;
             // Each time: a token that was replaced meanwhile ends nothing.
-            let Ok(session) = identify(&token, &loaded, &self.keys) else { return Ok(Ended::Before) };
+            let Ok(session) = identify(&token, &loaded, &self.hasher) else { return Ok(Ended::Before) };
             let ending = Ending {
                 user_id: session.user,
                 actor: Actor::User(session.user),

@@ -299,3 +299,61 @@ fn refuse_repeated<'k>(keys: impl Iterator<Item = &'k Key>) -> Result<(), AuthSt
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{Table, Tenant};
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn key(number: u64) -> Key {
+        Key::new(Table(1), Tenant(2)).number(number)
+    }
+
+    fn id() -> CommitId {
+        CommitId::new(Millis(0x0102_0304_0506), [7, 8, 9, 10, 11, 12, 13, 14, 15, 16])
+    }
+
+    /// The golden vectors of docs/formats.md. The digests were computed by another program, from the layout.
+    #[test]
+    fn ids_and_digests_are_the_documented_ones() {
+        assert_eq!(hex(&id().to_bytes()), "0102030405060708090a0b0c0d0e0f10");
+        assert_eq!(id().made_at(), Millis(0x0102_0304_0506));
+        assert_eq!(CommitId::new(Millis(u64::MAX), [0; 10]).made_at(), Millis((1 << 48) - 1));
+        assert_eq!(
+            hex(&Commit::new(id()).digest().0),
+            "1e3dfc6ab037145721bfc08b018f68bd657ed8c73d58daced1f671c65541433d"
+        );
+        let commit = Commit::new(id())
+            .expect(&key(3), Expect::Absent)
+            .expect(&key(4), Expect::Present)
+            .expect(&key(5), Expect::Version(Version(6)))
+            .put(&key(3), b"value", None)
+            .put(&key(4), b"", Some(Millis(7)))
+            .delete(&key(5));
+        assert_eq!(
+            hex(&commit.digest().0),
+            "8fe38bf302ccaba0fa95410f78a0ef1c52ee2034ff7f035687daa3bba17cbf61"
+        );
+    }
+
+    #[test]
+    fn an_id_is_in_time_from_five_minutes_before_until_ten_minutes_after() {
+        let made_at = id().made_at();
+        let at = |now: u64| id().check_time(Millis(now));
+        let (first, end) = (made_at.0 - 300_000, made_at.0 + 600_000);
+        assert!(matches!(at(first - 1), Err(AuthStoreError::CommitIdAhead { .. })));
+        assert!(at(first).is_ok() && at(end - 1).is_ok());
+        assert!(matches!(at(end), Err(AuthStoreError::CommitIdExpired { .. })));
+    }
+
+    #[test]
+    fn no_value_is_shown() {
+        let commit = Commit::new(id()).put(&key(1), b"secret", None);
+        let shown = format!("{commit:?} {:?}", commit.writes);
+        assert!(!shown.contains("secret") && !shown.contains("115, 101"), "{shown}");
+    }
+}

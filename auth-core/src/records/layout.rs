@@ -2,7 +2,7 @@
 
 use crate::ids::ID_BYTES;
 use crate::millis::Millis;
-use crate::tokens::{TokenHash, TokenKeyId};
+use auth_credentials::opaque_token::{TokenHash, TokenPurpose};
 
 /// The bytes of a record are not what they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -59,8 +59,9 @@ impl Writer {
         self.u64(value.0)
     }
 
-    pub(super) fn hash(self, value: &TokenHash) -> Self {
-        self.bytes(&value.key.0.to_be_bytes()).bytes(&value.hash)
+    /// The id of a key and the hash under it.
+    pub(super) fn hash<P: TokenPurpose>(self, value: &TokenHash<P>) -> Self {
+        self.bytes(&value.to_bytes())
     }
 
     /// A 0, or a 1 and the id.
@@ -112,9 +113,8 @@ impl<'b> Reader<'b> {
         self.u64().map(Millis)
     }
 
-    pub(super) fn hash(&mut self) -> Result<TokenHash, RecordError> {
-        let key = TokenKeyId(u32::from_be_bytes(self.array()?));
-        Ok(TokenHash { key, hash: self.array()? })
+    pub(super) fn hash<P: TokenPurpose>(&mut self) -> Result<TokenHash<P>, RecordError> {
+        self.array().map(TokenHash::from_bytes)
     }
 
     pub(super) fn optional_id(&mut self, field: &'static str) -> Result<Option<[u8; ID_BYTES]>, RecordError> {

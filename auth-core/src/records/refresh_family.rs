@@ -1,9 +1,11 @@
+use auth_credentials::opaque_token::{Refresh, TokenHash};
+
 use super::layout::{Reader, RecordError, Writer};
 use super::{EndReason, Stored, tables};
 use crate::ids::{FamilyId, SessionId, UserId};
 use crate::key::{Key, Table, Tenant};
 use crate::millis::Millis;
-use crate::tokens::{SEALED_SUCCESSOR_BYTES, TokenHash};
+use crate::tokens::SEALED_SUCCESSOR_BYTES;
 
 /// Whether a family lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub enum FamilyState {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Previous {
     /// Its hash.
-    pub token: TokenHash,
+    pub token: TokenHash<Refresh>,
     /// When it was exchanged.
     pub rotated_at: Millis,
     /// The secret of the current token, sealed under a key that is made of this one.
@@ -55,7 +57,7 @@ pub struct RefreshFamily {
     /// The how manieth token is the current one: 1, 2, 3 …
     pub generation: u64,
     /// The current token.
-    pub current: TokenHash,
+    pub current: TokenHash<Refresh>,
     /// The one before it; the first has none.
     pub previous: Option<Previous>,
 }

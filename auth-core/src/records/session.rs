@@ -1,9 +1,10 @@
+use auth_credentials::opaque_token::{self, TokenHash};
+
 use super::layout::{Reader, RecordError, Writer, stored_enum};
 use super::{Stored, tables};
 use crate::ids::{FamilyId, SessionId, UserId};
 use crate::key::{Key, Table, Tenant};
 use crate::millis::Millis;
-use crate::tokens::TokenHash;
 
 stored_enum! {
     /// For what a session is; its timeouts follow from it.
@@ -107,7 +108,7 @@ pub struct Session {
     /// When it ends, however much it is used.
     pub ends_at: Millis,
     /// Of its token.
-    pub token: TokenHash,
+    pub token: TokenHash<opaque_token::Session>,
     /// Its refresh tokens, if it has some.
     pub family: Option<FamilyId>,
 }

@@ -8,7 +8,8 @@ use crate::records::{
 use crate::refusal::RefusalReason;
 use crate::sessions::{Ending, SessionRows, admit, end, judge, row_end as session_row_end, touched};
 use crate::settings::AuthSettings;
-use crate::tokens::{RefreshToken, SEALED_SUCCESSOR_BYTES, TokenHash};
+use crate::tokens::{RefreshToken, SEALED_SUCCESSOR_BYTES, TokenHash, TokenHasher};
+use auth_credentials::opaque_token::Refresh;
 
 /// What a token is to its family.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub(crate) enum Place {
     /// The current token: it is exchanged.
     Current,
     /// The one before, within the grace time: it yields the current one once more.
-    JustExchanged { successor: [u8; SEALED_SUCCESSOR_BYTES], current: TokenHash },
+    JustExchanged { successor: [u8; SEALED_SUCCESSOR_BYTES] },
     /// Exchanged before: either this one is stolen, or the one that came from it.
     Reused,
 }
@@ -29,7 +30,7 @@ pub(crate) fn place(
     family: &RefreshFamily,
     session: Option<&Session>,
     user: Option<&User>,
-    (generation, hash): (u64, &TokenHash),
+    (token, hasher): (&RefreshToken, &TokenHasher),
     settings: &AuthSettings,
     now: Millis,
 ) -> Result<Place, RefusalReason> {
@@ -41,15 +42,14 @@ pub(crate) fn place(
         return Err(RefusalReason::ExpiredAbsolute);
     }
     judge(session.ok_or(RefusalReason::Unknown)?, user, &settings.sessions, now)?;
-    if generation == family.generation && hash.matches(&family.current) {
+    if token.generation() == family.generation && token.is(&family.current, hasher) {
         return Ok(Place::Current);
     }
     if let Some(previous) = &family.previous
-        && hash.matches(&previous.token)
+        && token.is(&previous.token, hasher)
         && now < previous.rotated_at.after(settings.refresh.grace)
     {
-        let (successor, current) = (previous.successor, family.current);
-        return Ok(Place::JustExchanged { successor, current });
+        return Ok(Place::JustExchanged { successor: previous.successor });
     }
     Ok(Place::Reused)
 }
@@ -59,7 +59,7 @@ pub(crate) fn rotate(
     loaded: &Loaded<RefreshFamily>,
     session: &Loaded<Session>,
     user: &Loaded<User>,
-    (successor, sealed): (TokenHash, [u8; SEALED_SUCCESSOR_BYTES]),
+    (successor, sealed): (TokenHash<Refresh>, [u8; SEALED_SUCCESSOR_BYTES]),
     settings: &AuthSettings,
     now: Millis,
 ) -> Option<Plan> {

@@ -8,6 +8,7 @@ use crate::records::{EndReason, FamilyState, Loaded, RefreshFamily, Session, Use
 use crate::sessions::{SessionRows, end_family, row_end as session_row_end};
 use crate::settings::AuthSettings;
 use crate::tokens::{RefreshToken, TokenHash};
+use auth_credentials::opaque_token::Refresh;
 
 /// How long a row stays behind the end of its family, so that the log can say why somebody was not let in.
 const KEPT_BEHIND_THE_END: Duration = Duration::from_secs(86_400);
@@ -23,7 +24,7 @@ pub(crate) fn begin(
     rows: &SessionRows,
     session: &Session,
     user: &Loaded<User>,
-    (token, hash): (&RefreshToken, TokenHash),
+    (token, hash): (&RefreshToken, TokenHash<Refresh>),
     settings: &AuthSettings,
     now: Millis,
 ) -> Plan {
@@ -43,7 +44,7 @@ pub(crate) fn begin(
 fn family_of(
     id: SessionId,
     session: &Session,
-    current: TokenHash,
+    current: TokenHash<Refresh>,
     now: Millis,
     settings: &AuthSettings,
 ) -> RefreshFamily {

@@ -1,3 +1,5 @@
+use auth_credentials::opaque_token::{self, TokenHash};
+
 use super::end::{Ending, SessionRows, end, end_expired, sort};
 use super::reauthenticate::Authentication;
 use super::validate::{admit, row_end};
@@ -11,7 +13,6 @@ use crate::records::{
 };
 use crate::refusal::RefusalReason;
 use crate::settings::SessionSettings;
-use crate::tokens::TokenHash;
 
 /// A sign-in that somebody has checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(crate) struct Opening<'a> {
     pub tenant: Tenant,
     pub sign_in: &'a SignIn,
     pub id: SessionId,
-    pub token: TokenHash,
+    pub token: TokenHash<opaque_token::Session>,
     pub user: &'a Loaded<User>,
     pub list: &'a Loaded<UserSessions>,
     /// All that are in the list.

@@ -1,3 +1,5 @@
+use auth_credentials::opaque_token::{self, TokenHash};
+
 use super::end::{SessionRows, end_family};
 use super::validate::row_end;
 use crate::audit::{AuditDraft, AuditEvent};
@@ -5,7 +7,6 @@ use crate::millis::Millis;
 use crate::plan::Plan;
 use crate::records::{Actor, AssuranceLevel, EndReason, Loaded, Resource, Session, SignInMethod, User};
 use crate::settings::SessionSettings;
-use crate::tokens::TokenHash;
 
 /// How a user proved who they are, as whoever checked it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(crate) fn reauthenticate(
     rows: &SessionRows,
     session: &Session,
     user: &Loaded<User>,
-    (authentication, token): (&Authentication, TokenHash),
+    (authentication, token): (&Authentication, TokenHash<opaque_token::Session>),
     settings: &SessionSettings,
     now: Millis,
 ) -> Plan {

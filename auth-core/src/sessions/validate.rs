@@ -5,7 +5,7 @@ use crate::millis::Millis;
 use crate::records::{EndReason, Loaded, Session, SessionState, User, UserState};
 use crate::refusal::RefusalReason;
 use crate::settings::SessionSettings;
-use crate::tokens::{SessionToken, TokenKeys};
+use crate::tokens::{SessionToken, TokenHasher};
 
 /// How long a row stays behind the end of its session, so that the log can say why somebody was not let in.
 const KEPT_BEHIND_THE_END: Duration = Duration::from_secs(86_400);
@@ -14,11 +14,10 @@ const KEPT_BEHIND_THE_END: Duration = Duration::from_secs(86_400);
 pub(crate) fn identify<'s>(
     token: &SessionToken,
     session: &'s Loaded<Session>,
-    keys: &TokenKeys,
+    hasher: &TokenHasher,
 ) -> Result<&'s Session, RefusalReason> {
     let session = session.value().ok_or(RefusalReason::Unknown)?;
-    let hash = token.hash_under(keys, session.token.key).ok_or(RefusalReason::Unknown)?;
-    if hash.matches(&session.token) { Ok(session) } else { Err(RefusalReason::Unknown) }
+    if token.is(&session.token, hasher) { Ok(session) } else { Err(RefusalReason::Unknown) }
 }
 
 /// Whether a session lets its holder in.

@@ -3,6 +3,7 @@
 mod audit;
 mod model;
 mod races;
+mod records;
 mod refresh;
 mod sessions;
 mod world;

@@ -269,7 +269,6 @@ fn sessions_outlive_a_restart_and_a_new_key_until_the_old_one_is_left_out() {
     let live = run(second.validate_session(&token, world.now)).expect("works");
     assert!(live.granted().is_some());
     let next = run(second.refresh(&refresh, world.now)).expect("works").granted().expect("live");
-    // The same successor also for those who still run with the old key alone? They do not know the new one.
     assert_eq!(
         run(second.refresh(&refresh, world.now)).expect("works").granted().expect("live").token,
         next.token
@@ -277,7 +276,7 @@ fn sessions_outlive_a_restart_and_a_new_key_until_the_old_one_is_left_out() {
     let without = auth_core::Auth::new(
         std::sync::Arc::clone(&world.store),
         super::world::TENANT,
-        auth_core::tokens::TokenKeys::new(auth_core::tokens::TokenKeyId(9), [9; 32]),
+        super::world::keys(99),
         super::world::SeededBytes::new(3),
         AuthSettings::default(),
     )

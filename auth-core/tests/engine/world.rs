@@ -19,7 +19,7 @@ use auth_core::records::{
 use auth_core::refusal::{Answer, RefusalReason};
 use auth_core::sessions::{Authentication, LiveSession, SignIn};
 use auth_core::settings::AuthSettings;
-use auth_core::tokens::{TokenKeyId, TokenKeys};
+use auth_core::tokens::{TokenHasher, TokenKey};
 use auth_core::{Auth, FreshBytes, Key, KeyRange, Millis, Table, Tenant};
 use sha2::{Digest, Sha256};
 
@@ -220,11 +220,11 @@ impl FreshBytes for SeededBytes {
     }
 }
 
-pub fn keys(current: u32) -> TokenKeys {
-    let key = |id: u32| [u8::try_from(id % 251).expect("small") + 1; 32];
-    (1..current).fold(TokenKeys::new(TokenKeyId(current), key(current)), |keys, id| {
-        keys.with_older(TokenKeyId(id), key(id))
-    })
+pub fn keys(current: u32) -> TokenHasher {
+    let key = |id: u32| TokenKey::new(id, &[u8::try_from(id).expect("few keys"); 32]).expect("a long secret");
+    // The last few: a hasher knows no more than 16.
+    let earlier = (current.saturating_sub(12).max(1)..current).map(key).collect();
+    TokenHasher::new(key(current), earlier).expect("different ids")
 }
 
 pub const PASSWORD: Authentication =
@@ -319,11 +319,11 @@ pub fn engine(store: &Arc<TestStore>, seed: u64, key: u32, settings: AuthSetting
     Auth::new(Arc::clone(store), TENANT, keys(key), fresh, settings).expect("valid settings")
 }
 
-/// The parts of a token that only its holder may know: every 12 bytes of the secret, and every 16 characters of its text.
+/// The parts of a token that only its holder may know: every 12 bytes of the random part, and every 16 characters of its text.
 pub fn secret_parts(token: &str) -> Vec<Vec<u8>> {
     use base64::Engine;
-    let raw = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(&token[3..]).expect("a token");
-    let secret = if token.starts_with("as_") { &raw[16..48] } else { &raw[28..60] };
-    let text = token.as_bytes();
-    secret.windows(12).chain(text[text.len() - 40..].windows(16)).map(<[u8]>::to_vec).collect()
+    let random = &token[3..51];
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(random).expect("a token");
+    let of_bytes = bytes[..32].windows(12);
+    of_bytes.chain(random.as_bytes().windows(16)).map(<[u8]>::to_vec).collect()
 }

@@ -1,7 +1,7 @@
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ::redb::{BackendError, StorageBackend};
 
@@ -11,9 +11,38 @@ pub(super) struct IoCounters {
     syncs: AtomicU64,
     growths: AtomicU64,
     bytes_written: AtomicU64,
+    sync_failed: AtomicBool,
+    was_full: AtomicBool,
 }
 
 impl IoCounters {
+    /// Whether an fsync has failed. From then on the page cache may show what the disk never got.
+    #[cfg(feature = "auth")]
+    pub(super) fn sync_failed(&self) -> bool {
+        self.sync_failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether there was no room for something.
+    #[cfg(feature = "auth")]
+    pub(super) fn was_full(&self) -> bool {
+        self.was_full.load(Ordering::Relaxed)
+    }
+
+    /// Notes what a call that may write said.
+    fn noted(&self, result: io::Result<()>) -> io::Result<()> {
+        if result.as_ref().is_err_and(is_no_room) {
+            self.was_full.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn noted_sync(&self, result: io::Result<()>) -> io::Result<()> {
+        if result.is_err() {
+            self.sync_failed.store(true, Ordering::Relaxed);
+        }
+        self.noted(result)
+    }
+
     /// Calls of `fdatasync`.
     pub(super) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
@@ -28,6 +57,10 @@ impl IoCounters {
     pub(super) fn bytes_written(&self) -> u64 {
         self.bytes_written.load(Ordering::Relaxed)
     }
+}
+
+fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// A backend that counts what passes through it.
@@ -57,17 +90,17 @@ impl StorageBackend for CountingBackend {
         if len > self.inner.len()? {
             self.counters.growths.fetch_add(1, Ordering::Relaxed);
         }
-        self.inner.set_len(len)
+        self.counters.noted(self.inner.set_len(len))
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.inner.sync_data()
+        self.counters.noted_sync(self.inner.sync_data())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         self.counters.bytes_written.fetch_add(data.len() as u64, Ordering::Relaxed);
-        self.inner.write(offset, data)
+        self.counters.noted(self.inner.write(offset, data))
     }
 
     fn close(&self) -> Result<(), io::Error> {

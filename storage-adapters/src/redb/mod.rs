@@ -11,6 +11,8 @@
 //! panic on a damaged file: such a panic is caught and becomes a
 //! [`StoreError`](ledger_core::ports::StoreError) like any other.
 
+#[cfg(feature = "auth")]
+pub mod auth;
 mod backend;
 mod blocks_removal;
 mod failure;
@@ -18,6 +20,8 @@ mod file;
 mod format;
 mod log_row;
 mod log_store;
+#[cfg(any(feature = "rates", feature = "auth"))]
+mod one_file;
 mod options;
 #[cfg(feature = "rates")]
 pub mod rates;

@@ -82,6 +82,8 @@ pub enum Effect {
         length: usize,
     },
     Sync(usize),
+    /// The worst that it can mean: the pages are clean now, and were never written.
+    FailedSync(usize),
     Names(Vec<(String, Option<usize>)>),
     SyncNames,
     /// A commit returned.
@@ -128,6 +130,7 @@ pub fn cut(base: &Image, effects: &[Effect], syncs: Syncs, unsynced: Unsynced) -
                     tear(&mut image, effect, None);
                 }
             }
+            Effect::FailedSync(file) => drop(writes.remove(file)),
             Effect::SyncNames => names.drain(..).for_each(|changes| image.rename(changes)),
             Effect::Acknowledged => {}
         }
@@ -334,8 +337,9 @@ impl WalFile for DiskFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.operate()?;
-        state.effects.push(Effect::Sync(self.file));
-        Ok(())
+        let result = state.operate();
+        let effect = if result.is_ok() { Effect::Sync } else { Effect::FailedSync };
+        state.effects.push(effect(self.file));
+        result
     }
 }

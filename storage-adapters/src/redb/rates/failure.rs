@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::layout::FORMAT_VERSION;
 use super::options::{NAME_BYTES_MAX, POLICIES_MAX};
+use crate::redb::one_file::FileFault;
 
 /// Why a store of counters cannot be opened, changed or asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -94,4 +96,17 @@ pub enum RedbRateError {
     /// The store was closed.
     #[error("the store of counters is closed")]
     Closed,
+}
+
+impl From<FileFault> for RedbRateError {
+    fn from(fault: FileFault) -> Self {
+        match fault {
+            FileFault::NoFile { path } => Self::NoFile { path },
+            FileFault::Io { action, name, source } => Self::Io { action, name, source },
+            FileFault::InUse { name } => Self::InUse { name },
+            FileFault::Foreign { name } => Self::Foreign { name },
+            FileFault::Format { name, found } => Self::Format { name, found, known: FORMAT_VERSION },
+            FileFault::Damaged { name, reason } => Self::Damaged { name, reason },
+        }
+    }
 }

@@ -7,13 +7,14 @@ use ratelimit_core::{KeyParts, Limit, Nanos, Rate};
 use siphasher::sip128::SipHasher24;
 
 use crate::redb::format::RowDefinition;
+use crate::redb::one_file::FileFormat;
 use crate::redb::row::RowTable;
 
 /// The layout that this program writes.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
 /// How the file calls itself, whatever its name is.
-pub(super) const FILE_KIND: &[u8] = b"rates.db";
+pub(super) const FORMAT: FileFormat = FileFormat { kind: b"rates.db", version: FORMAT_VERSION };
 
 pub(super) const POLICIES: RowDefinition = RowDefinition::new("policies");
 pub(super) const RATES: RowDefinition = RowDefinition::new("rates");

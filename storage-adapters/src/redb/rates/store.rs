@@ -10,13 +10,14 @@ use tokio::sync::{SemaphorePermit, oneshot};
 use super::book::Book;
 use super::counters::Counters;
 use super::failure::RedbRateError;
-use super::file::Place;
+use super::file::RateFile;
 use super::layout::Secret;
 use super::options::{IN_PROGRESS_MAX, RateOptions};
 use super::policies::{Kept, Moment, Policies, Row, Rows};
 use super::request::{Decided, Part, Purpose, Request};
 use super::writer::{Durable, Job, Shared, State, Task};
-use crate::redb::state_files::{StateDirectory, StateFiles};
+use crate::redb::one_file::Place;
+use crate::redb::state_files::StateFiles;
 
 /// Rows that are counted while requests wait.
 const COUNTED_AT_ONCE: usize = 4_096;
@@ -51,7 +52,7 @@ impl RedbRateStore {
         options: RateOptions,
         now: Nanos,
     ) -> Result<Self, RedbRateError> {
-        Self::open_at(place(path, options.cache_bytes)?, policies, options, now)
+        Self::open_at(Place::of(path, options.cache_bytes)?, policies, options, now)
     }
 
     /// As [`open`](Self::open), on a disk of somebody else's: for fault injection.
@@ -77,7 +78,7 @@ impl RedbRateStore {
     ///
     /// [`RedbRateError`].
     pub fn recorded_epoch(path: &Path) -> Result<Option<Duration>, RedbRateError> {
-        let opened = place(path, super::CACHE_BYTES)?.open()?;
+        let opened = RateFile::open(&Place::of(path, super::CACHE_BYTES)?)?;
         Ok(opened.map(|(_, content)| Duration::from_nanos(content.epoch_ns)))
     }
 
@@ -88,13 +89,13 @@ impl RedbRateStore {
         now: Nanos,
     ) -> Result<Self, RedbRateError> {
         let epoch_ns = Nanos::from_duration(options.epoch).0;
-        let (file, secret, succession) = match place.open()? {
+        let (file, secret, succession) = match RateFile::open(&place)? {
             None => {
                 let moment = Moment { before: now, after: now, same_epoch: true };
                 let mut succession = Policies::default().succeeded(policies, &Rows::new(), moment)?;
                 succession.change.epoch_ns = Some(epoch_ns);
                 let secret = random_secret(&place.name)?;
-                (place.create(secret, &succession.change)?, secret, succession)
+                (RateFile::create(&place, secret, &succession.change)?, secret, succession)
             }
             Some((file, content)) => {
                 let stored = content.policies.into_iter();
@@ -311,18 +312,6 @@ async fn wait(
 
 fn failed(action: &'static str, error: RedbRateError) -> RateStoreError {
     RateStoreError::Failed { action, source: Box::new(error) }
-}
-
-fn place(path: &Path, cache_bytes: usize) -> Result<Place, RedbRateError> {
-    let no_file = || RedbRateError::NoFile { path: path.to_owned() };
-    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(no_file)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
-    if path.is_dir() || !directory.is_dir() {
-        return Err(no_file());
-    }
-    let files: Arc<dyn StateFiles> = Arc::new(StateDirectory::new(directory));
-    Ok(Place { files, name: name.to_owned(), cache_bytes })
 }
 
 fn random_secret(name: &str) -> Result<Secret, RedbRateError> {

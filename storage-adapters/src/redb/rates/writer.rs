@@ -10,10 +10,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::book::Book;
 use super::failure::RedbRateError;
-use super::file::{Change, Place, RateFile};
+use super::file::{Change, RateFile};
 use super::layout::Secret;
 use super::options::{IN_PROGRESS_MAX, RECOVERY_PAUSE};
 use super::policies::Moment;
+use crate::redb::one_file::Place;
 
 /// What a request waits for.
 pub(super) type Durable = Result<(), RedbRateError>;
@@ -271,7 +272,7 @@ impl Shared {
         };
         let written = rows.iter().map(|(key, row)| (*key, Some(row.written))).collect();
         let change = Change { epoch_ns: Some(self.epoch_ns), policies, rows: written };
-        *file = Some(self.place.create(self.secret, &change)?);
+        *file = Some(RateFile::create(&self.place, self.secret, &change)?);
         let mut state = self.lock();
         state.book.counters.restore(rows);
         state.failed = None;
