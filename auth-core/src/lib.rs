@@ -36,10 +36,13 @@
 //!
 //! # Map
 //!
-//! `millis`, `key`: values. [`ports`]: what a store promises. [`memory`]: one that keeps it. `conformance` (a feature):
-//! the suite that holds every store to it.
+//! `millis`, `key`, [`ids`], [`tokens`], [`settings`], [`refusal`]: values. [`ports`]: what a store promises. [`memory`]: one that
+//! keeps it. `conformance` (a feature): the suite that holds every store to it. [`records`]: what is stored. [`sessions`], [`audit`] and
+//! `refresh`: what is decided. [`auth`]: the engine over a store, which loads, decides and commits.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod audit;
+pub mod auth;
 #[cfg(feature = "conformance")]
 #[expect(
     clippy::expect_used,
@@ -48,10 +51,21 @@
     reason = "a guarantee that does not hold is a panic"
 )]
 pub mod conformance;
+mod fresh;
+pub mod ids;
 mod key;
 pub mod memory;
 mod millis;
+mod plan;
 pub mod ports;
+pub mod records;
+mod refresh;
+pub mod refusal;
+pub mod sessions;
+pub mod settings;
+pub mod tokens;
 
+pub use auth::{Auth, AuthError};
+pub use fresh::FreshBytes;
 pub use key::{KEY_BYTES_MAX, Key, KeyRange, Table, Tenant};
 pub use millis::Millis;

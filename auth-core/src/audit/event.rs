@@ -1,0 +1,66 @@
+use crate::records::stored_enum;
+
+stored_enum! {
+    /// What can be in the log. Each of them has an emitter; a test says so.
+    AuditEvent: u16, "event" {
+        /// A user was made.
+        UserRegistered = 1,
+        /// An operator disabled a user.
+        UserDisabled = 2,
+        /// A session was opened.
+        UserLogin = 3,
+        /// A user signed out.
+        UserLogout = 4,
+        /// A session, or all of a user, was ended by somebody or by a rule.
+        UserSessionRevoked = 5,
+        /// A session had expired when somebody looked.
+        UserSessionExpired = 6,
+        /// A user proved anew who they are, within a session.
+        StepUp = 7,
+        /// A refresh token was revoked.
+        RefreshTokenRevoked = 8,
+        /// A refresh token came that had been exchanged before: it may have been stolen.
+        RefreshTokenReused = 9,
+    }
+}
+
+/// How much somebody has to look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Every day.
+    Info,
+    /// Not often.
+    Warning,
+    /// Somebody may be inside who should not be.
+    Critical,
+}
+
+impl AuditEvent {
+    /// The name that logs and filters know.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UserRegistered => "user_registered",
+            Self::UserDisabled => "user_disabled",
+            Self::UserLogin => "user_login",
+            Self::UserLogout => "user_logout",
+            Self::UserSessionRevoked => "user_session_revoked",
+            Self::UserSessionExpired => "user_session_expired",
+            Self::StepUp => "step_up",
+            Self::RefreshTokenRevoked => "refresh_token_revoked",
+            Self::RefreshTokenReused => "refresh_token_reused",
+        }
+    }
+
+    /// How much somebody has to look at it.
+    pub const fn severity(self) -> Severity {
+        match self {
+            Self::RefreshTokenReused => Severity::Critical,
+            Self::UserDisabled | Self::UserSessionRevoked | Self::RefreshTokenRevoked => Severity::Warning,
+            Self::UserRegistered
+            | Self::UserLogin
+            | Self::UserLogout
+            | Self::UserSessionExpired
+            | Self::StepUp => Severity::Info,
+        }
+    }
+}

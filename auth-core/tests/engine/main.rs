@@ -1,0 +1,9 @@
+//! The engine through its façade, over stores in memory: named defects of others, races, and a model of the whole.
+
+mod audit;
+mod model;
+mod races;
+mod records;
+mod refresh;
+mod sessions;
+mod world;
