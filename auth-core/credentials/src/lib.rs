@@ -39,10 +39,11 @@
 //! # Map
 //!
 //! [`password`]: the policy, the hashes and the filter of breached passwords. [`opaque_token`], [`recovery_codes`], [`totp`],
-//! [`envelope`]: one file each. `jwt`: keys, their rotation, and two kinds of token. `docs/formats.md` has every byte.
+//! [`envelope`]: one file each. [`jwt`]: keys, their rotation, and two kinds of token. `docs/formats.md` has every byte.
 
 mod crockford;
 pub mod envelope;
+pub mod jwt;
 pub mod opaque_token;
 pub mod password;
 pub mod recovery_codes;
