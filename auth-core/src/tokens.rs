@@ -117,7 +117,8 @@ impl RefreshToken {
             random: OpaqueToken::parse(random).ok()?,
         };
         // Under every key that is known: which one it was made with is not in the token.
-        let known = hasher.hashes(&token.statement()).map(|hash| tag_of(&hash).ct_eq(tag));
+        let statement = token.statement();
+        let known = hasher.hashes(&statement).map(|hash| tag_of(&hash).ct_eq(tag));
         bool::from(known.fold(Choice::from(0), |any, one| any | one)).then_some(token)
     }
 

@@ -7,6 +7,9 @@ use auth_credentials::envelope::{
 use auth_credentials::opaque_token::{OpaqueToken, Refresh, Session};
 use proptest::prelude::*;
 
+/// Whether a key opens the bytes.
+type Opens = dyn Fn(&[u8]) -> bool;
+
 const ROW: Row<'_> = Row { tenant: b"tenant-1", kind: "totp_secret", id: b"user-7" };
 const CONTENT: &[u8] = b"a secret at rest";
 
@@ -42,7 +45,7 @@ fn envelopes_are_those_of_another_implementation() {
 
 #[test]
 fn every_changed_byte_and_every_cut_is_noticed() {
-    let envelopes: [(&str, &dyn Fn(&[u8]) -> bool); 3] = [
+    let envelopes: [(&str, &Opens); 3] = [
         (UNDER_KEY_ENCRYPTION_KEY, &|bytes| keys().open(&ROW, bytes).is_ok_and(|c| **c == *CONTENT)),
         (UNDER_DATA_KEY, &|bytes| {
             DataKey::from_random([6; 32]).open(&ROW, bytes).is_ok_and(|c| **c == *CONTENT)
