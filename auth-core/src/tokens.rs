@@ -9,7 +9,7 @@ pub use auth_credentials::opaque_token::{TokenHash, TokenHasher, TokenKey, Token
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::fresh::FreshBytes;
@@ -96,14 +96,22 @@ impl SessionToken {
 /// A refresh token with its family and generation, and a tag by which it is known to be ours even when nothing of it is stored
 /// any more. Without the tag anybody who has seen an id could end the family with a made-up token.
 pub(crate) struct RefreshToken {
+    /// Under which key its hash and tag are.
+    key_id: u32,
     family: FamilyId,
     generation: u64,
     random: OpaqueToken<Refresh>,
 }
 
 impl RefreshToken {
-    pub(crate) fn mint(family: FamilyId, generation: u64, fresh: &dyn FreshBytes) -> Self {
-        Self { family, generation, random: OpaqueToken::from_random(fresh.array()) }
+    pub(crate) fn mint(
+        hasher: &TokenHasher,
+        family: FamilyId,
+        generation: u64,
+        fresh: &dyn FreshBytes,
+    ) -> Self {
+        let random = OpaqueToken::from_random(fresh.array());
+        Self { key_id: hasher.current_key_id(), family, generation, random }
     }
 
     /// The token of a text, when it is one of ours.
@@ -111,15 +119,17 @@ impl RefreshToken {
         let (random, place) = split::<REFRESH_PLACE_BYTES>(text)?;
         let (family, rest) = place.split_first_chunk()?;
         let (generation, tag) = rest.split_first_chunk()?;
-        let token = Self {
+        let mut token = Self {
+            key_id: hasher.current_key_id(),
             family: FamilyId::from_bytes(*family),
             generation: u64::from_be_bytes(*generation),
             random: OpaqueToken::parse(random).ok()?,
         };
-        // Under every key that is known: which one it was made with is not in the token.
+        // Which of the known keys it was made with is not in the token.
         let statement = token.statement();
-        let known = hasher.hashes(&statement).map(|hash| tag_of(&hash).ct_eq(tag));
-        bool::from(known.fold(Choice::from(0), |any, one| any | one)).then_some(token)
+        let known = hasher.hashes(&statement).find(|hash| tag_of(hash).ct_eq(tag).into())?;
+        token.key_id = known.key_id();
+        Some(token)
     }
 
     pub(crate) fn family(&self) -> FamilyId {
@@ -131,12 +141,15 @@ impl RefreshToken {
         self.generation
     }
 
-    pub(crate) fn text(&self, hasher: &TokenHasher) -> TokenText {
+    /// `None` when its key is not known any more. The text is the same whichever key is current by now.
+    pub(crate) fn text(&self, hasher: &TokenHasher) -> Option<TokenText> {
+        let statement = self.statement();
+        let tag = hasher.hashes(&statement).find(|hash| hash.key_id() == self.key_id)?;
         let mut place = Vec::with_capacity(REFRESH_PLACE_BYTES);
         place.extend_from_slice(&self.family.to_bytes());
         place.extend_from_slice(&self.generation.to_be_bytes());
-        place.extend_from_slice(&tag_of(&hasher.hash(&self.statement())));
-        TokenText::of(&self.random.to_text(), &place)
+        place.extend_from_slice(&tag_of(&tag));
+        Some(TokenText::of(&self.random.to_text(), &place))
     }
 
     pub(crate) fn hash(&self, hasher: &TokenHasher) -> TokenHash<Refresh> {
@@ -162,12 +175,17 @@ impl RefreshToken {
     }
 
     /// The successor that was sealed under this token.
-    pub(crate) fn open(&self, tenant: Tenant, sealed: &[u8; SEALED_SUCCESSOR_BYTES]) -> Option<Self> {
+    pub(crate) fn open(
+        &self,
+        tenant: Tenant,
+        sealed: &[u8; SEALED_SUCCESSOR_BYTES],
+        successor_key_id: u32,
+    ) -> Option<Self> {
         let generation = self.generation.checked_add(1)?;
         let (tenant, id) = (tenant.0.to_be_bytes(), seal_id(self.family, generation));
         let random = DataKey::of_token(&self.random).open(&seal_row(&tenant, &id), sealed).ok()?;
         let random = OpaqueToken::parse(std::str::from_utf8(&random).ok()?).ok()?;
-        Some(Self { family: self.family, generation, random })
+        Some(Self { key_id: successor_key_id, family: self.family, generation, random })
     }
 
     /// What the tag is about, as 32 bytes that a token key hashes: no random part of a token is such a digest.

@@ -52,7 +52,7 @@ impl<S: AuthStore> Auth<S> {
             }
             let rows = self.with_family(id, loaded, now).await?;
             let family = FamilyId::from_bytes(self.fresh.array());
-            let token = RefreshToken::mint(family, 1, &*self.fresh);
+            let token = RefreshToken::mint(&self.hasher, family, 1, &*self.fresh);
             let hash = token.hash(&self.hasher);
             let plan = begin(self.tenant, &rows, &session, &user, (&token, hash), &self.settings, now);
             if let Committed::Applied = self.commit(plan, now).await? {
@@ -84,8 +84,8 @@ impl<S: AuthStore> Auth<S> {
                 place(family, rows.session.value(), rows.user.value(), presented, &self.settings, now);
             match placed {
                 Err(reason) => return Ok(Answer::Refused(reason.into())),
-                Ok(Place::JustExchanged { successor }) => {
-                    let again = token.open(self.tenant, &successor).ok_or(AuthError::Token)?;
+                Ok(Place::JustExchanged { successor, key_id }) => {
+                    let again = token.open(self.tenant, &successor, key_id).ok_or(AuthError::Token)?;
                     return self.refreshed(&again, &rows.session, now).map(Answer::Granted);
                 }
                 Ok(Place::Current) => {
@@ -163,7 +163,7 @@ impl<S: AuthStore> Auth<S> {
         now: Millis,
     ) -> Result<Option<Refreshed>, AuthError> {
         let generation = token.generation().checked_add(1).ok_or(AuthError::Token)?;
-        let successor = RefreshToken::mint(token.family(), generation, &*self.fresh);
+        let successor = RefreshToken::mint(&self.hasher, token.family(), generation, &*self.fresh);
         let hash = successor.hash(&self.hasher);
         let sealed = token.seal(self.tenant, &successor, &*self.fresh).ok_or(AuthError::Token)?;
         let plan = rotate(&rows.family, &rows.session, &rows.user, (hash, sealed), &self.settings, now)
@@ -202,7 +202,7 @@ impl<S: AuthStore> Auth<S> {
         let id = session.key.parts().next().and_then(|id| <[u8; 16]>::try_from(id).ok());
         let id = SessionId::from_bytes(id.ok_or(AuthError::Token)?);
         let session = LiveSession::of(id, session, &self.settings.sessions, now).ok_or(AuthError::Token)?;
-        let text = token.text(&self.hasher);
+        let text = token.text(&self.hasher).ok_or(AuthError::Token)?;
         Ok(Refreshed { token: text, family: token.family(), session })
     }
 }

@@ -17,7 +17,7 @@ pub(crate) enum Place {
     /// The current token: it is exchanged.
     Current,
     /// The one before, within the grace time: it yields the current one once more.
-    JustExchanged { successor: [u8; SEALED_SUCCESSOR_BYTES] },
+    JustExchanged { successor: [u8; SEALED_SUCCESSOR_BYTES], key_id: u32 },
     /// Exchanged before: either this one is stolen, or the one that came from it.
     Reused,
 }
@@ -49,7 +49,8 @@ pub(crate) fn place(
         && token.is(&previous.token, hasher)
         && now < previous.rotated_at.after(settings.refresh.grace)
     {
-        return Ok(Place::JustExchanged { successor: previous.successor });
+        let (successor, key_id) = (previous.successor, family.current.key_id());
+        return Ok(Place::JustExchanged { successor, key_id });
     }
     Ok(Place::Reused)
 }
