@@ -15,6 +15,9 @@ const UNDER_KEY_ENCRYPTION_KEY: &str = "0101000000036465666768696a6b6c6d6e6f7071
 const UNDER_DATA_KEY: &str = "0102000000006465666768696a6b6c6d6e6f707172737475767778797a7b608d415ce9a64caec4c7a67d9e982d717c0d50b112bcd028122b049531ad8c18";
 const UNDER_REFRESH_TOKEN: &str = "0103000000006465666768696a6b6c6d6e6f707172737475767778797a7ba6144ec888c96fa68fe153ecafa73c284035a2208473e7cd9162c4f38acda689";
 
+/// Whether an envelope opens and holds the content.
+type Opens<'a> = &'a dyn Fn(&[u8]) -> bool;
+
 fn nonce() -> [u8; 24] {
     core::array::from_fn(|i| 100 + i as u8)
 }
@@ -42,7 +45,7 @@ fn envelopes_are_those_of_another_implementation() {
 
 #[test]
 fn every_changed_byte_and_every_cut_is_noticed() {
-    let envelopes: [(&str, &dyn Fn(&[u8]) -> bool); 3] = [
+    let envelopes: [(&str, Opens<'_>); 3] = [
         (UNDER_KEY_ENCRYPTION_KEY, &|bytes| keys().open(&ROW, bytes).is_ok_and(|c| **c == *CONTENT)),
         (UNDER_DATA_KEY, &|bytes| {
             DataKey::from_random([6; 32]).open(&ROW, bytes).is_ok_and(|c| **c == *CONTENT)
