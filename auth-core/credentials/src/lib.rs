@@ -28,7 +28,8 @@
 //!
 //! - Time and random bytes are arguments. Nothing here reads a clock, draws a random number, touches a file or starts a thread.
 //! - No input panics, and none decides how much memory is taken or how long is computed beyond the limits that its decoder states.
-//! - Secrets are compared in constant time, wiped when dropped, and absent from every `Debug` and every error.
+//! - Secrets are compared in constant time and absent from every `Debug` and every error. What this crate holds of them is wiped
+//!   when dropped, except the state of HMAC in [`jwt::deepersensor`]; buffers inside of libraries are theirs to wipe.
 //! - What was hashed or sealed for one purpose or one row opens no other: the purpose and the row are part of the hash.
 //!
 //! # It is not

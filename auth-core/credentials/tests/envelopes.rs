@@ -7,9 +7,6 @@ use auth_credentials::envelope::{
 use auth_credentials::opaque_token::{OpaqueToken, Refresh, Session};
 use proptest::prelude::*;
 
-/// Whether a key opens the bytes.
-type Opens = dyn Fn(&[u8]) -> bool;
-
 const ROW: Row<'_> = Row { tenant: b"tenant-1", kind: "totp_secret", id: b"user-7" };
 const CONTENT: &[u8] = b"a secret at rest";
 
@@ -17,6 +14,9 @@ const CONTENT: &[u8] = b"a secret at rest";
 const UNDER_KEY_ENCRYPTION_KEY: &str = "0101000000036465666768696a6b6c6d6e6f707172737475767778797a7bff48723d2bde748459773e09acda2316b66af87781880cc9640bc614453d036c";
 const UNDER_DATA_KEY: &str = "0102000000006465666768696a6b6c6d6e6f707172737475767778797a7b608d415ce9a64caec4c7a67d9e982d717c0d50b112bcd028122b049531ad8c18";
 const UNDER_REFRESH_TOKEN: &str = "0103000000006465666768696a6b6c6d6e6f707172737475767778797a7ba6144ec888c96fa68fe153ecafa73c284035a2208473e7cd9162c4f38acda689";
+
+/// Whether an envelope opens and holds the content.
+type Opens<'a> = &'a dyn Fn(&[u8]) -> bool;
 
 fn nonce() -> [u8; 24] {
     core::array::from_fn(|i| 100 + i as u8)
@@ -45,7 +45,7 @@ fn envelopes_are_those_of_another_implementation() {
 
 #[test]
 fn every_changed_byte_and_every_cut_is_noticed() {
-    let envelopes: [(&str, &Opens); 3] = [
+    let envelopes: [(&str, Opens<'_>); 3] = [
         (UNDER_KEY_ENCRYPTION_KEY, &|bytes| keys().open(&ROW, bytes).is_ok_and(|c| **c == *CONTENT)),
         (UNDER_DATA_KEY, &|bytes| {
             DataKey::from_random([6; 32]).open(&ROW, bytes).is_ok_and(|c| **c == *CONTENT)

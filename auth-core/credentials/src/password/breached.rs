@@ -93,7 +93,7 @@ impl<B> core::fmt::Debug for BreachedFilter<B> {
     }
 }
 
-/// Makes the file of a list of SHA-1 hashes, in any order, repetitions allowed. Takes about 30 bytes of memory for each.
+/// Makes the file of a list of SHA-1 hashes, in any order, repetitions allowed. Takes tens of bytes of memory for each.
 pub fn build_breached_filter(
     hashes: impl IntoIterator<Item = [u8; 20]>,
 ) -> Result<Vec<u8>, FilterBuildError> {
