@@ -48,8 +48,7 @@ impl KeyedLimit {
         // Permits are carried whole, with their holders and however many they are.
         let permits = old.filter(|old| is_permits && matches!(old.limit, Limit::Concurrency(_)));
         let more_words = limit.more_words().max(permits.map_or(0, |old| old.table.more_words()));
-        // Which permits of a shared cell are back, nobody could tell: what is not exact would have to deny for ever.
-        let size = if is_permits { TableSize { sketch_bytes: 0, ..size } } else { size };
+        let size = limit.table_size(size);
         Ok(Self {
             condensed: if let Limit::SlidingLog(log) = &limit { Some(CondensedLog::new(*log)) } else { None },
             table: Table::new(size, more_words)?,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::algorithms::sliding_log::SLIDING_LOG_MAX;
 use crate::algorithms::{Boundaries, Calendar, Concurrency, FixedWindow, Gcra, SlidingLog, SlidingWindow};
+use crate::table::{TableError, TableSize};
 
 /// Bits of a state in the table; one more locks its slot.
 pub(crate) const STATE_BITS: u32 = 63;
@@ -205,6 +206,20 @@ impl Limit {
             Self::Concurrency(permits) => permits.expiry(),
             Self::Unlimited | Self::DenyAll => Duration::MAX,
         }
+    }
+
+    /// Bytes that the table of this limit reserves: 0 where nothing is counted.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::TooLarge`], as whatever would make the table.
+    pub fn table_bytes(&self, size: TableSize) -> Result<u64, TableError> {
+        if self.counts() { self.table_size(size).bytes(self.more_words()) } else { Ok(0) }
+    }
+
+    /// Which permits of a shared cell are back, nobody could tell: what is not exact would have to deny for ever.
+    pub(crate) fn table_size(&self, size: TableSize) -> TableSize {
+        if matches!(self, Self::Concurrency(_)) { TableSize { sketch_bytes: 0, ..size } } else { size }
     }
 
     /// Words of state beside the first.

@@ -29,6 +29,11 @@ impl TableSize {
         Self { keys, sketch_bytes: Self::SKETCH_BYTES_DEFAULT }
     }
 
+    /// Bytes of a table of this size whose slots have so many words more.
+    pub(crate) fn bytes(self, more_words: usize) -> Result<u64, TableError> {
+        self.room(more_words).map(|room| room.bytes)
+    }
+
     /// What a table of this size takes whose slots have so many words more. Whatever the numbers: nothing here wraps, since
     /// 2^64 keys of a few thousand words take less than 2^80 bytes.
     pub(super) fn room(self, more_words: usize) -> Result<Room, TableError> {

@@ -3,17 +3,17 @@
 use std::num::NonZeroU32;
 
 use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
-use ratelimit_core::rules::{Counters, Placed, RuleSet};
-use ratelimit_core::{HashSecret, Limit, Nanos, TableSize, Verdict};
-use ratelimit_rules::{Engine, ReadRules, RuleLines, RuleStore, RuleView, StoreEngine};
+use ratelimit_core::rules::{Counters, RuleSet};
+use ratelimit_core::{CannotSucceed, HashSecret, Nanos, TableSize, Verdict};
+use ratelimit_rules::{Engine, EngineError, ReadRules, RuleLines, RuleStore, RuleView, StoreEngine};
 use storage_adapters::redb::rates::{NAME_BYTES_MAX, POLICIES_MAX, RedbRateError};
 
 use crate::rule_files::RulesError;
 use crate::servers::ServersError;
 use crate::settings::EngineChoice;
 
-/// Nobody asks it anything, so the size of its tables does not matter; that they are more than one counter does, since there are
-/// only so many such tables.
+/// Nobody asks it anything, and what tables would take was computed; that they are more than one counter matters, since
+/// there are only so many such tables.
 const SMALLEST: TableSize = TableSize { keys: 2, sketch_bytes: 0 };
 
 /// What a server would make of rules.
@@ -21,22 +21,36 @@ const SMALLEST: TableSize = TableSize { keys: 2, sketch_bytes: 0 };
 pub struct Trial {
     /// The rules, as it lists them.
     pub rules: Vec<RuleView>,
-    /// How many of them have a counter for each value, and so in memory a table each.
-    pub tables: usize,
+    /// Bytes that their counters reserve in memory. With a file they are rows instead: `None`.
+    pub room_bytes: Option<u64>,
 }
 
-/// Puts the rules in force as a server with that engine does. The file of counters is neither made nor opened.
+/// Puts the rules in force as a server does that has this engine, and room for so many keys. The file of counters is neither made nor opened.
 ///
 /// # Errors
 /// [`ServersError::Rules`] and [`ServersError::Counters`], as a server that starts with these rules and a new file.
-pub fn put_in_force(read: ReadRules, engine: &EngineChoice) -> Result<Trial, ServersError> {
+pub fn put_in_force(read: ReadRules, engine: &EngineChoice, keys: u64) -> Result<Trial, ServersError> {
     let ReadRules { rules, lines, .. } = read;
-    let has_table = |placed: &Placed<'_>| {
-        placed.counters == Counters::Many && !matches!(placed.rule.limit, Limit::Unlimited | Limit::DenyAll)
+    let room_bytes = match engine {
+        EngineChoice::Memory => Some(room(&rules, TableSize::for_keys(keys), &lines)?),
+        EngineChoice::Redb(_) => None,
     };
-    let tables = rules.rules().into_iter().filter(has_table).count();
     let rules = views(rules, &lines, engine)?;
-    Ok(Trial { rules, tables })
+    Ok(Trial { rules, room_bytes })
+}
+
+/// What the tables of rules with a counter for each value reserve; those with one counter take a kilobyte or two, but for logs
+/// and permits.
+fn room(rules: &RuleSet, size: TableSize, lines: &RuleLines) -> Result<u64, ServersError> {
+    let mut bytes: u64 = 0;
+    for placed in rules.rules().iter().filter(|placed| placed.counters == Counters::Many) {
+        let table = placed.rule.limit.table_bytes(size).map_err(|error| {
+            let reason = CannotSucceed::Table(error);
+            RulesError::at(EngineError::CannotPlace { path: placed.path.clone(), reason }, lines)
+        })?;
+        bytes = bytes.saturating_add(table);
+    }
+    Ok(bytes)
 }
 
 fn views(rules: RuleSet, lines: &RuleLines, engine: &EngineChoice) -> Result<Vec<RuleView>, ServersError> {

@@ -24,6 +24,8 @@ pub const SERVER_NAME: &str = "ratelimit";
 
 /// Keys of a table: a hundred million take 2.3 GB.
 pub const KEYS_MAX: u64 = 100_000_000;
+/// Room for keys, when nothing else is said.
+pub const KEYS_DEFAULT: u64 = 100_000;
 
 /// The rows of the rate limit server itself. [`table`] has those that every server shares as well.
 pub static RATELIMIT_SETTINGS: &[Setting] = &[
@@ -67,8 +69,9 @@ pub static RATELIMIT_SETTINGS: &[Setting] = &[
     Setting::new(
         "keys",
         Kind::Count { min: 1, max: KEYS_MAX },
-        "Live keys for which each rule has room, and CL.THROTTLE as well: 23 bytes each, taken when they are used. More keys \
-         are counted together and may be denied early.",
+        "Live keys for which each rule has room, and CL.THROTTLE as well: 23 bytes each, taken when they are used, logs and \
+         permits more. More keys are counted together and may be denied early. With `redb:` all rules together have this \
+         room, about 80 bytes for each key.",
     )
     .or("100000"),
     Setting::new(

@@ -5,22 +5,19 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use http::Method;
+use ratelimit_core::Enforcement;
 use ratelimit_core::rules::OnFailure;
-use ratelimit_core::{Enforcement, TableSize};
 use ratelimit_rules::RuleView;
 use ratelimit_server::ServersError;
 use ratelimit_server::rule_files::{PRESETS, RuleFiles, RulesError};
 use ratelimit_server::rule_trial;
-use ratelimit_server::settings::{EngineChoice, KEYS_MAX};
+use ratelimit_server::settings::{EngineChoice, KEYS_DEFAULT, KEYS_MAX};
 use serde_json::{Value, json};
 
 use super::client::RateLimitServer;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::table;
-
-/// Of a live key in memory, its share of free slots included.
-const KEY_BYTES: u64 = 23;
 
 /// `strongroom ratelimit rules …`
 #[derive(Debug, Subcommand)]
@@ -46,10 +43,9 @@ pub struct Validate {
     /// For a server with this engine: `memory` or `redb:FILE`. The file is neither made nor opened.
     #[arg(long, value_name = "ENGINE", default_value = "memory", value_parser = engine)]
     engine: EngineChoice,
-    /// For a server with room for so many live keys: says what they take where the counters are in memory (logs and
-    /// permits take more).
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=KEYS_MAX))]
-    keys: Option<u64>,
+    /// For a server with room for so many live keys in each rule: says what they take where the counters are in memory.
+    #[arg(long, value_name = "N", default_value_t = KEYS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=KEYS_MAX))]
+    keys: u64,
 }
 
 fn engine(text: &str) -> Result<EngineChoice, String> {
@@ -84,14 +80,16 @@ impl Validate {
     pub fn run(self, output: Output) -> Result<(), Failure> {
         let read = RuleFiles::new(self.files).read().map_err(|error| refused(&error.into()))?;
         let warnings: Vec<String> = read.idle.iter().map(ToString::to_string).collect();
-        let trial = rule_trial::put_in_force(read, &self.engine).map_err(|error| refused(&error))?;
+        let trial =
+            rule_trial::put_in_force(read, &self.engine, self.keys).map_err(|error| refused(&error))?;
         let records: Vec<Value> = trial.rules.iter().map(record).collect();
-        let room = self.keys.and_then(|keys| room_bytes(&self.engine, trial.tables, keys));
+        let room = trial.room_bytes;
         warnings.iter().for_each(|warning| output.note(&format!("warning: {warning}")));
         if let Some(bytes) = room {
             output.note(&format!(
-                "the counters take up to {} MiB, when all keys are used",
-                bytes.div_ceil(1 << 20)
+                "the counters take up to {} MiB, when all {} keys of each rule are used",
+                bytes.div_ceil(1 << 20),
+                self.keys
             ));
         }
         let document = json!({ "valid": true, "rules": records, "warnings": warnings, "room_bytes": room });
@@ -137,14 +135,6 @@ impl List {
             table::render(&["rule", "limit", "algorithm", "enforcement", "allowed", "denied"], &rows)
         })
     }
-}
-
-/// What tables in memory take when all their keys are used. A file has rows instead.
-fn room_bytes(engine: &EngineChoice, tables: usize, keys: u64) -> Option<u64> {
-    let size = TableSize::for_keys(keys);
-    let sketch = u64::try_from(size.sketch_bytes).ok()?;
-    let table = keys.saturating_mul(KEY_BYTES).saturating_add(sketch);
-    (*engine == EngineChoice::Memory).then_some(table.saturating_mul(u64::try_from(tables).ok()?))
 }
 
 fn record(rule: &RuleView) -> Value {
