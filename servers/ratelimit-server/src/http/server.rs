@@ -20,7 +20,7 @@ use crate::grants::Grants;
 use crate::limit_service::LimitService;
 use crate::meter::Meter;
 
-/// Bytes of a body: what is asked has 4 KiB, and JSON writes a byte with up to six.
+/// Bytes of a body: text that fills a client's headers fits; more is 413, which proxies take for a denial.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 /// For a request, once its head has come: the rest is its body, and a decision takes microseconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
