@@ -30,7 +30,8 @@ impl RlsService {
     async fn decide(&self, message: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
         let now = self.limits.now();
         let question = Question::read(message, self.limits.epoch())?;
-        let descriptors = question.descriptors();
+        let entries = question.entries();
+        let descriptors = question.descriptors(&entries);
         let request = question.request(&descriptors);
         let answer = match self.limits.engine().check(&request, now).await {
             Ok(answer) => answer,
