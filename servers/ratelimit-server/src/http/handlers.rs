@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use ratelimit_rules::{Answer, TOP_MAX};
 use serde::de::DeserializeOwned;
 use service_kit::PeerInfo;
-use tower_layers::client_ip::ClientIpPolicy;
 
 use super::bodies::{
     AnswerBody, CheckBody, Question, RefundBody, RefundedBody, ResetBody, ResetDoneBody, RuleBody, TopBody,
@@ -20,7 +19,7 @@ use super::openapi;
 use super::problem::{ProblemBody, Refusal, denied};
 use super::query::{self, Mode};
 use crate::access::{Access, bearer};
-use crate::client_address;
+use crate::client_address::Clients;
 use crate::grants::{GrantId, Grants};
 use crate::limit_service::LimitService;
 use crate::meter::{Meter, Protocol};
@@ -32,7 +31,7 @@ const TOP_DEFAULT: usize = 20;
 pub(super) struct Shared {
     pub(super) limits: LimitService,
     pub(super) access: Access,
-    pub(super) client_ip: ClientIpPolicy,
+    pub(super) clients: Clients,
     pub(super) grants: Grants,
     pub(super) meter: Meter,
 }
@@ -148,7 +147,7 @@ pub(super) async fn forward_auth(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let client = || client_address::group(shared.client_ip.resolve(peer.remote.ip(), &headers).address());
+    let client = || shared.clients.of(peer.remote.ip(), &headers);
     let answered: Refused = async {
         shared.may_check(&headers)?;
         let (body, mode) = query::read(uri.query().unwrap_or_default(), client)?;

@@ -16,6 +16,7 @@ use tower_layers::client_ip::ClientIpPolicy;
 
 use super::handlers::{self, Shared};
 use crate::access::Access;
+use crate::client_address::Clients;
 use crate::grants::Grants;
 use crate::limit_service::LimitService;
 use crate::meter::Meter;
@@ -40,7 +41,8 @@ impl HttpServer {
         client_ip: ClientIpPolicy,
         listener: ListenerLimits,
     ) -> Self {
-        let shared = Shared { limits, access, client_ip, grants: Grants::default(), meter: Meter::new() };
+        let clients = Clients::new(client_ip);
+        let shared = Shared { limits, access, clients, grants: Grants::default(), meter: Meter::new() };
         Self { router: router(shared, listener.header_list_bytes_max as usize), limits: listener }
     }
 
