@@ -159,7 +159,8 @@ mod tests {
         let (access, clock, meter) = (Access::default(), TestClock(AtomicU64::new(1)), Meter::new());
         let (near, far) = duplex(pipe_bytes);
         let session = Session::new(&keys, &access, 1);
-        let settings = (RespLimits::default(), &clock as &dyn Clock, &meter);
+        let limits = RespLimits { request: Duration::from_millis(600), ..RespLimits::default() };
+        let settings = (limits, &clock as &dyn Clock, &meter);
         let serving = converse(far, session, settings, std::future::pending());
         let (_, said) = tokio::join!(serving, client(near, &clock));
         said
@@ -191,12 +192,12 @@ mod tests {
 
     /// The time for a request was counted from the end of the one before: a pool's connection that had been quiet was closed when
     /// its next request came in two segments.
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_request_in_two_parts_after_a_long_silence_is_answered() {
         let answer = talk(1_024, async |mut client, _| {
-            tokio::time::sleep(Duration::from_secs(205)).await;
+            tokio::time::sleep(Duration::from_millis(900)).await;
             client.write_all(b"PI").await.expect("sent");
-            tokio::time::sleep(Duration::from_secs(8)).await;
+            tokio::time::sleep(Duration::from_millis(400)).await;
             client.write_all(b"NG\r\n").await.expect("sent");
             let mut answer = [0; 7];
             client.read_exact(&mut answer).await.map(|_| answer)
