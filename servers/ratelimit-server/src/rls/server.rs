@@ -138,22 +138,22 @@ where
 /// Whether a message can be read must not be up to the client whose text is in it: an error lets it pass wherever the proxy
 /// lets pass what was not decided. So one that is too long, or whose text is no UTF-8, is over the limit.
 fn denied_if_unread(response: Response<Body>) -> Response<Body> {
-    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-    let is_unread = match header(Status::GRPC_STATUS).and_then(|code| code.parse().ok()).map(Code::from_i32) {
-        Some(Code::OutOfRange) => true,
-        Some(Code::Internal) => header(Status::GRPC_MESSAGE).is_some_and(|text| text.contains("UTF-8")),
+    let status = response.extensions().get::<Status>();
+    let is_unread = status.is_some_and(|status| match status.code() {
+        Code::OutOfRange => true,
+        Code::Internal => status.message().contains("UTF-8"),
         _ => false,
-    };
+    });
     if !is_unread {
         return response;
     }
     tracing::debug!("a message could not be read: it is over the limit");
     let message = over_limit(0).encode_to_vec();
-    // RFC of gRPC over HTTP/2: a byte that says that it is not compressed, and the length.
+    // gRPC over HTTP/2: a byte that says that it is not compressed, and the length.
     let length = u32::try_from(message.len()).unwrap_or_default().to_be_bytes();
     let frame = Bytes::from([&[0], &length[..], &message].concat());
     let mut trailers = HeaderMap::new();
-    trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
     let body = Full::new(frame).with_trailers(std::future::ready(Some(Ok(trailers))));
     let mut denied = Response::new(Body::new(body));
     denied.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
