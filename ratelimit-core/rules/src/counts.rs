@@ -9,7 +9,7 @@ use crate::answer::Answer;
 use crate::in_force::Met;
 use crate::request::Request;
 use crate::tallies::{TotalTally, Totals, one};
-use crate::top::{TOP_MAX, TopDenied, TopKeys};
+use crate::top::{TOP_MAX, TopDenied, TopKeys, shown};
 
 pub(crate) struct Counts {
     totals: TotalTally,
@@ -49,7 +49,7 @@ impl Counts {
                     entries: descriptor
                         .entries
                         .iter()
-                        .map(|entry| (entry.key.to_owned(), entry.value.to_owned()))
+                        .map(|entry| (entry.key.to_owned(), shown(entry.value)))
                         .collect(),
                     rule: met.told.path.clone(),
                     denied: 0,

@@ -62,5 +62,5 @@ pub use store_engine::{
     TEND_INTERVAL, TendDeadlines, UNPUSHED_BYTES_MAX, UNPUSHED_KEYS_MAX,
 };
 pub use tallies::{Tallies, Totals};
-pub use top::{TOP_MAX, TopDenied};
+pub use top::{TOP_MAX, TOP_VALUE_BYTES_MAX, TopDenied};
 pub use words::{algorithm_name, limit_in_words};

@@ -7,8 +7,9 @@ use crate::limit_override::LimitOverride;
 
 /// Entries of a descriptor.
 pub const ENTRIES_MAX: usize = 16;
-/// Bytes of the domain and all keys and values of a request together.
-pub const REQUEST_BYTES_MAX: usize = 4_096;
+/// Bytes of the domain and all keys and values of a request together. Clients choose values: a proxy takes headers of 60 KiB
+/// (Envoy unless told otherwise) and may name one in several descriptors. Below that, length must decide nothing.
+pub const REQUEST_BYTES_MAX: usize = 256 << 10;
 
 /// What one request asks of the limits of a domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,17 +1,23 @@
 //! The keys that are denied most, in bounded memory.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 /// Denied keys that are counted at a time.
 pub const TOP_MAX: usize = 1_024;
+/// Bytes of a value that are kept. Clients choose values, and they may be long.
+pub const TOP_VALUE_BYTES_MAX: usize = 1_024;
+/// Bytes of a key that are kept as they are; of a longer one as many, and a hash of all.
+const KEY_BYTES_MAX: usize = 2_048;
 
 /// A key that is denied often.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopDenied {
     /// The domain.
     pub domain: String,
-    /// The entries of the descriptor.
+    /// The entries of the descriptor, of each value the first [`TOP_VALUE_BYTES_MAX`] bytes.
     pub entries: Vec<(String, String)>,
     /// The path of the rule that denied it last.
     pub rule: String,
@@ -45,6 +51,7 @@ impl TopKeys {
 
     /// Counts a denial of `key`, which `told` describes.
     pub(crate) fn denied(&mut self, key: &[u8], told: impl FnOnce() -> TopDenied) {
+        let key = &*bounded(key);
         if let Some(index) = self.by_key.get(key).copied() {
             return self.count(index);
         }
@@ -79,6 +86,21 @@ impl TopKeys {
     }
 }
 
+/// Whoever makes two long keys meet has them counted as one in this list, and nowhere else.
+fn bounded(key: &[u8]) -> Cow<'_, [u8]> {
+    let Some((head, _)) = key.split_at_checked(KEY_BYTES_MAX).filter(|(_, rest)| !rest.is_empty()) else {
+        return Cow::Borrowed(key);
+    };
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    Cow::Owned([head, &hasher.finish().to_be_bytes()].concat())
+}
+
+/// As much of a value as is kept.
+pub(crate) fn shown(value: &str) -> String {
+    value.get(..value.floor_char_boundary(TOP_VALUE_BYTES_MAX)).unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +128,18 @@ mod tests {
         }
         assert_eq!(top.slots.len(), 8);
         assert_eq!((top.by_key.len(), top.by_count.len(), top.keys.len()), (8, 8, 8));
+    }
+
+    #[test]
+    fn long_keys_are_told_apart_and_not_kept() {
+        let mut top = TopKeys::new(8);
+        let long = "x".repeat(60 << 10);
+        let other = format!("{long}y");
+        for key in [&long, &other, &other] {
+            top.denied(key.as_bytes(), || told(&shown(key)));
+        }
+        assert_eq!(top.top(8).iter().map(|top| top.denied).collect::<Vec<_>>(), [2, 1]);
+        assert!(top.keys.iter().all(|key| key.len() <= KEY_BYTES_MAX + 8));
+        assert_eq!(shown(&format!("x{}", "é".repeat(1_000))).len(), TOP_VALUE_BYTES_MAX - 1);
     }
 }

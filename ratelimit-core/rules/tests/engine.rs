@@ -171,7 +171,10 @@ fn requests_out_of_bounds_are_refused_and_change_nothing() {
     assert_eq!(refused("web", &[good, Descriptor::new(&nameless)]), RequestError::EmptyKey { descriptor: 1 });
     let long = "x".repeat(REQUEST_BYTES_MAX - 3 - 5 - 4 + 1);
     let long = [Entry { key: "user", value: &long }];
-    assert_eq!(refused("web", &[good, Descriptor::new(&long)]), RequestError::TooLong { bytes: 4_097 });
+    assert_eq!(
+        refused("web", &[good, Descriptor::new(&long)]),
+        RequestError::TooLong { bytes: REQUEST_BYTES_MAX + 1 }
+    );
     assert_eq!(left(&engine, "user", "a"), 10);
     assert_eq!(engine.totals().refused, 7);
 }

@@ -15,6 +15,7 @@
 //! - Every buffer, connection and wait is bounded by a named constant or a setting.
 
 pub mod access;
+mod client_address;
 mod durable_store;
 mod grants;
 pub mod http;

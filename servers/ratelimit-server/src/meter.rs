@@ -37,6 +37,7 @@ pub(crate) struct Meter {
     resp_allowed: Counter,
     resp_denied: Counter,
     resp_refused: Counter,
+    resp_without_token: Counter,
     resp_broken: Counter,
     resp_seconds: Histogram,
     rls_seconds: Histogram,
@@ -53,6 +54,7 @@ impl Meter {
             resp_allowed: resp("allowed"),
             resp_denied: resp("denied"),
             resp_refused: counter!(REFUSED, "protocol" => "resp", "reason" => "request"),
+            resp_without_token: counter!(REFUSED, "protocol" => "resp", "reason" => "token"),
             resp_broken: counter!(REFUSED, "protocol" => "resp", "reason" => "protocol"),
             resp_seconds: histogram!(SECONDS, "protocol" => "resp"),
             rls_seconds: histogram!(SECONDS, "protocol" => "rls"),
@@ -70,6 +72,7 @@ impl Meter {
         add(&self.resp_allowed, tally.allowed);
         add(&self.resp_denied, tally.denied);
         add(&self.resp_refused, tally.refused);
+        add(&self.resp_without_token, tally.without_token);
         if tally.allowed + tally.denied > 0 {
             self.resp_seconds.record(elapsed());
         }

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use metrics::{counter, describe_counter};
+use ratelimit_core::{CannotSucceed, TableError};
 use ratelimit_rules::{
     EngineError, Epoch, FILE_BYTES_MAX, ReadRules, Reloaded, RuleFile, RuleFileError, RuleLines, Syntax,
     read_rule_files,
@@ -23,6 +24,9 @@ pub const PRESETS: BuiltIn = BuiltIn { name: "the presets", text: include_str!("
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A file that was written so lately may be written again without a new time: file systems count in steps.
 const YOUNG: Duration = Duration::from_secs(2);
+
+/// The longest between two attempts to put rules in force that failed for a reason that may pass: no memory, a disk.
+const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(60);
 
 const RELOADS: &str = "rate_limit_reloads_total";
 
@@ -59,6 +63,23 @@ pub enum RulesError {
 }
 
 impl RulesError {
+    /// Whether the same files may be usable later.
+    fn may_pass(&self) -> bool {
+        let engine = match self {
+            Self::Unreadable { .. } => return true,
+            Self::File(_) => return false,
+            Self::Rule { source, .. } => source,
+            Self::Engine(error) => error,
+        };
+        match engine {
+            EngineError::Store { .. } => true,
+            EngineError::CannotPlace { reason, .. } => {
+                !matches!(reason, CannotSucceed::Table(TableError::TooLarge { .. }))
+            }
+            _ => false,
+        }
+    }
+
     /// The error, with the line of the rule that it is about.
     pub(crate) fn at(error: EngineError, lines: &RuleLines) -> Self {
         let path = match &error {
@@ -173,7 +194,23 @@ pub(crate) struct RuleWatch {
     files: RuleFiles,
     limits: LimitService,
     seen: Seen,
+    retry: Option<Retry>,
     hang_up: Signal,
+}
+
+/// When files that could not be used for a reason that may pass are tried again.
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    at: Instant,
+    wait: Duration,
+}
+
+impl Retry {
+    /// After another failure: each wait is twice the one before.
+    fn after(before: Option<Self>, now: Instant) -> Self {
+        let wait = before.map_or(LOOK_INTERVAL, |before| (before.wait * 2).min(RETRY_INTERVAL_MAX));
+        Self { at: now + wait, wait }
+    }
 }
 
 /// What the files were when they were read last.
@@ -212,7 +249,7 @@ impl RuleWatch {
             RELOADS,
             "Rule files that were put in force (done) or not usable, so that the old ones stay (refused)."
         );
-        Ok(Self { files, limits, seen, hang_up: signal(SignalKind::hangup())? })
+        Ok(Self { files, limits, seen, retry: None, hang_up: signal(SignalKind::hangup())? })
     }
 
     /// Watches for ever.
@@ -226,36 +263,54 @@ impl RuleWatch {
             };
             // Files are read and tables reserved on a thread that may wait.
             let looked = tokio::task::spawn_blocking(move || {
-                self.look(asked);
+                self.look(asked, Instant::now());
                 self
             });
             self = looked.await.map_err(io::Error::other)?;
         }
     }
 
-    fn look(&mut self, asked: Asked) {
+    /// Whether the files were used.
+    fn look(&mut self, asked: Asked, now: Instant) -> Looked {
         let stamps = self.files.stamps();
         let is_other = stamps != self.seen.stamps;
         let is_young = stamps.iter().flatten().any(Stamp::is_young);
-        if asked == Asked::ByTime && !is_other && !is_young {
-            return;
+        let is_due = self.retry.is_some_and(|retry| now >= retry.at);
+        let must_tell = is_other || is_due || asked == Asked::BySignal;
+        if !must_tell && !is_young {
+            return Looked::Nothing;
         }
         self.seen.stamps = stamps;
+        if is_other || asked == Asked::BySignal {
+            self.retry = None;
+        }
         let texts = match self.files.texts() {
             Ok(texts) => texts,
-            // Told once for each change: otherwise it would be told each second.
-            Err(error) if is_other || asked == Asked::BySignal => return refused(&error),
-            Err(_) => return,
+            // Told for each change and each attempt: otherwise it would be told each second.
+            Err(error) if must_tell => return self.refused(&error, now),
+            Err(_) => return Looked::Nothing,
         };
-        if texts == self.seen.texts && asked == Asked::ByTime {
-            return;
+        if texts == self.seen.texts && asked == Asked::ByTime && !is_due {
+            return Looked::Nothing;
         }
         let put = self.files.meaning(&texts).and_then(|rules| self.put_in_force(rules));
         self.seen.texts = texts;
         match put {
-            Ok(reloaded) => accepted(&reloaded),
-            Err(error) => refused(&error),
+            Ok(reloaded) => {
+                self.retry = None;
+                accepted(&reloaded);
+                Looked::Used
+            }
+            Err(error) => self.refused(&error, now),
         }
+    }
+
+    fn refused(&mut self, error: &RulesError, now: Instant) -> Looked {
+        self.retry = error.may_pass().then(|| Retry::after(self.retry, now));
+        counter!(RELOADS, "result" => "refused").increment(1);
+        let again_s = self.retry.map(|retry| retry.wait.as_secs());
+        tracing::error!(%error, again_s, "the rules are not usable: those of before stay in force");
+        Looked::Refused
     }
 
     fn put_in_force(&self, read: ReadRules) -> Result<Reloaded, RulesError> {
@@ -265,6 +320,14 @@ impl RuleWatch {
         let reloaded = tokio::runtime::Handle::current().block_on(reload);
         reloaded.map_err(|error| RulesError::at(error, &read.lines))
     }
+}
+
+/// What a look came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    Nothing,
+    Used,
+    Refused,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -287,7 +350,76 @@ fn accepted(reloaded: &Reloaded) {
     tracing::info!(rules, unchanged, changed, restarted, added, removed, "rules were read anew");
 }
 
-fn refused(error: &RulesError) {
-    counter!(RELOADS, "result" => "refused").increment(1);
-    tracing::error!(%error, "the rules are not usable: those of before stay in force");
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ratelimit_core::{HashSecret, TableSize};
+    use ratelimit_rules::Engine;
+    use tower_layers::headers::HeaderStyle;
+    use tower_layers::rate_limit::SystemClock;
+
+    use super::*;
+
+    fn rules(limit: &str) -> String {
+        format!("domain: web\ndescriptors:\n  - key: client_ip\n    limit: {limit}\n")
+    }
+
+    fn watch(path: &Path) -> RuleWatch {
+        let files = RuleFiles::new(vec![path.to_owned()]);
+        let (read, seen) = files.read_seen().expect("rules");
+        let engine = Engine::new(read.rules, TableSize::for_keys(100), HashSecret([7; 16]));
+        let engine = Arc::new(engine.expect("an engine").into());
+        let limits =
+            LimitService::new(engine, Arc::new(SystemClock::new()), HeaderStyle::DRAFT10_AND_DRAFT03);
+        RuleWatch::new(files, seen, limits).expect("a watch")
+    }
+
+    /// What failed for a moment was never tried again, since the files were those that had been seen: the old rules stayed until
+    /// somebody changed a file or sent SIGHUP.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_may_pass_is_tried_again_ever_more_rarely_and_what_cannot_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rules.yaml");
+        std::fs::write(&path, rules("3/minute")).expect("written");
+        let mut watch = watch(&path);
+        // Here and unreadable, as a disk that fails is.
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::create_dir(&path).expect("made");
+        tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
+            let mut looked = |ms| watch.look(Asked::ByTime, start + Duration::from_millis(ms));
+            for (ms, expected) in [
+                (0, Looked::Refused),
+                (900, Looked::Nothing),
+                (1_000, Looked::Refused),
+                (2_900, Looked::Nothing),
+                (3_000, Looked::Refused),
+                (6_900, Looked::Nothing),
+            ] {
+                assert_eq!(looked(ms), expected, "{ms}");
+            }
+            std::fs::remove_dir(&path).expect("removed");
+            std::fs::write(&path, rules("4/minute")).expect("written");
+            assert_eq!(looked(6_950), Looked::Used);
+            assert_eq!(looked(1_000_000), Looked::Nothing);
+            std::fs::write(&path, rules("4/fortnight")).expect("written");
+            assert_eq!(looked(1_000_001), Looked::Refused);
+            assert_eq!(looked(2_000_000), Looked::Nothing);
+        })
+        .await
+        .expect("looked");
+    }
+
+    #[test]
+    fn waits_double_up_to_a_minute() {
+        let now = Instant::now();
+        let mut retry = None;
+        let waits = [(); 8].map(|()| {
+            let next = Retry::after(retry, now);
+            retry = Some(next);
+            next.wait.as_secs()
+        });
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
 }

@@ -44,7 +44,9 @@ impl RuleSeries {
     /// The series of the rules in force, and of no others.
     pub(crate) fn families(&mut self, now: &RulesNow<'_>) -> Vec<SeriesFamily> {
         let mut by_label = labelled(now.rules);
-        by_label.insert(OVERRIDE.to_owned(), now.overrides);
+        // A rule may have this name too: then they are counted together, as rules are that share one.
+        let overrides = by_label.entry(OVERRIDE.to_owned()).or_default();
+        *overrides = grown(*overrides, now.overrides, Tallies::default());
         let mut before = std::mem::take(&mut self.by_label);
         for (label, last) in by_label {
             let counted = before.remove(&label).unwrap_or_default();
@@ -191,6 +193,17 @@ mod tests {
         assert!(rest.contains(&"rate_limit_decisions_total both allowed 7".to_owned()), "{rest:?}");
         let more = told(&mut series, &[rule("both", 5)]);
         assert!(more.contains(&"rate_limit_decisions_total both allowed 9".to_owned()), "{more:?}");
+    }
+
+    /// The numbers of such a rule were replaced by those of the limits that requests bring.
+    #[test]
+    fn a_rule_named_override_is_counted_with_the_overrides() {
+        let overrides = Tallies { allowed: 5, ..Tallies::default() };
+        let rules = [rule("override", 4)];
+        let now = RulesNow { rules: &rules, overrides, is_degraded: None };
+        let families = RuleSeries::default().families(&now);
+        let allowed = families[0].series.iter().find(|(labels, _)| labels[1].1 == "allowed");
+        assert_eq!(allowed.map(|(_, count)| *count), Some(9.0));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is sent and answered as JSON.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use ratelimit_core::rules::{Entry, OnFailure};
@@ -8,6 +9,7 @@ use ratelimit_rules::{Answer, Descriptor, Request, RuleView, Status, TopDenied};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::client_address::counted;
 use crate::limit_service::rule_name;
 
 /// A question: may this request go?
@@ -173,19 +175,30 @@ pub(super) struct Question<'b> {
     domain: &'b str,
     bodies: &'b [DescriptorBody],
     hits: u64,
-    entries: Vec<Vec<Entry<'b>>>,
+    values: Vec<Vec<Cow<'b, str>>>,
 }
 
 impl<'b> Question<'b> {
     pub(super) fn new(domain: &'b str, bodies: &'b [DescriptorBody], hits: u64) -> Self {
-        let entry = |entry: &'b EntryBody| Entry { key: &entry.key, value: &entry.value };
-        let entries = bodies.iter().map(|body| body.entries.iter().map(entry).collect());
-        Self { domain, bodies, hits, entries: entries.collect() }
+        let value = |entry: &'b EntryBody| counted(&entry.key, &entry.value);
+        let values = bodies.iter().map(|body| body.entries.iter().map(value).collect());
+        Self { domain, bodies, hits, values: values.collect() }
+    }
+
+    /// The entries of each descriptor, with the values that are counted.
+    pub(super) fn entries(&self) -> Vec<Vec<Entry<'_>>> {
+        let parts = self.bodies.iter().zip(&self.values);
+        parts
+            .map(|(body, values)| {
+                let parts = body.entries.iter().zip(values);
+                parts.map(|(entry, value)| Entry { key: &entry.key, value }).collect()
+            })
+            .collect()
     }
 
     /// The descriptors of the request.
-    pub(super) fn descriptors(&self) -> Vec<Descriptor<'_>> {
-        let parts = self.bodies.iter().zip(&self.entries);
+    pub(super) fn descriptors<'d>(&self, entries: &'d [Vec<Entry<'d>>]) -> Vec<Descriptor<'d>> {
+        let parts = self.bodies.iter().zip(entries);
         parts.map(|(body, entries)| Descriptor { hits: body.hits, ..Descriptor::new(entries) }).collect()
     }
 

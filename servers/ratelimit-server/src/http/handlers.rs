@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use ratelimit_rules::{Answer, TOP_MAX};
 use serde::de::DeserializeOwned;
 use service_kit::PeerInfo;
-use tower_layers::client_ip::{ClientIpPolicy, Grouping};
 
 use super::bodies::{
     AnswerBody, CheckBody, Question, RefundBody, RefundedBody, ResetBody, ResetDoneBody, RuleBody, TopBody,
@@ -20,6 +19,7 @@ use super::openapi;
 use super::problem::{ProblemBody, Refusal, denied};
 use super::query::{self, Mode};
 use crate::access::{Access, bearer};
+use crate::client_address::Clients;
 use crate::grants::{GrantId, Grants};
 use crate::limit_service::LimitService;
 use crate::meter::{Meter, Protocol};
@@ -31,7 +31,7 @@ const TOP_DEFAULT: usize = 20;
 pub(super) struct Shared {
     pub(super) limits: LimitService,
     pub(super) access: Access,
-    pub(super) client_ip: ClientIpPolicy,
+    pub(super) clients: Clients,
     pub(super) grants: Grants,
     pub(super) meter: Meter,
 }
@@ -42,7 +42,8 @@ impl Shared {
     async fn decide(&self, body: &CheckBody, mode: Mode) -> Refused {
         let now = self.limits.now();
         let question = Question::new(&body.domain, &body.descriptors, body.hits);
-        let descriptors = question.descriptors();
+        let entries = question.entries();
+        let descriptors = question.descriptors(&entries);
         let request = question.request(&descriptors);
         let (answer, grant) = if body.grant {
             self.limits.engine().acquire(&request, now).await?
@@ -146,10 +147,7 @@ pub(super) async fn forward_auth(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let client = || {
-        let address = shared.client_ip.resolve(peer.remote.ip(), &headers).address();
-        Grouping::default().group(address).to_string()
-    };
+    let client = || shared.clients.of(peer.remote.ip(), &headers);
     let answered: Refused = async {
         shared.may_check(&headers)?;
         let (body, mode) = query::read(uri.query().unwrap_or_default(), client)?;
@@ -174,7 +172,8 @@ pub(super) async fn peek(State(shared): State<Arc<Shared>>, uri: Uri, headers: H
         let (domain, descriptor) = query::read_path(path)?;
         let bodies = [descriptor];
         let question = Question::new(&domain, &bodies, 0);
-        let descriptors = question.descriptors();
+        let entries = question.entries();
+        let descriptors = question.descriptors(&entries);
         let request = question.request(&descriptors);
         let answer = shared.limits.engine().peek(&request, shared.limits.now()).await?;
         Ok(([(CACHE_CONTROL, "no-store")], Json(AnswerBody::of(&answer, None))).into_response())
@@ -222,7 +221,8 @@ pub(super) async fn reset(State(shared): State<Arc<Shared>>, headers: HeaderMap,
         shared.may_administer(&headers)?;
         let body: ResetBody = read(&body)?;
         let question = Question::new(&body.domain, &body.descriptors, 0);
-        let descriptors = question.descriptors();
+        let entries = question.entries();
+        let descriptors = question.descriptors(&entries);
         let request = question.request(&descriptors);
         let reset = shared.limits.engine().reset(&request, shared.limits.now()).await?;
         Ok(Json(ResetDoneBody { reset }).into_response())

@@ -10,9 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use super::bodies::{CheckBody, DescriptorBody, EntryBody};
 use super::problem::Refusal;
-
-/// The key whose value may be left to us.
-pub const CLIENT_IP: &str = "client_ip";
+use crate::client_address::CLIENT_IP;
 
 /// Parameters that are no entries.
 const RESERVED: [&str; 4] = ["domain", "hits", "mode", "descriptors"];

@@ -16,11 +16,12 @@ use tower_layers::client_ip::ClientIpPolicy;
 
 use super::handlers::{self, Shared};
 use crate::access::Access;
+use crate::client_address::Clients;
 use crate::grants::Grants;
 use crate::limit_service::LimitService;
 use crate::meter::Meter;
 
-/// Bytes of a body: what is asked has 4 KiB, and JSON writes a byte with up to six.
+/// Bytes of a body: text that fills a client's headers fits; more is 413, which proxies take for a denial.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 /// For a request, once its head has come: the rest is its body, and a decision takes microseconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,7 +41,8 @@ impl HttpServer {
         client_ip: ClientIpPolicy,
         listener: ListenerLimits,
     ) -> Self {
-        let shared = Shared { limits, access, client_ip, grants: Grants::default(), meter: Meter::new() };
+        let clients = Clients::new(client_ip);
+        let shared = Shared { limits, access, clients, grants: Grants::default(), meter: Meter::new() };
         Self { router: router(shared, listener.header_list_bytes_max as usize), limits: listener }
     }
 

@@ -72,8 +72,10 @@ pub(super) async fn converse(
         if read == 0 {
             return Ok(());
         }
+        let is_first = filled == 0;
         filled += read;
-        let now = clock.now();
+        let began = clock.now();
+        let mut now = began;
         let mut taken = 0;
         let mut next = Next::Continue;
         while next == Next::Continue {
@@ -92,16 +94,21 @@ pub(super) async fn converse(
             }
             if output.len() >= OUTPUT_BYTES {
                 flush(stream.as_mut(), &mut output, limits).await?;
+                // The client may have taken its time.
+                now = clock.now();
             }
         }
         flush(stream.as_mut(), &mut output, limits).await?;
-        meter.resp_batch(session.take_tally(), || clock.now().since(now));
+        meter.resp_batch(session.take_tally(), || clock.now().since(began));
         if next == Next::Close {
             return stream.shutdown().await;
         }
         if taken > 0 {
             input.copy_within(taken..filled, 0);
             filled -= taken;
+        }
+        // The time for a request begins with its first byte, not with the end of the one before.
+        if taken > 0 || is_first {
             heard = Instant::now();
         }
     }
@@ -121,4 +128,81 @@ async fn flush(
     }
     output.clear();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use ratelimit_core::{AdHoc, HashSecret, Nanos, TableSize};
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+    use crate::access::Access;
+
+    /// Moved by the test alone.
+    struct TestClock(AtomicU64);
+
+    impl Clock for TestClock {
+        fn now(&self) -> Nanos {
+            Nanos(self.0.load(Ordering::SeqCst))
+        }
+
+        fn unix_seconds(&self) -> u64 {
+            0
+        }
+    }
+
+    /// A conversation over a pipe that holds so much, and the client's part in it.
+    async fn talk<T>(pipe_bytes: usize, client: impl AsyncFnOnce(DuplexStream, &TestClock) -> T) -> T {
+        let keys = AdHoc::new(TableSize::for_keys(100), HashSecret([7; 16])).expect("memory");
+        let (access, clock, meter) = (Access::default(), TestClock(AtomicU64::new(1)), Meter::new());
+        let (near, far) = duplex(pipe_bytes);
+        let session = Session::new(&keys, &access, 1);
+        let limits = RespLimits { request: Duration::from_millis(600), ..RespLimits::default() };
+        let settings = (limits, &clock as &dyn Clock, &meter);
+        let serving = converse(far, session, settings, std::future::pending());
+        let (_, said) = tokio::join!(serving, client(near, &clock));
+        said
+    }
+
+    /// All requests of a batch were decided as of when it was read, though each flush may wait for the client for seconds.
+    #[tokio::test]
+    async fn what_is_decided_after_a_flush_is_decided_as_of_then() {
+        let throttle = "CL.THROTTLE k 0 1 60\r\n";
+        let request = [throttle, &"COMMAND\r\n".repeat(600), throttle].concat();
+        let answer = talk(request.len(), async |mut client, clock| {
+            client.write_all(request.as_bytes()).await.expect("sent");
+            let mut first = [0; 4];
+            client.read_exact(&mut first).await.expect("received");
+            clock.0.fetch_add(120_000_000_000, Ordering::SeqCst);
+            client.shutdown().await.expect("shut");
+            let mut rest = Vec::new();
+            client.read_to_end(&mut rest).await.expect("received");
+            String::from_utf8(rest).expect("text")
+        })
+        .await;
+        assert!(answer.len() > OUTPUT_BYTES, "{}", answer.len());
+        assert!(
+            answer.ends_with("*5\r\n:0\r\n:1\r\n:0\r\n:-1\r\n:60\r\n"),
+            "{:?}",
+            &answer[answer.len() - 60..]
+        );
+    }
+
+    /// The time for a request was counted from the end of the one before: a pool's connection that had been quiet was closed when
+    /// its next request came in two segments.
+    #[tokio::test]
+    async fn a_request_in_two_parts_after_a_long_silence_is_answered() {
+        let answer = talk(1_024, async |mut client, _| {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            client.write_all(b"PI").await.expect("sent");
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            client.write_all(b"NG\r\n").await.expect("sent");
+            let mut answer = [0; 7];
+            client.read_exact(&mut answer).await.map(|_| answer)
+        })
+        .await;
+        assert_eq!(&answer.expect("an answer"), b"+PONG\r\n");
+    }
 }

@@ -30,6 +30,8 @@ pub struct Tally {
     pub denied: u64,
     /// Not understood.
     pub refused: u64,
+    /// Without the token, or with a wrong one.
+    pub without_token: u64,
 }
 
 /// What a connection has said about itself.
@@ -80,6 +82,7 @@ impl<'s> Session<'s> {
             return self.hello(arguments, output);
         }
         if !self.is_authenticated {
+            self.tally.without_token += 1;
             replies.error("NOAUTH Authentication required.");
             return Next::Continue;
         }
@@ -168,7 +171,7 @@ impl<'s> Session<'s> {
     }
 
     fn wrong_token(&mut self, output: &mut Vec<u8>) -> Next {
-        self.tally.refused += 1;
+        self.tally.without_token += 1;
         self.auth_failures += 1;
         let text = "WRONGPASS the token is not right, or the user is not 'default'.";
         Replies::new(output, self.version).error(text);
@@ -208,6 +211,7 @@ impl<'s> Session<'s> {
             return self.wrong_token(output);
         }
         if !self.is_authenticated {
+            self.tally.without_token += 1;
             Replies::new(output, self.version)
                 .error("NOAUTH HELLO must be called with AUTH, or after it: HELLO 3 AUTH default <token>");
             return Next::Continue;
@@ -263,4 +267,32 @@ fn unknown(name: &[u8]) -> String {
     let shown = String::from_utf8_lossy(name.get(..NAME_BYTES_SHOWN).unwrap_or(name)).into_owned();
     let all: Vec<_> = COMMANDS.iter().map(|command| command.name.to_uppercase()).collect();
     format!("ERR unknown command '{shown}': there are {}", all.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use ratelimit_core::{HashSecret, TableSize};
+
+    use super::*;
+    use crate::access::AccessToken;
+
+    /// A wrong token was counted as a request that is not understood, and one that was not shown not at all: nobody saw guessing.
+    #[test]
+    fn what_is_refused_for_its_token_is_counted_as_that() {
+        let keys = AdHoc::new(TableSize::for_keys(100), HashSecret([7; 16])).expect("memory");
+        let check = AccessToken::new(service_kit::Secret::new("right".to_owned()));
+        let access = Access { check: Some(check), admin: None };
+        let mut session = Session::new(&keys, &access, 1);
+        let mut told = |arguments: &[&[u8]]| {
+            session.answer(arguments, Nanos(1), &mut Vec::new());
+            let tally = session.take_tally();
+            (tally.without_token, tally.refused)
+        };
+        assert_eq!(told(&[b"AUTH", b"wrong"]), (1, 0));
+        assert_eq!(told(&[b"CL.THROTTLE", b"k", b"1", b"1", b"60"]), (1, 0));
+        assert_eq!(told(&[b"HELLO", b"3"]), (1, 0));
+        assert_eq!(told(&[b"HELLO", b"3", b"AUTH", b"default", b"wrong"]), (1, 0));
+        assert_eq!(told(&[b"AUTH", b"right"]), (0, 0));
+        assert_eq!(told(&[b"EVAL"]), (0, 1));
+    }
 }

@@ -1,5 +1,7 @@
 //! From the proxy's message to the engine's request.
 
+use std::borrow::Cow;
+
 use ratelimit_core::rules::{DESCRIPTORS_MAX, Entry};
 use ratelimit_rules::{Descriptor, Epoch, LimitOverride, Request};
 use tonic::Status;
@@ -7,12 +9,13 @@ use tonic::Status;
 use super::proto::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use super::proto::envoy::service::ratelimit::v3::RateLimitRequest;
 use super::units::limit_of;
+use crate::client_address::counted;
 
 /// A message that was read.
 pub(super) struct Question<'m> {
     message: &'m RateLimitRequest,
     limits: Vec<Option<LimitOverride>>,
-    entries: Vec<Vec<Entry<'m>>>,
+    values: Vec<Vec<Cow<'m, str>>>,
 }
 
 impl<'m> Question<'m> {
@@ -29,12 +32,23 @@ impl<'m> Question<'m> {
         }
         let own = |descriptor| own_limit(descriptor, epoch);
         let limits = message.descriptors.iter().map(own).collect::<Result<_, _>>()?;
-        Ok(Self { message, limits, entries: message.descriptors.iter().map(entries_of).collect() })
+        Ok(Self { message, limits, values: message.descriptors.iter().map(values_of).collect() })
+    }
+
+    /// The entries of each descriptor, with the values that are counted.
+    pub(super) fn entries(&self) -> Vec<Vec<Entry<'_>>> {
+        let parts = self.message.descriptors.iter().zip(&self.values);
+        parts
+            .map(|(descriptor, values)| {
+                let parts = descriptor.entries.iter().zip(values);
+                parts.map(|(entry, value)| Entry { key: &entry.key, value }).collect()
+            })
+            .collect()
     }
 
     /// The descriptors of the request.
-    pub(super) fn descriptors(&self) -> Vec<Descriptor<'_>> {
-        let parts = self.message.descriptors.iter().zip(&self.entries).zip(&self.limits);
+    pub(super) fn descriptors<'d>(&'d self, entries: &'d [Vec<Entry<'d>>]) -> Vec<Descriptor<'d>> {
+        let parts = self.message.descriptors.iter().zip(entries).zip(&self.limits);
         parts
             .map(|((descriptor, entries), limit)| Descriptor {
                 entries,
@@ -57,6 +71,6 @@ fn own_limit(descriptor: &RateLimitDescriptor, epoch: Epoch) -> Result<Option<Li
     limit.map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
-fn entries_of(descriptor: &RateLimitDescriptor) -> Vec<Entry<'_>> {
-    descriptor.entries.iter().map(|entry| Entry { key: &entry.key, value: &entry.value }).collect()
+fn values_of(descriptor: &RateLimitDescriptor) -> Vec<Cow<'_, str>> {
+    descriptor.entries.iter().map(|entry| counted(&entry.key, &entry.value)).collect()
 }

@@ -4,13 +4,19 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use prost::Message as _;
+use ratelimit_rules::REQUEST_BYTES_MAX;
 use service_kit::admission::{AdmissionLayer, AdmissionLimits};
 use service_kit::{Listener, ListenerLimits, Phase, Readiness, serve_grpc};
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, Bytes};
+use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::server::NamedService;
 use tonic::service::Routes;
+use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::Service;
@@ -18,9 +24,10 @@ use tower::Service;
 use super::proto::FILE_DESCRIPTOR_SET;
 use super::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
 use super::service::RlsService;
+use super::status::over_limit;
 
-/// Bytes of a message: what is asked has 4 KiB; the rest is structure, and fields that are not read.
-pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a message: what is asked; the rest is structure, and fields that are not read.
+pub const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + (64 << 10);
 
 type Limits = RateLimitServiceServer<RlsService>;
 
@@ -119,8 +126,36 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         match service {
-            Some((<Limits as NamedService>::NAME, _)) => self.limits.call(request),
+            Some((<Limits as NamedService>::NAME, _)) => {
+                let answer = self.limits.call(request);
+                Box::pin(async move { Ok(denied_if_unread(answer.await?)) })
+            }
             _ => Box::pin(self.others.call(request)),
         }
     }
+}
+
+/// Whether a message can be read must not be up to the client whose text is in it: an error lets it pass wherever the proxy
+/// lets pass what was not decided. So one that is too long, or whose text is no UTF-8, is over the limit.
+fn denied_if_unread(response: Response<Body>) -> Response<Body> {
+    let status = response.extensions().get::<Status>();
+    let is_unread = status.is_some_and(|status| match status.code() {
+        Code::OutOfRange => true,
+        Code::Internal => status.message().contains("UTF-8"),
+        _ => false,
+    });
+    if !is_unread {
+        return response;
+    }
+    tracing::debug!("a message could not be read: it is over the limit");
+    let message = over_limit(0).encode_to_vec();
+    // gRPC over HTTP/2: a byte that says that it is not compressed, and the length.
+    let length = u32::try_from(message.len()).unwrap_or_default().to_be_bytes();
+    let frame = Bytes::from([&[0], &length[..], &message].concat());
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let body = Full::new(frame).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let mut denied = Response::new(Body::new(body));
+    denied.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    denied
 }

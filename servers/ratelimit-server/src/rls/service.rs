@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitService;
 use super::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use super::question::Question;
-use super::status::response;
+use super::status::{over_limit, response};
 use crate::access::{Access, bearer};
 use crate::limit_service::LimitService;
 use crate::meter::{Meter, Protocol};
@@ -30,9 +30,18 @@ impl RlsService {
     async fn decide(&self, message: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
         let now = self.limits.now();
         let question = Question::read(message, self.limits.epoch())?;
-        let descriptors = question.descriptors();
+        let entries = question.entries();
+        let descriptors = question.descriptors(&entries);
         let request = question.request(&descriptors);
-        let answer = self.limits.engine().check(&request, now).await.map_err(refused)?;
+        let answer = match self.limits.engine().check(&request, now).await {
+            Ok(answer) => answer,
+            // Values are what clients send: one that is denied for its length must not pass as one that could not be decided.
+            Err(RequestError::TooLong { .. }) => {
+                self.meter.refused(Protocol::Rls, "request");
+                return Ok(over_limit(descriptors.len()));
+            }
+            Err(error) => return Err(refused(error)),
+        };
         let mut headers = HeaderMap::new();
         self.limits.write_headers(&mut headers, &answer);
         self.meter.decided(Protocol::Rls, self.limits.now().since(now));

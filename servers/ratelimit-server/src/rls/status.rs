@@ -23,6 +23,16 @@ pub(super) fn response(answer: &Answer, headers: &HeaderMap) -> RateLimitRespons
     }
 }
 
+/// That of so many descriptors that were not looked at.
+pub(super) fn over_limit(descriptors: usize) -> RateLimitResponse {
+    let status = DescriptorStatus { code: Code::OverLimit.into(), ..DescriptorStatus::default() };
+    RateLimitResponse {
+        overall_code: Code::OverLimit.into(),
+        statuses: vec![status; descriptors],
+        response_headers_to_add: Vec::new(),
+    }
+}
+
 fn code(is_allowed: bool) -> Code {
     if is_allowed { Code::Ok } else { Code::OverLimit }
 }

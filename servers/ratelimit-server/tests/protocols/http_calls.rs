@@ -88,10 +88,6 @@ async fn costs_looks_shadows_and_the_limits_that_are_none_are_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_is_400_and_charges_nothing() {
     let servers = TestServers::open().await;
-    let long = format!(
-        r#"{{"domain":"web","descriptors":[{{"entries":[{{"key":"client_ip","value":"{}"}}]}}]}}"#,
-        "x".repeat(5_000)
-    );
     for body in [
         "",
         "[]",
@@ -102,7 +98,6 @@ async fn what_cannot_be_read_is_400_and_charges_nothing() {
         r#"{"domain":"web","descriptors":[{"entries":[]}]}"#,
         r#"{"domain":"web","hits":-1,"descriptors":[{"entries":[{"key":"client_ip","value":"203.0.113.9"}]}]}"#,
         r#"{"domain":"web","hitz":2,"descriptors":[{"entries":[{"key":"client_ip","value":"203.0.113.9"}]}]}"#,
-        &long,
     ] {
         let refused = servers.check(body).await;
         assert_eq!(refused.status, 400, "{body}");

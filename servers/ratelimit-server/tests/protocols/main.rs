@@ -1,5 +1,6 @@
 //! HTTP and Envoy's protocol over real sockets, on one engine.
 
+mod client_networks;
 mod documentation;
 mod forward_auth;
 mod http_calls;

@@ -220,3 +220,13 @@ async fn f1_an_independent_client_is_told_statuses_looks_and_waits_as_envoy_read
     assert_eq!((stream_done.0, stream_done.1[0].remaining), (OK, 1));
     servers.stop().await;
 }
+
+/// A header may hold any bytes from 0x80 on, and a proxy may send them on as they are. That was an error, which lets pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn text_that_is_none_is_over_the_limit() {
+    let servers = TestServers::open().await;
+    let mut proxy = Proxy::to(&servers).await;
+    let entry = [field(1, b"client_ip"), field(2, b"\xff")].concat();
+    assert_eq!(proxy.ask(&[field(1, &entry)]).await.0, OVER_LIMIT);
+    servers.stop().await;
+}

@@ -83,6 +83,39 @@ fn f1_envoy_lets_three_go_and_denies_the_fourth_and_says_so_in_headers() {
     assert_eq!(backend.served(), 4);
 }
 
+/// The documented filter sent `:path`, which has the query, and `/login?1` met no rule with the value `/login`.
+#[test]
+fn a_query_does_not_help_past_the_limit_of_a_path() {
+    let Some(program) = program("envoy") else { return };
+    let home = Home::new();
+    let (server, rls) = documented_limits(&home);
+    let backend = Backend::start();
+    let envoy = start(&home, &program, rls, &backend, &[PATIENT]);
+    let ask = |path: &str| get(envoy.address, path, "").status;
+    assert_eq!([1, 2, 3].map(|number| ask(&format!("/login?{number}"))), [200, 429, 429]);
+    assert_eq!(ask("/login"), 429);
+    assert_eq!(ask("/"), 200);
+    server.stop();
+}
+
+/// A URL of more than 4 KiB was an error of the protocol, and `failure_mode_deny: false` let it pass.
+#[test]
+fn a_long_url_has_the_limits_of_any_other() {
+    let Some(program) = program("envoy") else { return };
+    let home = Home::new();
+    let (server, rls) = documented_limits(&home);
+    let backend = Backend::start();
+    let place = "- actions: [{ remote_address: {} }]";
+    let path = format!(
+        "{place}\n                              - actions: \
+         [{{ request_headers: {{ header_name: \":path\", descriptor_key: url }} }}]"
+    );
+    let envoy = start(&home, &program, rls, &backend, &[PATIENT, (place, &path)]);
+    let long = format!("/?{}", "x".repeat(20_000));
+    assert_eq!([0; 5].map(|_| get(envoy.address, &long, "").status), [200, 200, 200, 429, 429]);
+    server.stop();
+}
+
 #[test]
 fn envoy_asks_for_all_descriptors_and_a_denied_one_charges_none() {
     let Some(program) = program("envoy") else { return };
@@ -120,7 +153,7 @@ fn f1_envoy_looks_without_taking_takes_two_at_once_and_pays_when_a_stream_is_don
     let (server, rls) = documented_limits(&home);
     let backend = Backend::start();
     let routes = with_limits_per_route(", apply_on_stream_done: true");
-    let first = "- match: { prefix: / }";
+    let first = "- match: { path: /login }";
     let changes = [PATIENT, (first, &format!("{routes}{first}"))];
     let envoy = start(&home, &program, rls, &backend, &changes);
     let left = |answer: &Answer| answer.header("x-ratelimit-remaining").map(str::to_owned);
