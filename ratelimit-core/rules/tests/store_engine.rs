@@ -445,6 +445,41 @@ fn what_the_store_cannot_take_yet_stays_owed_until_it_can() {
     assert!(!ask(&engine, &["share"], 1, NOW.after(SECOND * 2 - Duration::from_millis(1))).allowed);
 }
 
+/// A second failed call after the limit had changed forgot what was owed before, and the store admitted that once more. What
+/// was owed without a second one was told in cells of the old limit, as if it had been taken of the new one.
+#[test]
+fn what_is_owed_when_a_limit_changes_is_carried_over_as_the_store_would_have() {
+    let limits = |burst| rules(vec![any("share", bucket(burst), OnFailure::LocalShare)]);
+    for (calls_after, burst, expected) in [(0, 20, 7), (1, 20, 5), (0, 5, 5), (1, 5, 3)] {
+        let engine = among(1, limits(10));
+        engine.store().becomes(FAILING);
+        assert!(ask(&engine, &["share"], 3, NOW).allowed);
+        now_or_never(engine.reload(limits(burst), NOW)).expect("a reload");
+        for _ in 0..calls_after {
+            assert!(ask(&engine, &["share"], 2, NOW).allowed);
+        }
+        engine.store().becomes(WELL);
+        ask(&engine, &["share"], 0, NOW);
+        let there = left(&ask(&engine, &["share"], 0, NOW));
+        assert_eq!(there, Some(expected), "{calls_after} calls after the change to {burst}");
+    }
+}
+
+/// It was converted when it was next added to: by then the old limit, which refilled faster, had forgiven it.
+#[test]
+fn what_is_owed_of_a_limit_that_refilled_faster_is_not_forgiven_after_the_change() {
+    let limits = |limit| rules(vec![any("share", limit, OnFailure::LocalShare)]);
+    let slow = Limit::gcra(Rate::per_hour(1), 10).expect("a limit");
+    let engine = among(1, limits(bucket(10)));
+    engine.store().becomes(FAILING);
+    assert!(ask(&engine, &["share"], 8, NOW).allowed);
+    now_or_never(engine.reload(limits(slow), NOW)).expect("a reload");
+    let later = NOW.after(SECOND * 60);
+    assert!(ask(&engine, &["share"], 1, later).allowed);
+    engine.store().becomes(WELL);
+    assert!(admitted(&engine, "share", 99, later) <= 1, "9 of 10 were taken");
+}
+
 fn moods() -> impl Strategy<Value = u8> {
     // Mostly well: failures that come alone are what the weights leave room for.
     prop_oneof![6 => Just(WELL), 1 => Just(FAILING), 1 => Just(HANGING), 1 => Just(LYING), 1 => Just(STALLING)]

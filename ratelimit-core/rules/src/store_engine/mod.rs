@@ -47,7 +47,7 @@ use self::unpushed::{Tellers, Unpushed};
 use crate::answer::Answer;
 use crate::counts::Counts;
 use crate::engine::{EngineError, Reloaded, RuleView};
-use crate::in_force::{InForce, Keeping};
+use crate::in_force::{InForce, Keeping, KeptRule};
 use crate::request::{Request, RequestError};
 use crate::tallies::Totals;
 use crate::top::TopDenied;
@@ -386,7 +386,9 @@ impl<S: RuleStore> StoreEngine<S> {
         force.users.retain(|user| user.strong_count() > 0);
         let user = Arc::downgrade(&force.in_use);
         force.users.push(user);
-        self.unpushed().retain(|policy| force.policies.is_in_force(policy));
+        let policy = |rule: &KeptRule| Some((force.policies.id(&rule.place)?, rule.told.clone()));
+        let of_policies = force.rules.kept.iter().filter_map(policy).collect();
+        self.unpushed().succeeded_by(&of_policies, now);
         Ok(reloaded)
     }
 

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use ratelimit_core::ports::PolicyId;
-use ratelimit_core::{Decision, KeyParts, Limit, Nanos};
+use ratelimit_core::{Decision, Keep, KeyParts, Limit, Nanos};
 
 use crate::answer::RuleRef;
 
@@ -84,11 +84,8 @@ impl Unpushed {
             let known = limit.observed(before, now);
             Owed { told: told.clone(), known, used: known }
         });
-        // A rule that has changed since counts on from what it finds.
-        if owed.told.limit != told.limit {
-            let known = limit.observed(before, now);
-            *owed = Owed { told: told.clone(), known, used: known };
-        }
+        // Both are of the rules in force: a reload carries over what is owed.
+        owed.succeeded_by(told, now);
         owed.used = limit.debited(owed.used, cost, now);
     }
 
@@ -124,9 +121,15 @@ impl Unpushed {
         }
     }
 
-    /// Keeps keys of these policies only.
-    pub(super) fn retain(&mut self, stays: impl Fn(PolicyId) -> bool) {
-        self.keys.retain(|(policy, _), _| stays(*policy));
+    /// Other rules are in force: what is owed of those that stay is carried over to their limits, as the store carries over
+    /// what it knows, and the rest is forgotten.
+    pub(super) fn succeeded_by(&mut self, rules: &BTreeMap<PolicyId, Arc<RuleRef>>, now: Nanos) {
+        self.keys.retain(|(policy, _), owed| {
+            rules.get(policy).is_some_and(|told| {
+                owed.succeeded_by(told, now);
+                true
+            })
+        });
         self.bytes = self.keys.keys().map(|(_, key)| key.as_bytes().len()).sum();
     }
 
@@ -144,6 +147,17 @@ impl Unpushed {
 }
 
 impl Owed {
+    /// Both states under the limit that the rule has now.
+    fn succeeded_by(&mut self, told: &Arc<RuleRef>, now: Nanos) {
+        if let (Some(old), Some(new)) = (self.told.limit.stored(), told.limit.stored())
+            && self.told.limit != told.limit
+        {
+            self.known = new.carried_from(old, self.known, Keep::Cells, now);
+            self.used = new.carried_from(old, self.used, Keep::Cells, now);
+        }
+        self.told = told.clone();
+    }
+
     /// The fewest cells after which the store knows at least what was used: what has refilled since is not told. Parts of a cell
     /// count as one.
     fn cells(&self, now: Nanos) -> u64 {
