@@ -686,9 +686,13 @@ fn degraded_with_room(keys: u64) -> StoreEngine<Frail> {
 }
 
 fn ask_about(engine: &StoreEngine<Frail>, value: &str) -> bool {
+    ask_about_at(engine, value, NOW)
+}
+
+fn ask_about_at(engine: &StoreEngine<Frail>, value: &str, now: Nanos) -> bool {
     let entries = [Entry { key: "share", value }];
     let descriptors = [Descriptor::new(&entries)];
-    let asked = now_or_never(engine.check(&Request::new("web", &descriptors), NOW, ready(())));
+    let asked = now_or_never(engine.check(&Request::new("web", &descriptors), now, ready(())));
     asked.expect("a request").allowed
 }
 
@@ -703,6 +707,24 @@ fn at_most_so_many_keys_wait_to_be_told_and_keys_beyond_are_denied() {
     assert!(ask_about(&engine, "1"), "who is among them goes on");
     let health = engine.health(NOW);
     assert_eq!((health.unpushed_keys, health.unpushed_refused), (UNPUSHED_KEYS_MAX as u64, 1));
+}
+
+/// In a long outage every client beyond the first 65,536 was denied, although nearly all of those had refilled and had nothing
+/// to be told any more.
+#[test]
+fn keys_that_have_refilled_make_room_for_others_while_the_store_is_away() {
+    let engine = degraded_with_room(4 * UNPUSHED_KEYS_MAX as u64);
+    for client in 1..UNPUSHED_KEYS_MAX {
+        assert!(ask_about(&engine, &client.to_string()), "client {client}");
+    }
+    assert!(!ask_about(&engine, "too early"));
+    let later = NOW.after(SECOND * 60);
+    for client in 0..1_000 {
+        assert!(ask_about_at(&engine, &format!("new {client}"), later), "client {client}");
+    }
+    let health = engine.health(later);
+    assert!(health.unpushed_keys <= UNPUSHED_KEYS_MAX as u64);
+    assert_eq!(health.unpushed_refused, 1);
 }
 
 #[test]
