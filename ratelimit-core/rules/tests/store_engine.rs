@@ -14,9 +14,9 @@ use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
 use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, OnFailure, Rule, RuleSet};
 use ratelimit_core::{Enforcement, HashSecret, Limit, Nanos, Rate, SetGrant, TableSize, Verdict};
 use ratelimit_rules::{
-    Answer, Descriptor, Engine, EngineError, Epoch, FAILURES_TO_DEGRADE, LimitOverride, OverrideUnit,
-    PROBES_TO_RETURN, Request, RuleStore, StoreCallError, StoreEngine, TEND_INTERVAL, TendDeadlines,
-    UNPUSHED_BYTES_MAX, UNPUSHED_KEYS_MAX,
+    Answer, Descriptor, Engine, EngineError, Epoch, FAILURE_INTERVAL, FAILURES_TO_DEGRADE, LimitOverride,
+    OverrideUnit, PROBES_TO_RETURN, Request, RuleStore, StoreCallError, StoreEngine, TEND_INTERVAL,
+    TendDeadlines, UNPUSHED_BYTES_MAX, UNPUSHED_KEYS_MAX,
 };
 
 const SIZE: TableSize = TableSize { keys: 1_000, sketch_bytes: 0 };
@@ -206,10 +206,16 @@ fn tend(engine: &StoreEngine<Frail>, now: Nanos) {
 
 fn degrade(engine: &StoreEngine<Frail>, now: Nanos) {
     engine.store().becomes(FAILING);
-    for _ in 0..FAILURES_TO_DEGRADE {
-        ask(engine, &["open"], 1, now);
+    for at in failures(now) {
+        ask(engine, &["open"], 1, at);
     }
     assert!(engine.health(now).is_degraded);
+}
+
+/// When as many calls fail as end the trust: the last one now, each an interval after the one before.
+fn failures(now: Nanos) -> impl Iterator<Item = Nanos> {
+    let ago = |failure: u32| FAILURE_INTERVAL * (FAILURES_TO_DEGRADE - 1 - failure);
+    (0..FAILURES_TO_DEGRADE).map(move |failure| Nanos(now.0 - Nanos::from_duration(ago(failure)).0))
 }
 
 fn recover(engine: &StoreEngine<Frail>, now: Nanos) {
@@ -350,19 +356,24 @@ fn after_three_failures_the_store_is_left_alone_until_three_probes_in_a_row_succ
 }
 
 #[test]
-fn a_store_that_answers_half_of_the_time_is_not_trusted_either() {
-    let engine = three();
-    for round in 0..40 {
-        engine.store().becomes(if round % 2 == 0 { FAILING } else { WELL });
-        ask(&engine, &["open"], 1, NOW);
+fn a_store_that_answers_half_of_the_time_is_not_trusted_either_however_often_it_is_asked() {
+    for pause in [Duration::from_millis(1), FAILURE_INTERVAL] {
+        let call = |engine: &StoreEngine<Frail>, round: u32, mood| {
+            engine.store().becomes(mood);
+            ask(engine, &["open"], 1, NOW.after(pause * round));
+        };
+        let engine = three();
+        let rounds = 40 + 6 * FAILURE_INTERVAL.as_millis() as u32 / pause.as_millis() as u32;
+        for round in 0..rounds {
+            call(&engine, round, if round % 2 == 0 { FAILING } else { WELL });
+        }
+        assert!(engine.health(NOW).is_degraded);
+        let engine = three();
+        for round in 0..10 * rounds {
+            call(&engine, round, if round % 4 == 0 { FAILING } else { WELL });
+        }
+        assert!(!engine.health(NOW).is_degraded, "one in four is borne");
     }
-    assert!(engine.health(NOW).is_degraded);
-    let engine = three();
-    for round in 0..400 {
-        engine.store().becomes(if round % 4 == 0 { FAILING } else { WELL });
-        ask(&engine, &["open"], 1, NOW);
-    }
-    assert!(!engine.health(NOW).is_degraded, "one in four is borne");
 }
 
 #[test]
@@ -642,8 +653,8 @@ fn a_refund_of_which_the_store_cannot_say_whether_it_was_done_is_not_to_be_tried
 fn a_store_that_answers_looks_and_stalls_at_writes_is_not_trusted_again_until_it_writes() {
     let engine = three();
     engine.store().becomes(STALLING);
-    for _ in 0..FAILURES_TO_DEGRADE {
-        assert!(ask(&engine, &["share"], 1, NOW).degraded);
+    for at in failures(NOW) {
+        assert!(ask(&engine, &["share"], 1, at).degraded);
     }
     assert!(engine.health(NOW).is_degraded);
     let (asked, mut later) = (engine.store().calls(), NOW);
@@ -657,6 +668,32 @@ fn a_store_that_answers_looks_and_stalls_at_writes_is_not_trusted_again_until_it
     assert_eq!(engine.health(later).outages, 1, "it does not flap");
     recover(&engine, later);
     assert!(!ask(&engine, &["share"], 1, later).degraded);
+}
+
+/// All requests that waited for one slow commit counted as failures in a row: every open rule was open for seconds.
+#[test]
+fn requests_that_wait_for_one_slow_commit_are_one_failure() {
+    let engine = three();
+    let stalls = |from: Nanos| {
+        engine.store().becomes(STALLING);
+        for call in 0..50 {
+            assert!(ask(&engine, &["open"], 1, from.after(Duration::from_millis(call))).degraded);
+        }
+        engine.store().becomes(WELL);
+    };
+    stalls(NOW);
+    assert!(!engine.health(NOW).is_degraded);
+    assert_eq!(engine.health(NOW).slow, 50, "each is counted for operators");
+    for _ in 0..2 {
+        assert!(!ask(&engine, &["share"], 0, NOW.after(SECOND)).degraded);
+    }
+    // One after the other for as long as it takes is another matter.
+    for interval in 1..=FAILURES_TO_DEGRADE {
+        let before = NOW.after(SECOND + FAILURE_INTERVAL * interval);
+        assert!(!engine.health(before).is_degraded);
+        stalls(before);
+    }
+    assert!(engine.health(NOW).is_degraded);
 }
 
 #[test]
@@ -678,8 +715,8 @@ fn degraded_with_room(keys: u64) -> StoreEngine<Frail> {
     let store = Frail::of_size(StoreEngine::<Frail>::policies(&rules).expect("policies"), size);
     let engine = StoreEngine::new(store, rules, NonZeroU32::MIN, size, SECRET).expect("an engine");
     engine.store().becomes(FAILING);
-    for _ in 0..FAILURES_TO_DEGRADE {
-        ask_about(&engine, "the first");
+    for at in failures(NOW) {
+        ask_about_at(&engine, "the first", at);
     }
     assert!(engine.health(NOW).is_degraded);
     engine
