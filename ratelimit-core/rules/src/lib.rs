@@ -58,8 +58,8 @@ pub use in_force::{OVERRIDES_MAX, TABLES_MAX};
 pub use limit_override::{LimitOverride, OverrideUnit};
 pub use request::{Descriptor, ENTRIES_MAX, REQUEST_BYTES_MAX, Request, RequestError};
 pub use store_engine::{
-    FAILURES_TO_DEGRADE, PROBES_TO_RETURN, RuleStore, StoreCallError, StoreEngine, StoreGrant, StoreHealth,
-    TEND_INTERVAL, TendDeadlines, UNPUSHED_BYTES_MAX, UNPUSHED_KEYS_MAX,
+    FAILURE_INTERVAL, FAILURES_TO_DEGRADE, PROBES_TO_RETURN, RuleStore, StoreCallError, StoreEngine,
+    StoreGrant, StoreHealth, TEND_INTERVAL, TendDeadlines, UNPUSHED_BYTES_MAX, UNPUSHED_KEYS_MAX,
 };
 pub use tallies::{Tallies, Totals};
 pub use top::{TOP_MAX, TOP_VALUE_BYTES_MAX, TopDenied};

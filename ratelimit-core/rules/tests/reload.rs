@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, Rule, RuleSet};
+use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, Rule, RuleSet, Sharing};
 use ratelimit_core::{CannotSucceed, Enforcement, HashSecret, Limit, Nanos, Rate, TableError, TableSize};
 use ratelimit_rules::{
     Descriptor, Engine, EngineError, Epoch, Reloaded, Request, RuleFile, Syntax, TABLES_MAX, read_rule_files,
@@ -59,6 +59,31 @@ fn rules_that_stay_keep_their_counters_changed_ones_what_was_left_and_the_rest_c
     assert_eq!(now, [Some(3), Some(3), None, Some(4)]);
     assert_eq!(left(&engine, "changes", "b"), Some(100), "who used nothing has the new size");
     assert!(take(&engine, "stays", "a", 9), "it is in shadow now");
+}
+
+/// A rule whose values had one counter together was in a table for one. When each value got its own the rule stayed in that
+/// table, since its limit was the same: after some dozens of clients it denied every other one until a restart.
+#[test]
+fn a_rule_whose_values_no_longer_share_a_counter_has_room_for_all_of_them_and_the_other_way_round() {
+    let node = |sharing| {
+        let prefix = NodeValue::Prefix("/a".to_owned());
+        vec![Node::new("path", prefix).shared(sharing).with_rule(Rule::new(bucket(10)))]
+    };
+    let engine = engine(node(Sharing::Together));
+    assert!(take(&engine, "path", "/a", 7));
+    assert_eq!(left(&engine, "path", "/a other"), Some(3));
+    let another = Reloaded { rules: 1, added: 1, removed: 1, ..Reloaded::default() };
+    let reloaded = engine.reload(rules(node(Sharing::PerValue)), NOW).expect("a reload");
+    assert_eq!(reloaded, another, "its counters are others");
+    for client in 0..200 {
+        assert!(take(&engine, "path", &format!("/a{client}"), 1), "client {client}");
+    }
+    let reloaded = engine.reload(rules(node(Sharing::PerValue)), NOW).expect("a reload");
+    assert_eq!(reloaded, Reloaded { rules: 1, unchanged: 1, ..Reloaded::default() });
+    assert_eq!(left(&engine, "path", "/a7"), Some(9));
+    let reloaded = engine.reload(rules(node(Sharing::Together)), NOW).expect("a reload");
+    assert_eq!(reloaded, another, "and others again");
+    assert_eq!(left(&engine, "path", "/a7"), Some(10));
 }
 
 #[test]

@@ -14,9 +14,9 @@ use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
 use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, OnFailure, Rule, RuleSet};
 use ratelimit_core::{Enforcement, HashSecret, Limit, Nanos, Rate, SetGrant, TableSize, Verdict};
 use ratelimit_rules::{
-    Answer, Descriptor, Engine, EngineError, Epoch, FAILURES_TO_DEGRADE, LimitOverride, OverrideUnit,
-    PROBES_TO_RETURN, Request, RuleStore, StoreCallError, StoreEngine, TEND_INTERVAL, TendDeadlines,
-    UNPUSHED_BYTES_MAX, UNPUSHED_KEYS_MAX,
+    Answer, Descriptor, Engine, EngineError, Epoch, FAILURE_INTERVAL, FAILURES_TO_DEGRADE, LimitOverride,
+    OverrideUnit, PROBES_TO_RETURN, Request, RuleStore, StoreCallError, StoreEngine, TEND_INTERVAL,
+    TendDeadlines, UNPUSHED_BYTES_MAX, UNPUSHED_KEYS_MAX,
 };
 
 const SIZE: TableSize = TableSize { keys: 1_000, sketch_bytes: 0 };
@@ -206,10 +206,16 @@ fn tend(engine: &StoreEngine<Frail>, now: Nanos) {
 
 fn degrade(engine: &StoreEngine<Frail>, now: Nanos) {
     engine.store().becomes(FAILING);
-    for _ in 0..FAILURES_TO_DEGRADE {
-        ask(engine, &["open"], 1, now);
+    for at in failures(now) {
+        ask(engine, &["open"], 1, at);
     }
     assert!(engine.health(now).is_degraded);
+}
+
+/// When as many calls fail as end the trust: the last one now, each an interval after the one before.
+fn failures(now: Nanos) -> impl Iterator<Item = Nanos> {
+    let ago = |failure: u32| FAILURE_INTERVAL * (FAILURES_TO_DEGRADE - 1 - failure);
+    (0..FAILURES_TO_DEGRADE).map(move |failure| Nanos(now.0 - Nanos::from_duration(ago(failure)).0))
 }
 
 fn recover(engine: &StoreEngine<Frail>, now: Nanos) {
@@ -350,19 +356,24 @@ fn after_three_failures_the_store_is_left_alone_until_three_probes_in_a_row_succ
 }
 
 #[test]
-fn a_store_that_answers_half_of_the_time_is_not_trusted_either() {
-    let engine = three();
-    for round in 0..40 {
-        engine.store().becomes(if round % 2 == 0 { FAILING } else { WELL });
-        ask(&engine, &["open"], 1, NOW);
+fn a_store_that_answers_half_of_the_time_is_not_trusted_either_however_often_it_is_asked() {
+    for pause in [Duration::from_millis(1), FAILURE_INTERVAL] {
+        let call = |engine: &StoreEngine<Frail>, round: u32, mood| {
+            engine.store().becomes(mood);
+            ask(engine, &["open"], 1, NOW.after(pause * round));
+        };
+        let engine = three();
+        let rounds = 40 + 6 * FAILURE_INTERVAL.as_millis() as u32 / pause.as_millis() as u32;
+        for round in 0..rounds {
+            call(&engine, round, if round % 2 == 0 { FAILING } else { WELL });
+        }
+        assert!(engine.health(NOW).is_degraded);
+        let engine = three();
+        for round in 0..10 * rounds {
+            call(&engine, round, if round % 4 == 0 { FAILING } else { WELL });
+        }
+        assert!(!engine.health(NOW).is_degraded, "one in four is borne");
     }
-    assert!(engine.health(NOW).is_degraded);
-    let engine = three();
-    for round in 0..400 {
-        engine.store().becomes(if round % 4 == 0 { FAILING } else { WELL });
-        ask(&engine, &["open"], 1, NOW);
-    }
-    assert!(!engine.health(NOW).is_degraded, "one in four is borne");
 }
 
 #[test]
@@ -443,6 +454,41 @@ fn what_the_store_cannot_take_yet_stays_owed_until_it_can() {
     assert!(!ask(&engine, &["share"], 1, soon).allowed, "half a cell");
     assert!(ask(&engine, &["share"], 1, NOW.after(SECOND)).allowed, "and a whole one");
     assert!(!ask(&engine, &["share"], 1, NOW.after(SECOND * 2 - Duration::from_millis(1))).allowed);
+}
+
+/// A second failed call after the limit had changed forgot what was owed before, and the store admitted that once more. What
+/// was owed without a second one was told in cells of the old limit, as if it had been taken of the new one.
+#[test]
+fn what_is_owed_when_a_limit_changes_is_carried_over_as_the_store_would_have() {
+    let limits = |burst| rules(vec![any("share", bucket(burst), OnFailure::LocalShare)]);
+    for (calls_after, burst, expected) in [(0, 20, 7), (1, 20, 5), (0, 5, 5), (1, 5, 3)] {
+        let engine = among(1, limits(10));
+        engine.store().becomes(FAILING);
+        assert!(ask(&engine, &["share"], 3, NOW).allowed);
+        now_or_never(engine.reload(limits(burst), NOW)).expect("a reload");
+        for _ in 0..calls_after {
+            assert!(ask(&engine, &["share"], 2, NOW).allowed);
+        }
+        engine.store().becomes(WELL);
+        ask(&engine, &["share"], 0, NOW);
+        let there = left(&ask(&engine, &["share"], 0, NOW));
+        assert_eq!(there, Some(expected), "{calls_after} calls after the change to {burst}");
+    }
+}
+
+/// It was converted when it was next added to: by then the old limit, which refilled faster, had forgiven it.
+#[test]
+fn what_is_owed_of_a_limit_that_refilled_faster_is_not_forgiven_after_the_change() {
+    let limits = |limit| rules(vec![any("share", limit, OnFailure::LocalShare)]);
+    let slow = Limit::gcra(Rate::per_hour(1), 10).expect("a limit");
+    let engine = among(1, limits(bucket(10)));
+    engine.store().becomes(FAILING);
+    assert!(ask(&engine, &["share"], 8, NOW).allowed);
+    now_or_never(engine.reload(limits(slow), NOW)).expect("a reload");
+    let later = NOW.after(SECOND * 60);
+    assert!(ask(&engine, &["share"], 1, later).allowed);
+    engine.store().becomes(WELL);
+    assert!(admitted(&engine, "share", 99, later) <= 1, "9 of 10 were taken");
 }
 
 fn moods() -> impl Strategy<Value = u8> {
@@ -607,8 +653,8 @@ fn a_refund_of_which_the_store_cannot_say_whether_it_was_done_is_not_to_be_tried
 fn a_store_that_answers_looks_and_stalls_at_writes_is_not_trusted_again_until_it_writes() {
     let engine = three();
     engine.store().becomes(STALLING);
-    for _ in 0..FAILURES_TO_DEGRADE {
-        assert!(ask(&engine, &["share"], 1, NOW).degraded);
+    for at in failures(NOW) {
+        assert!(ask(&engine, &["share"], 1, at).degraded);
     }
     assert!(engine.health(NOW).is_degraded);
     let (asked, mut later) = (engine.store().calls(), NOW);
@@ -622,6 +668,32 @@ fn a_store_that_answers_looks_and_stalls_at_writes_is_not_trusted_again_until_it
     assert_eq!(engine.health(later).outages, 1, "it does not flap");
     recover(&engine, later);
     assert!(!ask(&engine, &["share"], 1, later).degraded);
+}
+
+/// All requests that waited for one slow commit counted as failures in a row: every open rule was open for seconds.
+#[test]
+fn requests_that_wait_for_one_slow_commit_are_one_failure() {
+    let engine = three();
+    let stalls = |from: Nanos| {
+        engine.store().becomes(STALLING);
+        for call in 0..50 {
+            assert!(ask(&engine, &["open"], 1, from.after(Duration::from_millis(call))).degraded);
+        }
+        engine.store().becomes(WELL);
+    };
+    stalls(NOW);
+    assert!(!engine.health(NOW).is_degraded);
+    assert_eq!(engine.health(NOW).slow, 50, "each is counted for operators");
+    for _ in 0..2 {
+        assert!(!ask(&engine, &["share"], 0, NOW.after(SECOND)).degraded);
+    }
+    // One after the other for as long as it takes is another matter.
+    for interval in 1..=FAILURES_TO_DEGRADE {
+        let before = NOW.after(SECOND + FAILURE_INTERVAL * interval);
+        assert!(!engine.health(before).is_degraded);
+        stalls(before);
+    }
+    assert!(engine.health(NOW).is_degraded);
 }
 
 #[test]
@@ -643,17 +715,21 @@ fn degraded_with_room(keys: u64) -> StoreEngine<Frail> {
     let store = Frail::of_size(StoreEngine::<Frail>::policies(&rules).expect("policies"), size);
     let engine = StoreEngine::new(store, rules, NonZeroU32::MIN, size, SECRET).expect("an engine");
     engine.store().becomes(FAILING);
-    for _ in 0..FAILURES_TO_DEGRADE {
-        ask_about(&engine, "the first");
+    for at in failures(NOW) {
+        ask_about_at(&engine, "the first", at);
     }
     assert!(engine.health(NOW).is_degraded);
     engine
 }
 
 fn ask_about(engine: &StoreEngine<Frail>, value: &str) -> bool {
+    ask_about_at(engine, value, NOW)
+}
+
+fn ask_about_at(engine: &StoreEngine<Frail>, value: &str, now: Nanos) -> bool {
     let entries = [Entry { key: "share", value }];
     let descriptors = [Descriptor::new(&entries)];
-    let asked = now_or_never(engine.check(&Request::new("web", &descriptors), NOW, ready(())));
+    let asked = now_or_never(engine.check(&Request::new("web", &descriptors), now, ready(())));
     asked.expect("a request").allowed
 }
 
@@ -668,6 +744,24 @@ fn at_most_so_many_keys_wait_to_be_told_and_keys_beyond_are_denied() {
     assert!(ask_about(&engine, "1"), "who is among them goes on");
     let health = engine.health(NOW);
     assert_eq!((health.unpushed_keys, health.unpushed_refused), (UNPUSHED_KEYS_MAX as u64, 1));
+}
+
+/// In a long outage every client beyond the first 65,536 was denied, although nearly all of those had refilled and had nothing
+/// to be told any more.
+#[test]
+fn keys_that_have_refilled_make_room_for_others_while_the_store_is_away() {
+    let engine = degraded_with_room(4 * UNPUSHED_KEYS_MAX as u64);
+    for client in 1..UNPUSHED_KEYS_MAX {
+        assert!(ask_about(&engine, &client.to_string()), "client {client}");
+    }
+    assert!(!ask_about(&engine, "too early"));
+    let later = NOW.after(SECOND * 60);
+    for client in 0..1_000 {
+        assert!(ask_about_at(&engine, &format!("new {client}"), later), "client {client}");
+    }
+    let health = engine.health(later);
+    assert!(health.unpushed_keys <= UNPUSHED_KEYS_MAX as u64);
+    assert_eq!(health.unpushed_refused, 1);
 }
 
 #[test]

@@ -95,6 +95,13 @@ impl Trail {
     fn to(&self, node: &Node) -> Self {
         let (kind, pattern) = pattern(node);
         let many = node.sharing == Sharing::PerValue && !matches!(node.value, NodeValue::Exact(_));
+        // Whose values share a counter has other counters than whose do not, so it is another place.
+        let kind = match (&node.value, node.sharing) {
+            (NodeValue::Prefix(_), Sharing::Together) => b"^:",
+            (NodeValue::Pattern(_), Sharing::Together) => b"~:",
+            (NodeValue::Any, Sharing::Together) => b"*:",
+            (NodeValue::Exact(_), _) | (_, Sharing::PerValue) => kind,
+        };
         Self {
             path: format!("{}.{}", self.path, node.label()),
             place: self.place.clone().with(node.key.as_bytes()).with(kind).with(pattern.as_bytes()),

@@ -1,7 +1,8 @@
 //! Whether the store is trusted to decide.
 //!
 //! Failures weigh more than answers, so that a store that answers only half of the time is not trusted either: three in a row
-//! end the trust, and so does more than one in three for a while. It comes back by probes alone.
+//! end the trust, and so does more than one in three for a while. All requests of an [interval](FAILURE_INTERVAL) together weigh
+//! no more than one failure: many may wait for one slow commit. Trust comes back by probes alone.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,10 +10,13 @@ use std::time::Duration;
 
 use ratelimit_core::Nanos;
 
-/// Failures in a row after which the store is not asked any more.
+/// Failures in a row after which the store is not asked any more, no two of them in one [`FAILURE_INTERVAL`].
 pub const FAILURES_TO_DEGRADE: u32 = 3;
 /// Probes in a row that have to succeed before it is asked again.
 pub const PROBES_TO_RETURN: u32 = 3;
+/// Requests that begin within this time of each other are one failure at most. Each waits about as long for its answer, so that
+/// one stall of less than twice that is no outage.
+pub const FAILURE_INTERVAL: Duration = Duration::from_millis(250);
 /// What a failure weighs against an answer.
 const FAILURE_WEIGHT: u32 = 2;
 
@@ -50,6 +54,15 @@ struct Times {
     before: Duration,
     outages: u64,
     good_probes: u32,
+    interval: Option<Interval>,
+}
+
+/// An interval with failures.
+#[derive(Debug, Clone, Copy)]
+struct Interval {
+    since: Nanos,
+    /// The score at its end is at most this.
+    score_max: u32,
 }
 
 /// Why a call has no answer.
@@ -76,11 +89,16 @@ impl Health {
     /// The store has not answered. Whether the trust ends with it.
     pub(super) fn failed(&self, why: Failed, now: Nanos) -> bool {
         self.count(why);
-        let score = self.score.fetch_add(FAILURE_WEIGHT, Ordering::Relaxed).saturating_add(FAILURE_WEIGHT);
-        if score < FAILURES_TO_DEGRADE * FAILURE_WEIGHT {
+        let mut times = self.times();
+        let score_max = times.score_max(self.score.load(Ordering::Relaxed), now);
+        let add = |score: u32| score.saturating_add(FAILURE_WEIGHT).min(score_max.max(score));
+        let before = self
+            .score
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |score| Some(add(score)))
+            .unwrap_or_else(|score| score);
+        if add(before) < FAILURES_TO_DEGRADE * FAILURE_WEIGHT {
             return false;
         }
-        let mut times = self.times();
         let begins = !self.is_degraded.swap(true, Ordering::AcqRel);
         if begins {
             times.since = now;
@@ -117,6 +135,7 @@ impl Health {
             times.before = times.before.saturating_add(now.since(times.since));
         }
         self.score.store(0, Ordering::Relaxed);
+        times.interval = None;
     }
 
     pub(super) fn read(&self, now: Nanos) -> StoreHealth {
@@ -135,5 +154,19 @@ impl Health {
 
     fn times(&self) -> MutexGuard<'_, Times> {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Times {
+    /// The highest score that failures of requests that began at `now` may lead to; `score` is the present one.
+    fn score_max(&mut self, score: u32, now: Nanos) -> u32 {
+        let is_same = |interval: &Interval| {
+            // Requests end in another order than they began.
+            now.since(interval.since).max(interval.since.since(now)) < FAILURE_INTERVAL
+        };
+        let begin = || Interval { since: now, score_max: score.saturating_add(FAILURE_WEIGHT) };
+        let interval = self.interval.filter(is_same).unwrap_or_else(begin);
+        self.interval = Some(interval);
+        interval.score_max
     }
 }

@@ -6,7 +6,8 @@
 //!   decided by the store, so its own contract holds.
 //! - A call that the store answers with an error, or not by the caller's deadline, is decided by each rule's choice: `open`
 //!   admits, `closed` denies, `local_share` counts here with the rule's [share](ratelimit_core::Limit::share) of its limit.
-//! - After [`FAILURES_TO_DEGRADE`] failures in a row (or more than one in three for a while) the store is not asked any more. It is
+//! - After [`FAILURES_TO_DEGRADE`] failures in a row (or more than one in three for a while) the store is not asked any more; all
+//!   of one [`FAILURE_INTERVAL`] count as one at most, since many requests may wait for one slow commit. It is asked
 //!   again after [`PROBES_TO_RETURN`] good probes in a row, each a durable write within the time that a request waits, and after it
 //!   was told what the shares have admitted.
 //! - A share begins where the store was last seen for the key. So each of `N` nodes admits at most `⌈B / N⌉ + ⌊w / (N · T)⌋` during an
@@ -36,7 +37,7 @@ use ratelimit_core::rules::RuleSet;
 use ratelimit_core::{HashSecret, KeyParts, Limit, Nanos, SetGrant, TableSize};
 
 pub use handover::{TEND_INTERVAL, TendDeadlines};
-pub use health::{FAILURES_TO_DEGRADE, PROBES_TO_RETURN, StoreHealth};
+pub use health::{FAILURE_INTERVAL, FAILURES_TO_DEGRADE, PROBES_TO_RETURN, StoreHealth};
 pub use unpushed::{UNPUSHED_BYTES_MAX, UNPUSHED_KEYS_MAX};
 
 use self::health::{Failed, Health};
@@ -47,7 +48,7 @@ use self::unpushed::{Tellers, Unpushed};
 use crate::answer::Answer;
 use crate::counts::Counts;
 use crate::engine::{EngineError, Reloaded, RuleView};
-use crate::in_force::{InForce, Keeping};
+use crate::in_force::{InForce, Keeping, KeptRule};
 use crate::request::{Request, RequestError};
 use crate::tallies::Totals;
 use crate::top::TopDenied;
@@ -386,7 +387,9 @@ impl<S: RuleStore> StoreEngine<S> {
         force.users.retain(|user| user.strong_count() > 0);
         let user = Arc::downgrade(&force.in_use);
         force.users.push(user);
-        self.unpushed().retain(|policy| force.policies.is_in_force(policy));
+        let policy = |rule: &KeptRule| Some((force.policies.id(&rule.place)?, rule.told.clone()));
+        let of_policies = force.rules.kept.iter().filter_map(policy).collect();
+        self.unpushed().succeeded_by(&of_policies, now);
         Ok(reloaded)
     }
 

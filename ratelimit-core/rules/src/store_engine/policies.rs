@@ -85,12 +85,6 @@ impl Policies {
     pub(super) fn id(&self, place: &KeyParts) -> Option<PolicyId> {
         self.by_place.get(place).copied()
     }
-
-    /// Whether a rule that is in force has this number.
-    pub(super) fn is_in_force(&self, id: PolicyId) -> bool {
-        let numbered = usize::try_from(id.0).ok().and_then(|index| self.all.get(index));
-        numbered.is_some_and(|numbered| numbered.gone.is_none())
-    }
 }
 
 impl Numbered {

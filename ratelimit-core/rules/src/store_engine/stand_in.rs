@@ -52,7 +52,7 @@ impl<S: RuleStore> StoreEngine<S> {
             if let Stand::Share(policy) = *stand
                 && how == How::Take
                 && met.cost > 0
-                && !unpushed.has_room(policy, &met.counter)
+                && !unpushed.has_room(policy, &met.counter, now)
             {
                 *stand = Stand::NoRoom;
             }

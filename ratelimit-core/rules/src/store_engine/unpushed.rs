@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use ratelimit_core::ports::PolicyId;
-use ratelimit_core::{Decision, KeyParts, Limit, Nanos};
+use ratelimit_core::{Decision, Keep, KeyParts, Limit, Nanos};
 
 use crate::answer::RuleRef;
 
@@ -13,12 +14,16 @@ use crate::answer::RuleRef;
 pub const UNPUSHED_KEYS_MAX: usize = 65_536;
 /// Bytes of those keys.
 pub const UNPUSHED_BYTES_MAX: usize = 16 << 20;
+/// Keys that are looked at when there is no room for another one.
+const SWEPT_WHEN_FULL: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Unpushed {
     keys: BTreeMap<(PolicyId, KeyParts), Owed>,
     bytes: usize,
     refused: u64,
+    /// How far the sweep has come.
+    swept_to: Option<(PolicyId, KeyParts)>,
 }
 
 /// What the store took of a key.
@@ -59,15 +64,39 @@ struct Owed {
 }
 
 impl Unpushed {
-    /// Whether the key is kept, or can be.
-    pub(super) fn has_room(&mut self, policy: PolicyId, key: &KeyParts) -> bool {
-        let has_room = self.keys.contains_key(&(policy, key.clone()))
-            || (self.keys.len() < UNPUSHED_KEYS_MAX
-                && self.bytes.saturating_add(key.as_bytes().len()) <= UNPUSHED_BYTES_MAX);
+    /// Whether the key is kept, or can be. When there is no room some keys are looked at, and those of which nothing is to be
+    /// told any more make some.
+    pub(super) fn has_room(&mut self, policy: PolicyId, key: &KeyParts, now: Nanos) -> bool {
+        if self.keys.contains_key(&(policy, key.clone())) || self.fits(key) {
+            return true;
+        }
+        self.sweep(now);
+        let has_room = self.fits(key);
         if !has_room {
             self.refused = self.refused.saturating_add(1);
         }
         has_room
+    }
+
+    fn fits(&self, key: &KeyParts) -> bool {
+        self.keys.len() < UNPUSHED_KEYS_MAX
+            && self.bytes.saturating_add(key.as_bytes().len()) <= UNPUSHED_BYTES_MAX
+    }
+
+    /// Looks at the next keys, and forgets those that the store need not be told of.
+    fn sweep(&mut self, now: Nanos) {
+        let behind = self.swept_to.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut settled = Vec::new();
+        for (key, owed) in self.keys.range((behind, Bound::Unbounded)).take(SWEPT_WHEN_FULL) {
+            // Behind the last it begins anew.
+            self.swept_to = Some(key.clone());
+            if owed.cells(now) == 0 {
+                settled.push(key.clone());
+            }
+        }
+        for (policy, key) in &settled {
+            self.forget(*policy, key);
+        }
     }
 
     /// `cost` cells were taken of a key of which `before` was said a moment earlier.
@@ -84,11 +113,8 @@ impl Unpushed {
             let known = limit.observed(before, now);
             Owed { told: told.clone(), known, used: known }
         });
-        // A rule that has changed since counts on from what it finds.
-        if owed.told.limit != told.limit {
-            let known = limit.observed(before, now);
-            *owed = Owed { told: told.clone(), known, used: known };
-        }
+        // Both are of the rules in force: a reload carries over what is owed.
+        owed.succeeded_by(told, now);
         owed.used = limit.debited(owed.used, cost, now);
     }
 
@@ -124,9 +150,15 @@ impl Unpushed {
         }
     }
 
-    /// Keeps keys of these policies only.
-    pub(super) fn retain(&mut self, stays: impl Fn(PolicyId) -> bool) {
-        self.keys.retain(|(policy, _), _| stays(*policy));
+    /// Other rules are in force: what is owed of those that stay is carried over to their limits, as the store carries over
+    /// what it knows, and the rest is forgotten.
+    pub(super) fn succeeded_by(&mut self, rules: &BTreeMap<PolicyId, Arc<RuleRef>>, now: Nanos) {
+        self.keys.retain(|(policy, _), owed| {
+            rules.get(policy).is_some_and(|told| {
+                owed.succeeded_by(told, now);
+                true
+            })
+        });
         self.bytes = self.keys.keys().map(|(_, key)| key.as_bytes().len()).sum();
     }
 
@@ -144,6 +176,17 @@ impl Unpushed {
 }
 
 impl Owed {
+    /// Both states under the limit that the rule has now.
+    fn succeeded_by(&mut self, told: &Arc<RuleRef>, now: Nanos) {
+        if let (Some(old), Some(new)) = (self.told.limit.stored(), told.limit.stored())
+            && self.told.limit != told.limit
+        {
+            self.known = new.carried_from(old, self.known, Keep::Cells, now);
+            self.used = new.carried_from(old, self.used, Keep::Cells, now);
+        }
+        self.told = told.clone();
+    }
+
     /// The fewest cells after which the store knows at least what was used: what has refilled since is not told. Parts of a cell
     /// count as one.
     fn cells(&self, now: Nanos) -> u64 {
