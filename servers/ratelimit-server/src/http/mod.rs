@@ -16,5 +16,4 @@ pub use bodies::{
 };
 pub use openapi::document as openapi_document;
 pub use problem::ProblemBody;
-pub use query::CLIENT_IP;
 pub use server::{BODY_BYTES_MAX, HttpServer};
