@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use ratelimit_core::memory::MemoryStore;
-use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
+use ratelimit_core::ports::{Charge, Policy, PolicyId, RateStore, RateStoreError};
 use ratelimit_core::rules::{Domain, Entry, Node, NodeValue, OnFailure, Rule, RuleSet};
-use ratelimit_core::{Enforcement, HashSecret, Limit, Nanos, Rate, SetGrant, TableSize, Verdict};
+use ratelimit_core::{
+    Decision, Enforcement, HashSecret, KeyParts, Limit, Nanos, Rate, SetGrant, TableSize, Verdict,
+};
 use ratelimit_rules::{
     Answer, Descriptor, Engine, EngineError, Epoch, FAILURE_INTERVAL, FAILURES_TO_DEGRADE, LimitOverride,
     OverrideUnit, PROBES_TO_RETURN, Request, RuleStore, StoreCallError, StoreEngine, TEND_INTERVAL,
@@ -144,6 +146,12 @@ impl RuleStore for Frail {
     async fn probe(&self, _now: Nanos) -> Result<(), RateStoreError> {
         self.writes().await?;
         self.suffers(async |_| Ok(())).await
+    }
+
+    fn last_known(&self, policy: PolicyId, key: &KeyParts, now: Nanos) -> Option<Decision> {
+        let store = self.inner.read().expect("no panic");
+        let known = now_or_never(store.peek(&[Charge { policy, key, cost: 0 }], now));
+        known.ok().and_then(|verdict| verdict.decisions().first().copied())
     }
 
     fn live_keys(&self, now: Nanos) -> u64 {
@@ -393,6 +401,42 @@ fn a_share_begins_where_the_store_was_and_the_store_is_told_what_it_admitted() {
     assert!(left(&there).is_some_and(|left| left <= 1), "{there:?}");
     let refilled = NOW.after(SECOND * 13);
     assert!(left(&ask(&engine, &["share"], 0, refilled)).is_some_and(|left| left >= 9), "nothing is wasted");
+}
+
+/// After a restart over a disk that took no writes a share knew nothing of any key, and the store, which did, told nothing:
+/// everybody had the whole limit again.
+#[test]
+fn after_a_restart_a_share_begins_where_a_store_is_that_takes_no_writes() {
+    for (nodes, expected) in [(1, 3), (4, 1)] {
+        for (mood, degraded_before) in
+            [(READ_ONLY, false), (STALLING, false), (FAILING, false), (FAILING, true)]
+        {
+            let limits = rules(vec![
+                any("share", bucket(10), OnFailure::LocalShare),
+                any("open", bucket(1), OnFailure::Open),
+            ]);
+            let store = Frail::new(StoreEngine::<Frail>::policies(&limits).expect("policies"));
+            let charge =
+                Charge { policy: PolicyId(0), key: &KeyParts::new(["web", "share", "=", "a"]), cost: 7 };
+            assert!(now_or_never(store.check(&[charge], NOW)).expect("it does well").0.is_allowed());
+            store.becomes(mood);
+            let nodes = NonZeroU32::new(nodes).expect("not zero");
+            let engine = StoreEngine::new(store, limits, nodes, SIZE, SECRET).expect("an engine");
+            if degraded_before {
+                degrade(&engine, NOW);
+            }
+            assert_eq!(admitted(&engine, "share", 99, NOW), expected, "{nodes} nodes, mood {mood}");
+        }
+    }
+}
+
+/// What a store charges and does not answer is not to be counted twice against the request that it is about.
+#[test]
+fn a_first_call_that_is_charged_and_not_answered_is_admitted_by_a_share() {
+    let engine = three();
+    engine.store().becomes(LYING);
+    assert!(ask(&engine, &["share"], 10, NOW).allowed);
+    assert!(!ask(&engine, &["share"], 1, NOW).allowed);
 }
 
 #[test]

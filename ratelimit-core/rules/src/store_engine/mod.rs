@@ -10,7 +10,7 @@
 //!   of one [`FAILURE_INTERVAL`] count as one at most, since many requests may wait for one slow commit. It is asked
 //!   again after [`PROBES_TO_RETURN`] good probes in a row, each a durable write within the time that a request waits, and after it
 //!   was told what the shares have admitted.
-//! - A share begins where the store was last seen for the key. So each of `N` nodes admits at most `⌈B / N⌉ + ⌊w / (N · T)⌋` during an
+//! - A share begins where the store was last seen for the key, or by what the store [still knows](RuleStore::last_known). So each of `N` nodes admits at most `⌈B / N⌉ + ⌊w / (N · T)⌋` during an
 //!   outage, less what it knew to be used before.
 //! - The store decides about a key when it knows what was admitted of it here: it is told first, and what it cannot take yet stays owed.
 //!   So with one node a share and the store together admit `B + ⌊w / T⌋`, however often calls fail, alone or in a row. Calls
@@ -32,9 +32,9 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
-use ratelimit_core::ports::{Policy, RateStore, RateStoreError};
+use ratelimit_core::ports::{Policy, PolicyId, RateStore, RateStoreError};
 use ratelimit_core::rules::RuleSet;
-use ratelimit_core::{HashSecret, KeyParts, Limit, Nanos, SetGrant, TableSize};
+use ratelimit_core::{Decision, HashSecret, KeyParts, Limit, Nanos, SetGrant, TableSize};
 
 pub use handover::{TEND_INTERVAL, TendDeadlines};
 pub use health::{FAILURE_INTERVAL, FAILURES_TO_DEGRADE, PROBES_TO_RETURN, StoreHealth};
@@ -71,6 +71,13 @@ pub trait RuleStore: RateStore {
     fn revive(&self, now: Nanos) -> impl Future<Output = Result<(), RateStoreError>> + Send {
         let _ = now;
         async { Ok(()) }
+    }
+
+    /// What it last knew of a key, from memory, at once, and whatever fails: a share of which nothing is known here begins there,
+    /// as after a restart. `None` when it knows nothing of the key, or keeps nothing in memory.
+    fn last_known(&self, policy: PolicyId, key: &KeyParts, now: Nanos) -> Option<Decision> {
+        let _ = (policy, key, now);
+        None
     }
 
     /// Keys that have used something of their limits: for metrics.
@@ -265,6 +272,7 @@ impl<S: RuleStore> StoreEngine<S> {
         let asked = self.asked(request);
         let mut why = Why::NotNeeded;
         if asked.needs_store() {
+            self.begin_shares(&asked, now);
             let mut brought = None;
             match in_time(self.there(&asked, how, now, &mut brought), deadline).await {
                 Ok(Decided { verdict, grant }) => {

@@ -57,6 +57,14 @@ impl<S: RuleStore> StoreEngine<S> {
                 *stand = Stand::NoRoom;
             }
         }
+        for (stand, met) in stands.iter().zip(&parts) {
+            // When the store was asked it began before that.
+            if let Stand::Share(policy) = *stand
+                && why == Why::Degraded
+            {
+                self.begin_share(&force, met, policy, now);
+            }
+        }
         let hits: Vec<Hit> = parts.iter().zip(&stands).map(|(met, stand)| stand.hit(met)).collect();
         let before: Vec<Option<Decision>> =
             parts.iter().zip(&stands).map(|(met, stand)| self.before(&force, met, *stand, now)).collect();

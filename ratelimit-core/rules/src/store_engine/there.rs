@@ -9,7 +9,7 @@ use ratelimit_core::{Decision, Enforcement, Hit, KeyParts, Nanos, SetGrant, Verd
 
 use super::health::Failed;
 use super::policies::InUse;
-use super::{How, RuleStore, StoreEngine};
+use super::{How, InForceThere, RuleStore, StoreEngine};
 use crate::in_force::Met;
 use crate::request::Request;
 
@@ -305,6 +305,34 @@ impl<S: RuleStore> StoreEngine<S> {
             if part.follows && matches!(part.way, Way::Store(_)) {
                 force.rules.set.observe(&part.met.hit, decision, now);
             }
+        }
+    }
+
+    /// Shares of which nothing is known here begin where the store is. Before it is asked: what it charges and does not answer
+    /// is decided here, and would count twice.
+    pub(super) fn begin_shares(&self, asked: &Asked, now: Nanos) {
+        if !asked.parts.iter().any(|part| part.follows) {
+            return;
+        }
+        let force = self.read();
+        if force.generation != asked.generation {
+            return; // their tables are others now
+        }
+        for part in asked.parts.iter().filter(|part| part.follows) {
+            if let Way::Store(policy) = part.way {
+                self.begin_share(&force, &part.met, policy, now);
+            }
+        }
+    }
+
+    /// After a restart a store may know much and answer nothing.
+    pub(super) fn begin_share(&self, force: &InForceThere, met: &Met, policy: PolicyId, now: Nanos) {
+        let look = force.rules.set.peek(&[met.hit.with_cost(0).needing(0)], now);
+        let has_all = |said: &Decision| said.remaining() == said.limit();
+        if look.is_ok_and(|look| look.decisions().first().is_some_and(has_all))
+            && let Some(seen) = self.store.last_known(policy, &met.counter, now)
+        {
+            force.rules.set.observe(&met.hit, &seen, now);
         }
     }
 }
