@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ratelimit_core::Nanos;
-use ratelimit_core::Verdict;
-use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
+use ratelimit_core::ports::{Charge, Policy, PolicyId, RateStore, RateStoreError};
+use ratelimit_core::{Decision, KeyParts, Nanos, Verdict};
 use ratelimit_rules::RuleStore;
 use storage_adapters::redb::rates::{RateGrant, RateOptions, RedbRateError, RedbRateStore};
 use tokio::time::Instant;
@@ -97,6 +96,10 @@ impl RuleStore for DurableStore {
         }
         let failed = |error| RateStoreError::Failed { action: "make a new file", source: Box::new(error) };
         self.0.recover(now).await.map_err(failed)
+    }
+
+    fn last_known(&self, policy: PolicyId, key: &KeyParts, now: Nanos) -> Option<Decision> {
+        self.0.last_known(policy, key, now)
     }
 
     fn live_keys(&self, now: Nanos) -> u64 {

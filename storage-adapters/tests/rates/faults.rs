@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use ratelimit_core::ports::{Policy, RateStore, RateStoreError};
+use ratelimit_core::ports::{Policy, PolicyId, RateStore, RateStoreError};
 use ratelimit_core::{KeyParts, Nanos};
 use storage_adapters::redb::rates::{RECOVERY_PAUSE, RedbRateError, RedbRateStore};
 
@@ -111,6 +111,10 @@ fn after_a_failed_commit_nothing_is_answered_until_all_is_durable_in_a_new_file(
     // The disk works again, and is not trusted.
     assert!(try_admit(&store, 0, &client, 1, START).is_err(), "a charge that needs no disk");
     assert!(run(store.peek(&[charge(0, &client, 0)], START)).is_err());
+    let known = |key| store.last_known(PolicyId(0), key, START).map(|decision| decision.remaining());
+    assert_eq!(known(&client), Some(SIZE - 7), "what is in memory can be told all the same");
+    assert_eq!(known(&key("nobody")), None);
+    assert!(store.last_known(PolicyId(1), &client, START).is_none(), "there is no such policy");
     assert!(run(store.reset(&[charge(0, &client, 0)], START)).is_err());
     let again = run(store.reopen(policies(), START));
     assert!(matches!(again, Err(RedbRateError::Failed { .. })), "{again:?}");

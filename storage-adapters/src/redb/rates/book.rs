@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use ratelimit_core::ports::RateStoreError;
-use ratelimit_core::{Carried, Nanos};
+use ratelimit_core::ports::{PolicyId, RateStoreError};
+use ratelimit_core::{Carried, Decision, Nanos};
 
 use super::counters::Counters;
 use super::file::Change;
-use super::layout::{self, RowKey};
+use super::layout::{self, RowKey, Tag};
 use super::moving::nobodys;
 use super::policies::{Plan, Policies};
 use super::request::{Decided, Part, Purpose, Request};
@@ -51,6 +51,13 @@ impl Book {
             }
         }
         Ok(after)
+    }
+
+    /// What is left of a counter that is known.
+    pub(super) fn last_known(&self, policy: PolicyId, tag: Tag, now: Nanos) -> Option<Decision> {
+        let kept = self.policies.get(usize::try_from(policy.0).ok()?)?;
+        let row = self.counters.rows().get(RowKey::new(kept.number, tag))?;
+        Some(kept.limit.stored()?.decide(row.memory, 0, now).decision)
     }
 
     /// What is to be written, and its number.

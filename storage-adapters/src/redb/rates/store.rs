@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ratelimit_core::ports::{Charge, Policy, RateStore, RateStoreError};
-use ratelimit_core::{Carried, HORIZON_NS, Nanos, Verdict};
+use ratelimit_core::ports::{Charge, Policy, PolicyId, RateStore, RateStoreError};
+use ratelimit_core::{Carried, Decision, HORIZON_NS, KeyParts, Nanos, Verdict};
 use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit, oneshot};
 
 use super::book::Book;
@@ -196,6 +196,13 @@ impl RedbRateStore {
     /// Why nothing is answered any more.
     pub fn failure(&self) -> Option<RedbRateError> {
         self.shared.lock().failed.clone()
+    }
+
+    /// What a key has left by what is in memory, whether or not the store has failed: for whoever decides without it. Requests
+    /// that were answered with an error count. `None` when nothing is known of the key, or the policy is none.
+    pub fn last_known(&self, policy: PolicyId, key: &KeyParts, now: Nanos) -> Option<Decision> {
+        let tag = self.shared.secret.tag(key);
+        self.shared.lock().book.last_known(policy, tag, now)
     }
 
     /// Keys that have used something of their limits. Reads all rows: for metrics, not for requests.
