@@ -21,6 +21,10 @@ stored_enum! {
         RefreshTokenRevoked = 8,
         /// A refresh token came that had been exchanged before: it may have been stolen.
         RefreshTokenReused = 9,
+        /// Somebody tried to register with an address that is a user's.
+        RegistrationRepeated = 10,
+        /// A user showed that they read the mail of an address.
+        UserEmailVerified = 11,
     }
 }
 
@@ -48,6 +52,8 @@ impl AuditEvent {
             Self::StepUp => "step_up",
             Self::RefreshTokenRevoked => "refresh_token_revoked",
             Self::RefreshTokenReused => "refresh_token_reused",
+            Self::RegistrationRepeated => "registration_repeated",
+            Self::UserEmailVerified => "user_email_verified",
         }
     }
 
@@ -55,12 +61,16 @@ impl AuditEvent {
     pub const fn severity(self) -> Severity {
         match self {
             Self::RefreshTokenReused => Severity::Critical,
-            Self::UserDisabled | Self::UserSessionRevoked | Self::RefreshTokenRevoked => Severity::Warning,
+            Self::UserDisabled
+            | Self::UserSessionRevoked
+            | Self::RefreshTokenRevoked
+            | Self::RegistrationRepeated => Severity::Warning,
             Self::UserRegistered
             | Self::UserLogin
             | Self::UserLogout
             | Self::UserSessionExpired
-            | Self::StepUp => Severity::Info,
+            | Self::StepUp
+            | Self::UserEmailVerified => Severity::Info,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod model;
+mod people;
 mod races;
 mod records;
 mod refresh;
