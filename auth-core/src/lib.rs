@@ -37,8 +37,8 @@
 //! # Map
 //!
 //! `millis`, `key`, [`ids`], [`tokens`], [`settings`], [`refusal`]: values. [`ports`]: what a store promises. [`memory`]: one that
-//! keeps it. `conformance` (a feature): the suite that holds every store to it. [`records`]: what is stored. [`sessions`], [`audit`] and
-//! `refresh`: what is decided. [`auth`]: the engine over a store, which loads, decides and commits.
+//! keeps it. `conformance` (a feature): the suite that holds every store to it. [`records`]: what is stored. [`people`], [`outbox`],
+//! [`sessions`], [`audit`] and `refresh`: what is decided. `secrets`, [`email_address`], `personal`: what hides people's fields. [`auth`]: the engine over a store, which loads, decides and commits.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod audit;

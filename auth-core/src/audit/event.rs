@@ -25,6 +25,14 @@ stored_enum! {
         RegistrationRepeated = 10,
         /// A user showed that they read the mail of an address.
         UserEmailVerified = 11,
+        /// A password was not the one, or whoever knew it may not sign in.
+        LoginFailed = 12,
+        /// Somebody asked for a new password.
+        PasswordResetRequested = 13,
+        /// A new password was set by a token that was mailed.
+        PasswordResetCompleted = 14,
+        /// A user set a new password and knew the one before.
+        PasswordChanged = 15,
     }
 }
 
@@ -54,6 +62,10 @@ impl AuditEvent {
             Self::RefreshTokenReused => "refresh_token_reused",
             Self::RegistrationRepeated => "registration_repeated",
             Self::UserEmailVerified => "user_email_verified",
+            Self::LoginFailed => "login_failed",
+            Self::PasswordResetRequested => "password_reset_requested",
+            Self::PasswordResetCompleted => "password_reset_completed",
+            Self::PasswordChanged => "password_changed",
         }
     }
 
@@ -64,7 +76,11 @@ impl AuditEvent {
             Self::UserDisabled
             | Self::UserSessionRevoked
             | Self::RefreshTokenRevoked
-            | Self::RegistrationRepeated => Severity::Warning,
+            | Self::RegistrationRepeated
+            | Self::LoginFailed
+            | Self::PasswordResetRequested
+            | Self::PasswordResetCompleted
+            | Self::PasswordChanged => Severity::Warning,
             Self::UserRegistered
             | Self::UserLogin
             | Self::UserLogout

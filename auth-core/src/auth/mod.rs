@@ -4,6 +4,7 @@ mod audit;
 mod commit;
 mod load;
 mod outbox;
+mod passwords;
 mod people;
 mod refresh;
 mod sessions;

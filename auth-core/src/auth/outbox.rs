@@ -10,11 +10,11 @@ use crate::ids::MailId;
 use crate::key::{Key, KeyRange};
 use crate::millis::Millis;
 use crate::outbox::{MailFailure, MailFate, bury, claim, failed};
-use crate::ports::{AuthStore, ReadSet};
+use crate::ports::{AuthStore, ReadSet, Row};
 use crate::records::{DeathReason, Loaded, MailContent, MailKind, OutboxMail, Stored, UserKey};
 
-/// Mails that are looked at for one claim.
-const LOOKED_AT_MAX: usize = 16;
+/// Mails that are looked at for one claim: so many that cannot be read are passed over.
+const LOOKED_AT_MAX: usize = 64;
 
 /// A mail for whoever claimed it to send.
 pub struct ClaimedMail {
@@ -75,13 +75,18 @@ impl<S: AuthStore> Auth<S> {
             if rows.is_empty() {
                 return Ok(None);
             }
+            let mut unreadable = None;
             for row in rows {
-                let damaged = |source| AuthError::Damaged { table: OutboxMail::TABLE, source };
-                let mail = OutboxMail::decode(&row.record.value).map_err(damaged)?;
-                let row = Loaded { key: row.key, found: Some((mail, row.record.version)) };
-                if let Some(claimed) = self.try_claim(&row, now).await? {
-                    return Ok(Some(claimed));
+                match self.try_claim(row, now).await {
+                    Ok(Some(claimed)) => return Ok(Some(claimed)),
+                    Ok(None) => {}
+                    // One that cannot be read holds up no other: it stays until its time is over.
+                    Err(error @ (AuthError::Damaged { .. } | AuthError::Sealed)) => unreadable = Some(error),
+                    Err(error) => return Err(error),
                 }
+            }
+            if let Some(error) = unreadable {
+                return Err(error);
             }
         }
         Err(AuthError::Busy { attempts: ATTEMPTS_MAX })
@@ -129,25 +134,24 @@ impl<S: AuthStore> Auth<S> {
     }
 
     /// `None`: somebody else has it, or it was given up.
-    async fn try_claim(
-        &self,
-        row: &Loaded<OutboxMail>,
-        now: Millis,
-    ) -> Result<Option<ClaimedMail>, AuthError> {
-        let (Some(id), Some(mail)) = (OutboxMail::id(&row.key), row.value()) else {
-            return Err(AuthError::Sealed);
-        };
+    async fn try_claim(&self, row: Row, now: Millis) -> Result<Option<ClaimedMail>, AuthError> {
+        let damaged = |source| AuthError::Damaged { table: OutboxMail::TABLE, source };
+        let mail = OutboxMail::decode(&row.record.value).map_err(damaged)?;
+        let id = OutboxMail::id(&row.key).ok_or(AuthError::Sealed)?;
+        let row = Loaded { key: row.key, found: Some((mail.clone(), row.record.version)) };
         let settings = &self.settings.outbox;
         let stored = self.load(UserKey::key(self.tenant, mail.user), now).await?;
-        let key = self.personal_key(mail.user, &stored).ok().flatten();
-        let content = key.and_then(|key| key.open_mail(id, &mail.sealed)).ok_or(DeathReason::Unreadable);
-        let decided = content.and_then(|content| {
-            let claimed = claim(self.tenant, (id, row), mail, settings, now)?;
-            Ok((content, claimed))
-        });
+        let decided = match claim(self.tenant, (id, &row), &mail, settings, now) {
+            Err(reason) => Err(reason),
+            Ok(claimed) => match self.personal_key(mail.user, &stored)? {
+                // The user is gone, and what the mail says with them.
+                None => Err(DeathReason::Unreadable),
+                Some(key) => Ok((key.open_mail(id, &mail.sealed).ok_or(AuthError::Sealed)?, claimed)),
+            },
+        };
         match decided {
             Err(reason) => {
-                let plan = bury(self.tenant, (id, row), mail, reason, settings, now);
+                let plan = bury(self.tenant, (id, &row), &mail, reason, settings, now);
                 self.commit(plan, now).await?;
                 Ok(None)
             }

@@ -36,7 +36,7 @@ stored_enum! {
         Permanent = 2,
         /// What it is about has ended.
         Expired = 3,
-        /// It cannot be opened: the key is another one, or the row was changed.
+        /// Its user is gone, and with them the key that opens it.
         Unreadable = 4,
     }
 }

@@ -38,6 +38,7 @@ pub fn all(world: &World) -> Vec<AuditEntry> {
 fn eventful(world: &mut World) -> UserId {
     world.person("ada@example.org", "correct horse");
     world.register("ada@example.org", "battery staple");
+    super::passwords::everything(world);
     let (user, first) = world.web();
     let again = run(world.auth.reauthenticate(&first, &PASSKEY, world.now)).expect("works");
     let again = again.granted().expect("live");
