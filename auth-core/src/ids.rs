@@ -66,6 +66,10 @@ ids! {
     SessionId = "ses_";
     /// That of a family of refresh tokens: one token and all that it was exchanged for.
     FamilyId = "fam_";
+    /// That of an e-mail address: of its keyed hash. The same address has the same one.
+    AddressId = "adr_";
+    /// A mail's.
+    MailId = "mai_";
 }
 
 fn parse(prefix: &str, text: &str) -> Option<[u8; ID_BYTES]> {

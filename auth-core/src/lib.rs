@@ -37,8 +37,8 @@
 //! # Map
 //!
 //! `millis`, `key`, [`ids`], [`tokens`], [`settings`], [`refusal`]: values. [`ports`]: what a store promises. [`memory`]: one that
-//! keeps it. `conformance` (a feature): the suite that holds every store to it. [`records`]: what is stored. [`sessions`], [`audit`] and
-//! `refresh`: what is decided. [`auth`]: the engine over a store, which loads, decides and commits.
+//! keeps it. `conformance` (a feature): the suite that holds every store to it. [`records`]: what is stored. [`people`], [`outbox`],
+//! [`sessions`], [`audit`] and `refresh`: what is decided. `secrets`, [`email_address`], `personal`: what hides people's fields. [`auth`]: the engine over a store, which loads, decides and commits.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod audit;
@@ -51,16 +51,21 @@ pub mod auth;
     reason = "a guarantee that does not hold is a panic"
 )]
 pub mod conformance;
+pub mod email_address;
 mod fresh;
 pub mod ids;
 mod key;
 pub mod memory;
 mod millis;
+pub mod outbox;
+pub mod people;
+mod personal;
 mod plan;
 pub mod ports;
 pub mod records;
 mod refresh;
 pub mod refusal;
+mod secrets;
 pub mod sessions;
 pub mod settings;
 pub mod tokens;
@@ -69,3 +74,4 @@ pub use auth::{Auth, AuthError};
 pub use fresh::FreshBytes;
 pub use key::{KEY_BYTES_MAX, Key, KeyRange, Table, Tenant};
 pub use millis::Millis;
+pub use secrets::AuthSecrets;

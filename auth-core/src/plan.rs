@@ -24,6 +24,12 @@ impl Plan {
         self.writes.push(Write::Put { key: loaded.key.clone(), value: value.encode().into(), expires_at });
     }
 
+    /// Removes a record that is still as it was.
+    pub(crate) fn remove<T>(&mut self, loaded: &Loaded<T>) {
+        self.hold(loaded);
+        self.writes.push(Write::Delete { key: loaded.key.clone() });
+    }
+
     pub(crate) fn audit(&mut self, draft: AuditDraft) {
         self.drafts.push(draft);
     }

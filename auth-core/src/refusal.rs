@@ -26,6 +26,10 @@ pub enum RefusalReason {
     UserUnknown,
     /// A refresh token that had been exchanged before. What it was for has been ended.
     Reused,
+    /// No such address, or not its password.
+    Credentials,
+    /// Nobody has verified the address yet, or somebody else has.
+    Unverified,
 }
 
 /// Somebody was not let in. What it shows is the same whatever the reason.

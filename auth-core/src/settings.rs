@@ -1,4 +1,4 @@
-//! What an operator decides about sessions and refresh tokens.
+//! What an operator decides about people, their mails, sessions and refresh tokens.
 
 use std::time::Duration;
 
@@ -73,6 +73,54 @@ impl Default for RefreshSettings {
     }
 }
 
+/// Settings of people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeopleSettings {
+    /// Whether somebody may sign in with an address that they have not verified: not. Where it is on, of several who claimed an
+    /// address it is whoever did last, until one verifies it.
+    pub sign_in_before_verification: bool,
+    /// How long the link in a mail verifies an address: 24 hours.
+    pub verification_lifetime: Duration,
+    /// How long the link in a mail sets a new password: 30 minutes.
+    pub reset_lifetime: Duration,
+}
+
+impl Default for PeopleSettings {
+    fn default() -> Self {
+        Self { sign_in_before_verification: false, verification_lifetime: DAY, reset_lifetime: MINUTE * 30 }
+    }
+}
+
+/// Settings of mails that wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxSettings {
+    /// How often a mail is tried: 8 times, 1 to 100. Then it is given up.
+    pub attempts_max: u8,
+    /// How long whoever claimed a mail has for it: 2 minutes. Then somebody else may claim it, and it may be sent twice.
+    pub claim: Duration,
+    /// How long after the first failure it is tried again: 1 minute. Twice as long after each one more.
+    pub retry_first: Duration,
+    /// At most: 1 hour.
+    pub retry_max: Duration,
+    /// How long a mail without a token is of use: 24 hours.
+    pub notice_lifetime: Duration,
+    /// How long it is kept why a mail was given up: 30 days.
+    pub dead_kept: Duration,
+}
+
+impl Default for OutboxSettings {
+    fn default() -> Self {
+        Self {
+            attempts_max: 8,
+            claim: MINUTE * 2,
+            retry_first: MINUTE,
+            retry_max: HOUR,
+            notice_lifetime: DAY,
+            dead_kept: DAY * 30,
+        }
+    }
+}
+
 /// Settings of the engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuthSettings {
@@ -80,6 +128,10 @@ pub struct AuthSettings {
     pub sessions: SessionSettings,
     /// Of refresh tokens.
     pub refresh: RefreshSettings,
+    /// Of people.
+    pub people: PeopleSettings,
+    /// Of mails that wait.
+    pub outbox: OutboxSettings,
 }
 
 /// A setting contradicts itself.
@@ -101,6 +153,12 @@ pub enum SettingsError {
     /// Refresh tokens that nobody could use, or whose theft would never be noticed.
     #[error("refresh tokens: the absolute time has to be above zero, and the grace time below a tenth of it")]
     Refresh,
+    /// Links that nobody could follow.
+    #[error("links in mails have to live for some time")]
+    Links,
+    /// Mails that nobody could send.
+    #[error("mails: 1 to 100 attempts, all times above zero, and the first retry not behind the last")]
+    Outbox,
 }
 
 impl AuthSettings {
@@ -122,6 +180,17 @@ impl AuthSettings {
         }
         if self.refresh.absolute.is_zero() || self.refresh.grace >= self.refresh.absolute / 10 {
             return Err(SettingsError::Refresh);
+        }
+        if self.people.verification_lifetime.is_zero() || self.people.reset_lifetime.is_zero() {
+            return Err(SettingsError::Links);
+        }
+        let outbox = &self.outbox;
+        let times = [outbox.claim, outbox.retry_first, outbox.notice_lifetime, outbox.dead_kept];
+        if !(1..=100).contains(&outbox.attempts_max)
+            || times.iter().any(Duration::is_zero)
+            || outbox.retry_first > outbox.retry_max
+        {
+            return Err(SettingsError::Outbox);
         }
         Ok(())
     }

@@ -21,6 +21,18 @@ stored_enum! {
         RefreshTokenRevoked = 8,
         /// A refresh token came that had been exchanged before: it may have been stolen.
         RefreshTokenReused = 9,
+        /// Somebody tried to register with an address that is a user's.
+        RegistrationRepeated = 10,
+        /// A user showed that they read the mail of an address.
+        UserEmailVerified = 11,
+        /// A password was not the one, or whoever knew it may not sign in.
+        LoginFailed = 12,
+        /// Somebody asked for a new password.
+        PasswordResetRequested = 13,
+        /// A new password was set by a token that was mailed.
+        PasswordResetCompleted = 14,
+        /// A user set a new password and knew the one before.
+        PasswordChanged = 15,
     }
 }
 
@@ -48,6 +60,12 @@ impl AuditEvent {
             Self::StepUp => "step_up",
             Self::RefreshTokenRevoked => "refresh_token_revoked",
             Self::RefreshTokenReused => "refresh_token_reused",
+            Self::RegistrationRepeated => "registration_repeated",
+            Self::UserEmailVerified => "user_email_verified",
+            Self::LoginFailed => "login_failed",
+            Self::PasswordResetRequested => "password_reset_requested",
+            Self::PasswordResetCompleted => "password_reset_completed",
+            Self::PasswordChanged => "password_changed",
         }
     }
 
@@ -55,12 +73,20 @@ impl AuditEvent {
     pub const fn severity(self) -> Severity {
         match self {
             Self::RefreshTokenReused => Severity::Critical,
-            Self::UserDisabled | Self::UserSessionRevoked | Self::RefreshTokenRevoked => Severity::Warning,
+            Self::UserDisabled
+            | Self::UserSessionRevoked
+            | Self::RefreshTokenRevoked
+            | Self::RegistrationRepeated
+            | Self::LoginFailed
+            | Self::PasswordResetRequested
+            | Self::PasswordResetCompleted
+            | Self::PasswordChanged => Severity::Warning,
             Self::UserRegistered
             | Self::UserLogin
             | Self::UserLogout
             | Self::UserSessionExpired
-            | Self::StepUp => Severity::Info,
+            | Self::StepUp
+            | Self::UserEmailVerified => Severity::Info,
         }
     }
 }

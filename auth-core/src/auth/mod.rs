@@ -3,21 +3,29 @@
 mod audit;
 mod commit;
 mod load;
+mod outbox;
+mod passwords;
+mod people;
 mod refresh;
 mod sessions;
 mod users;
 
 pub use audit::AuditPage;
+pub use outbox::ClaimedMail;
 pub use refresh::Refreshed;
 pub use sessions::{By, Ended, OpenedSession, Touch};
 
 use std::fmt;
 use std::sync::Arc;
 
+use auth_credentials::envelope::KeyEncryptionKeys;
+
+use crate::email_address::AddressKey;
 use crate::fresh::FreshBytes;
 use crate::key::{Table, Tenant};
 use crate::ports::{AuthStore, AuthStoreError};
 use crate::records::RecordError;
+use crate::secrets::AuthSecrets;
 use crate::settings::{AuthSettings, SettingsError};
 use crate::tokens::TokenHasher;
 
@@ -34,6 +42,8 @@ pub struct Auth<S> {
     store: Arc<S>,
     tenant: Tenant,
     hasher: TokenHasher,
+    at_rest: KeyEncryptionKeys,
+    addresses: AddressKey,
     fresh: Arc<dyn FreshBytes>,
     settings: AuthSettings,
 }
@@ -47,12 +57,13 @@ impl<S: AuthStore> Auth<S> {
     pub fn new(
         store: Arc<S>,
         tenant: Tenant,
-        hasher: TokenHasher,
+        secrets: AuthSecrets,
         fresh: Arc<dyn FreshBytes>,
         settings: AuthSettings,
     ) -> Result<Self, SettingsError> {
         settings.validate()?;
-        Ok(Self { store, tenant, hasher, fresh, settings })
+        let AuthSecrets { tokens: hasher, at_rest, addresses } = secrets;
+        Ok(Self { store, tenant, hasher, at_rest, addresses, fresh, settings })
     }
 }
 
@@ -92,4 +103,7 @@ pub enum AuthError {
     /// A token could not be sealed or opened: a row was changed, or there is no generation behind the last one.
     #[error("the token cannot be made")]
     Token,
+    /// A personal field could not be sealed or opened: its key is missing or another one, or a row was changed.
+    #[error("a personal field cannot be opened")]
+    Sealed,
 }

@@ -81,31 +81,40 @@ impl<S: AuthStore> Auth<S> {
         now: Millis,
     ) -> Result<Answer<OpenedSession>, AuthError> {
         for _ in 0..ATTEMPTS_MAX {
-            let (user, list) = self.load_person(sign_in.user, now).await?;
-            let listed = list.value().map(|list| list.sessions.clone()).unwrap_or_default();
-            let others = self.load_rows(&listed, now).await?;
-            let id = SessionId::from_bytes(self.fresh.array());
-            let token = SessionToken::mint(id, &*self.fresh);
-            let opening = Opening {
-                tenant: self.tenant,
-                sign_in,
-                id,
-                token: token.hash(&self.hasher),
-                user: &user,
-                list: &list,
-                others: &others,
-                settings: &self.settings.sessions,
-                now,
-            };
-            let plan = match open(&opening) {
-                Ok(plan) => plan,
+            let (plan, opened) = match self.plan_session(sign_in, now).await? {
+                Ok(planned) => planned,
                 Err(reason) => return Ok(Answer::Refused(reason.into())),
             };
             if let Committed::Applied = self.commit(plan, now).await? {
-                return Ok(Answer::Granted(OpenedSession { session: id, token: token.text() }));
+                return Ok(Answer::Granted(opened));
             }
         }
         Err(AuthError::Busy { attempts: ATTEMPTS_MAX })
+    }
+
+    /// What opens a session for a sign-in, and the session as it will be.
+    pub(super) async fn plan_session(
+        &self,
+        sign_in: &SignIn,
+        now: Millis,
+    ) -> Result<Result<(Plan, OpenedSession), RefusalReason>, AuthError> {
+        let (user, list) = self.load_person(sign_in.user, now).await?;
+        let listed = list.value().map(|list| list.sessions.clone()).unwrap_or_default();
+        let others = self.load_rows(&listed, now).await?;
+        let id = SessionId::from_bytes(self.fresh.array());
+        let token = SessionToken::mint(id, &*self.fresh);
+        let opening = Opening {
+            tenant: self.tenant,
+            sign_in,
+            id,
+            token: token.hash(&self.hasher),
+            user: &user,
+            list: &list,
+            others: &others,
+            settings: &self.settings.sessions,
+            now,
+        };
+        Ok(open(&opening).map(|plan| (plan, OpenedSession { session: id, token: token.text() })))
     }
 
     /// Whether a token lets its holder in: two point reads, no write.

@@ -7,7 +7,7 @@ use crate::key::Key;
 use crate::millis::Millis;
 use crate::plan::Plan;
 use crate::ports::AuthStore;
-use crate::records::{Actor, Loaded, Resource, Stored, User, UserSessions, UserState};
+use crate::records::{Actor, Loaded, Resource, User, UserSessions, UserState};
 use crate::refusal::{Answer, RefusalReason};
 
 impl<S: AuthStore> Auth<S> {
@@ -70,6 +70,6 @@ impl<S: AuthStore> Auth<S> {
     }
 }
 
-fn absent<T: Stored>(key: Key) -> Loaded<T> {
+pub(super) fn absent<T>(key: Key) -> Loaded<T> {
     Loaded { key, found: None }
 }

@@ -3,7 +3,7 @@ use sha2::{Digest, Sha256};
 use super::layout::{Reader, RecordError, Writer};
 use super::{EndReason, Stored, tables};
 use crate::audit::AuditEvent;
-use crate::ids::{FamilyId, SessionId, UserId};
+use crate::ids::{AddressId, FamilyId, SessionId, UserId};
 use crate::key::{Key, Table, Tenant};
 use crate::millis::Millis;
 
@@ -27,6 +27,8 @@ pub enum Resource {
     Session(SessionId),
     /// A family of refresh tokens.
     RefreshToken(FamilyId),
+    /// An e-mail address.
+    Address(AddressId),
 }
 
 /// An entry of the audit log.
@@ -46,7 +48,8 @@ pub struct AuditEntry {
     pub event: AuditEvent,
     /// Who.
     pub actor: Actor,
-    /// About whom: all entries about a user are in one chain.
+    /// About whom: all entries about a user are in one chain. Of an address that is nobody's the first half of its hash, so that
+    /// the log does not tell it from a user's.
     pub user: UserId,
     /// To what.
     pub resource: Resource,
@@ -98,6 +101,7 @@ impl Stored for AuditEntry {
             Resource::User(user) => writer.u8(1).bytes(&user.to_bytes()),
             Resource::Session(session) => writer.u8(2).bytes(&session.to_bytes()),
             Resource::RefreshToken(family) => writer.u8(3).bytes(&family.to_bytes()),
+            Resource::Address(address) => writer.u8(4).bytes(&address.to_bytes()),
         };
         writer.u8(self.reason.map_or(0, EndReason::number)).finish()
     }
@@ -122,6 +126,7 @@ impl Stored for AuditEntry {
                 1 => Resource::User(UserId::from_bytes(reader.array()?)),
                 2 => Resource::Session(SessionId::from_bytes(reader.array()?)),
                 3 => Resource::RefreshToken(FamilyId::from_bytes(reader.array()?)),
+                4 => Resource::Address(AddressId::from_bytes(reader.array()?)),
                 _ => return Err(RecordError::Field { field: "resource" }),
             },
             reason: match reader.u8()? {

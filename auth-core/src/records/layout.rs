@@ -77,6 +77,13 @@ impl Writer {
         self
     }
 
+    /// The length, `u16`, and the bytes. What is longer is cut: values are bounded before they are written.
+    pub(super) fn sized(self, value: &[u8]) -> Self {
+        let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+        let value = value.get(..usize::from(length)).unwrap_or(value);
+        self.u16(length).bytes(value)
+    }
+
     pub(super) fn finish(self) -> Vec<u8> {
         self.0
     }
@@ -123,6 +130,16 @@ impl<'b> Reader<'b> {
             1 => self.array().map(Some),
             _ => Err(RecordError::Field { field }),
         }
+    }
+
+    pub(super) fn sized(&mut self, max: usize, field: &'static str) -> Result<&'b [u8], RecordError> {
+        let length = usize::from(self.u16()?);
+        if length > max {
+            return Err(RecordError::Field { field });
+        }
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(RecordError::Short)?;
+        self.0 = rest;
+        Ok(bytes)
     }
 
     pub(super) fn finish(self) -> Result<(), RecordError> {

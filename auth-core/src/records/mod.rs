@@ -1,20 +1,35 @@
 //! What is stored: one file per kind of record, with its key and its bytes. `docs/formats.md` has the layouts.
 
+mod address_claim;
 mod audit_entry;
 mod audit_head;
+mod email_verification;
 mod layout;
+mod mail;
+mod password_reset;
 mod refresh_family;
 mod session;
+mod stored_password;
 mod user;
+mod user_emails;
+mod user_key;
 mod user_sessions;
 
+pub use address_claim::AddressClaim;
 pub use audit_entry::{Actor, AuditEntry, Resource};
 pub use audit_head::AuditHead;
+pub use email_verification::EmailVerification;
 pub use layout::RecordError;
 pub(crate) use layout::stored_enum;
+pub(crate) use mail::MailContent;
+pub use mail::{DeadMail, DeathReason, MailKind, OutboxMail};
+pub use password_reset::PasswordReset;
 pub use refresh_family::{FamilyState, Previous, RefreshFamily};
 pub use session::{AssuranceLevel, EndReason, Session, SessionKind, SessionState, SignInMethod};
+pub use stored_password::StoredPassword;
 pub use user::{User, UserState};
+pub use user_emails::{EMAILS_PER_USER_LIMIT, Email, EmailList, UserEmails};
+pub use user_key::UserKey;
 pub use user_sessions::{SESSIONS_PER_USER_LIMIT, UserSessions};
 
 use crate::key::{Key, Table};
@@ -36,6 +51,22 @@ pub mod tables {
     pub const AUDIT_ENTRY: Table = Table(5);
     /// [`AuditHead`](super::AuditHead).
     pub const AUDIT_HEAD: Table = Table(6);
+    /// [`UserKey`](super::UserKey).
+    pub const USER_KEY: Table = Table(7);
+    /// [`UserEmails`](super::UserEmails).
+    pub const USER_EMAILS: Table = Table(8);
+    /// [`AddressClaim`](super::AddressClaim).
+    pub const ADDRESS_CLAIM: Table = Table(9);
+    /// [`StoredPassword`](super::StoredPassword).
+    pub const STORED_PASSWORD: Table = Table(10);
+    /// [`EmailVerification`](super::EmailVerification).
+    pub const EMAIL_VERIFICATION: Table = Table(11);
+    /// [`PasswordReset`](super::PasswordReset).
+    pub const PASSWORD_RESET: Table = Table(12);
+    /// [`OutboxMail`](super::OutboxMail).
+    pub const OUTBOX_MAIL: Table = Table(13);
+    /// [`DeadMail`](super::DeadMail).
+    pub const DEAD_MAIL: Table = Table(14);
 }
 
 /// A kind of record.

@@ -24,7 +24,7 @@ fn export(world: &World, shard: u16, page: usize) -> (Vec<Vec<u8>>, ChainPoint) 
     }
 }
 
-fn all(world: &World) -> Vec<AuditEntry> {
+pub fn all(world: &World) -> Vec<AuditEntry> {
     let mut all = Vec::new();
     for shard in 0..AUDIT_SHARDS {
         let (entries, head) = export(world, shard, 3);
@@ -36,6 +36,9 @@ fn all(world: &World) -> Vec<AuditEntry> {
 
 /// Does everything that can be done.
 fn eventful(world: &mut World) -> UserId {
+    world.person("ada@example.org", "correct horse");
+    world.register("ada@example.org", "battery staple");
+    super::passwords::everything(world);
     let (user, first) = world.web();
     let again = run(world.auth.reauthenticate(&first, &PASSKEY, world.now)).expect("works");
     let again = again.granted().expect("live");

@@ -2,6 +2,9 @@
 
 mod audit;
 mod model;
+mod outbox;
+mod passwords;
+mod people;
 mod races;
 mod records;
 mod refresh;

@@ -14,7 +14,7 @@ const THREADS: usize = 64;
 
 /// Runs the same with the numbers of threads, all at once.
 #[expect(clippy::disallowed_methods, reason = "the claims are about threads")]
-fn race<T: Send>(work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+pub fn race<T: Send>(work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let start = Barrier::new(THREADS);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)

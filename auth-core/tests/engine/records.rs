@@ -1,14 +1,17 @@
 //! The bytes of records, as `docs/formats.md` says they are.
 
 use auth_core::audit::AuditEvent;
-use auth_core::ids::{FamilyId, SessionId, UserId};
+use auth_core::email_address::{AddressHash, AddressKey, EmailAddress};
+use auth_core::ids::{AddressId, FamilyId, MailId, SessionId, UserId};
 use auth_core::records::{
-    Actor, AssuranceLevel, AuditEntry, AuditHead, EndReason, FamilyState, Previous, RecordError,
-    RefreshFamily, Resource, Session, SessionKind, SessionState, SignInMethod, Stored, User, UserSessions,
-    UserState,
+    Actor, AddressClaim, AssuranceLevel, AuditEntry, AuditHead, DeadMail, DeathReason, Email, EmailList,
+    EmailVerification, EndReason, FamilyState, MailKind, OutboxMail, PasswordReset, Previous, RecordError,
+    RefreshFamily, Resource, Session, SessionKind, SessionState, SignInMethod, Stored, StoredPassword, User,
+    UserEmails, UserKey, UserSessions, UserState,
 };
 use auth_core::tokens::{SEALED_SUCCESSOR_BYTES, TokenHash};
 use auth_core::{Key, Millis, Tenant};
+use auth_credentials::password::PasswordHash;
 use proptest::prelude::*;
 
 const USER: UserId = UserId::from_bytes([0x11; 16]);
@@ -165,12 +168,92 @@ fn entries_of_the_log_have_the_documented_bytes_and_hash() {
     check(&ended, &[&head, "0009", "00", ID_1, "03", ID_3, "06"]);
     let by_operator = AuditEntry { actor: Actor::Operator, resource: Resource::User(USER), ..entry() };
     check(&by_operator, &[&head, "0003", "01", ID_1, "01", ID_1, "00"]);
+    let of_address = AuditEntry {
+        event: AuditEvent::LoginFailed,
+        actor: Actor::System,
+        resource: Resource::Address(AddressId::from_bytes([0x33; 16])),
+        ..entry()
+    };
+    check(&of_address, &[&head, "000c", "00", ID_1, "04", ID_3, "00"]);
     check(&AuditHead { count: 3, hash: [0xdd; 32] }, &["01", "0000000000000003", &"dd".repeat(32)]);
 }
 
 fn sha256_hex(bytes: &[u8]) -> String {
     use sha2::Digest;
     hex(&sha2::Sha256::digest(bytes))
+}
+
+const ADDRESS: AddressHash = AddressHash::from_bytes([0x55; 32]);
+const ADDRESS_HASH: &str = "945171152adf5ae0ed35a5a0e72010c94f3b98ed5a74b67bd42c8cdc9c36915d";
+const MAIL: MailId = MailId::from_bytes([0x66; 16]);
+const PHC: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+#[test]
+fn records_of_people_have_the_documented_bytes() {
+    let address = "55".repeat(32);
+    check(&AddressClaim { user: USER, is_verified: true }, &["01", ID_1, "01"]);
+    check(&AddressClaim { user: USER, is_verified: false }, &["01", ID_1, "00"]);
+    check(&UserKey { sealed: vec![0xab; 3] }, &["01", "0003", "ababab"]);
+    check(&UserEmails { sealed: vec![0xcd; 2] }, &["01", "0002", "cdcd"]);
+    let hash = PasswordHash::parse(PHC).expect("a hash");
+    let phc = hex(PHC.as_bytes());
+    let password = StoredPassword { number: 3, set_at: Millis(9), hash };
+    check(&password, &["01", "0000000000000003", "0000000000000009", "0061", &phc]);
+    let verification = EmailVerification { user: USER, address: ADDRESS, ends_at: Millis(9) };
+    check(&verification, &["01", ID_1, &address, "0000000000000009"]);
+    let reset = PasswordReset { user: USER, epoch: 7, ends_at: Millis(9) };
+    check(&reset, &["01", ID_1, "0000000000000007", "0000000000000009"]);
+}
+
+#[test]
+fn mails_have_the_documented_bytes() {
+    let mail = OutboxMail {
+        user: USER,
+        kind: MailKind::ResetPassword,
+        made_at: Millis(1),
+        ends_at: Millis(2),
+        attempts: 4,
+        sealed: vec![0xee; 2],
+    };
+    let times = "00000000000000010000000000000002";
+    check(&mail, &["01", ID_1, "03", times, "04", "0002", "eeee"]);
+    let (kind, reason) = (MailKind::PasswordChanged, DeathReason::Expired);
+    let dead = DeadMail { user: USER, kind, made_at: Millis(1), attempts: 4, died_at: Millis(2), reason };
+    check(&dead, &["01", ID_1, "04", "0000000000000001", "04", "0000000000000002", "03"]);
+}
+
+#[test]
+fn lists_of_addresses_have_the_documented_bytes() {
+    let email = |text, verified_at| Email {
+        address: EmailAddress::parse(text).expect("an address"),
+        added_at: Millis(1),
+        verified_at,
+    };
+    let list = EmailList { emails: vec![email("a@b.co", Some(Millis(2))), email("c@d.eu", None)] };
+    let first = "0006 6140622e636f 0000000000000001 01 0000000000000002";
+    let second = "0006 6340642e6575 0000000000000001 00";
+    let bytes = list.encode();
+    assert_eq!(hex(&bytes), format!("0102{first}{second}").replace(' ', ""));
+    assert_eq!(EmailList::decode(&bytes).as_ref(), Ok(&list));
+    for end in 0..bytes.len() {
+        assert!(EmailList::decode(&bytes[..end]).is_err());
+    }
+    // Twice the same, and one that is not in its canonical form.
+    let twice = EmailList { emails: vec![email("a@b.co", None), email("a@b.co", None)] };
+    assert!(EmailList::decode(&twice.encode()).is_err());
+    let mut upper = EmailList { emails: vec![email("a@b.co", None)] }.encode();
+    upper[6] = b'B';
+    assert!(EmailList::decode(&upper).is_err());
+}
+
+/// The vectors were computed by another program, from the layout.
+#[test]
+fn addresses_have_the_documented_hash() {
+    let key = AddressKey::new(&[0xad; 32]).expect("a long secret");
+    let hash = key.hash(&EmailAddress::parse("Ada@EXAMPLE.org").expect("an address"));
+    assert_eq!(hex(&hash.to_bytes()), ADDRESS_HASH);
+    assert!(AddressKey::new(&[0; 31]).is_err());
 }
 
 #[test]
@@ -186,6 +269,23 @@ fn keys_have_the_tenant_first_and_no_two_kinds_share_one() {
             "0005 0000000000000007 0008 0000000000000001 0008 0000000000000002".to_owned(),
         ),
         (AuditHead::key(tenant, 1), "0006 0000000000000007 0008 0000000000000001".to_owned()),
+        (UserKey::key(tenant, USER), format!("0007 0000000000000007 0010 {ID_1}")),
+        (UserEmails::key(tenant, USER), format!("0008 0000000000000007 0010 {ID_1}")),
+        (AddressClaim::key(tenant, ADDRESS), format!("0009 0000000000000007 0020 {}", "55".repeat(32))),
+        (StoredPassword::key(tenant, USER), format!("000a 0000000000000007 0010 {ID_1}")),
+        (
+            EmailVerification::key(tenant, &TokenHash::from_bytes(hash_bytes(5, 0xaa))),
+            format!("000b 0000000000000007 0024 {}", hash_hex(5, 0xaa)),
+        ),
+        (
+            PasswordReset::key(tenant, &TokenHash::from_bytes(hash_bytes(5, 0xaa))),
+            format!("000c 0000000000000007 0024 {}", hash_hex(5, 0xaa)),
+        ),
+        (
+            OutboxMail::key(tenant, Millis(9), MAIL),
+            format!("000d 0000000000000007 0008 0000000000000009 0010 {}", "66".repeat(16)),
+        ),
+        (DeadMail::key(tenant, MAIL), format!("000e 0000000000000007 0010 {}", "66".repeat(16))),
     ];
     for (key, expected) in &keys {
         assert_eq!(hex(key.as_bytes()), expected.replace(' ', ""));
@@ -212,13 +312,15 @@ fn never_panics<T: Stored + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Result
 proptest! {
     #[test]
     fn hostile_bytes_are_refused_or_are_the_one_form_of_a_value(
-        kind in 0usize..5, place in 0usize..300, byte: u8, noise in proptest::collection::vec(any::<u8>(), 0..300),
+        kind in 0usize..7, place in 0usize..300, byte: u8, noise in proptest::collection::vec(any::<u8>(), 0..300),
     ) {
         let mut changed = [
             session().encode(),
             family().encode(),
             entry().encode(),
             UserSessions { sessions: vec![SESSION] }.encode(),
+            EmailVerification { user: USER, address: ADDRESS, ends_at: Millis(9) }.encode(),
+            UserEmails { sealed: vec![7; 40] }.encode(),
             noise,
         ][kind].clone();
         if let Some(at) = changed.get_mut(place) {
@@ -230,5 +332,16 @@ proptest! {
         never_panics::<RefreshFamily>(&changed)?;
         never_panics::<AuditEntry>(&changed)?;
         never_panics::<AuditHead>(&changed)?;
+        never_panics::<AddressClaim>(&changed)?;
+        never_panics::<UserKey>(&changed)?;
+        never_panics::<UserEmails>(&changed)?;
+        never_panics::<StoredPassword>(&changed)?;
+        never_panics::<EmailVerification>(&changed)?;
+        never_panics::<PasswordReset>(&changed)?;
+        never_panics::<OutboxMail>(&changed)?;
+        never_panics::<DeadMail>(&changed)?;
+        if let Ok(list) = EmailList::decode(&changed) {
+            prop_assert_eq!(list.encode(), changed);
+        }
     }
 }

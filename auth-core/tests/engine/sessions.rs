@@ -280,7 +280,7 @@ fn sessions_outlive_a_restart_and_a_new_key_until_the_old_one_is_left_out() {
     let without = auth_core::Auth::new(
         std::sync::Arc::clone(&world.store),
         super::world::TENANT,
-        super::world::keys(99),
+        super::world::secrets(99),
         super::world::SeededBytes::new(3),
         AuthSettings::default(),
     )

@@ -7,20 +7,25 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use auth_core::auth::{OpenedSession, Refreshed};
+use auth_core::auth::{ClaimedMail, Ended, OpenedSession, Refreshed};
+use auth_core::email_address::{AddressKey, EmailAddress};
 use auth_core::ids::UserId;
 use auth_core::memory::MemoryStore;
+use auth_core::people::Registration;
 use auth_core::ports::{
     AuthStore, AuthStoreError, ChangePage, Commit, ExpiredRecord, Position, ReadSet, Snapshot, Write,
 };
 use auth_core::records::{
-    AssuranceLevel, EndReason, FamilyState, RefreshFamily, SessionKind, SignInMethod, Stored, tables,
+    AssuranceLevel, EndReason, FamilyState, MailKind, RefreshFamily, SessionKind, SignInMethod, Stored,
+    tables,
 };
 use auth_core::refusal::{Answer, RefusalReason};
 use auth_core::sessions::{Authentication, LiveSession, SignIn};
 use auth_core::settings::AuthSettings;
 use auth_core::tokens::{TokenHasher, TokenKey};
-use auth_core::{Auth, FreshBytes, Key, KeyRange, Millis, Table, Tenant};
+use auth_core::{Auth, AuthSecrets, FreshBytes, Key, KeyRange, Millis, Table, Tenant};
+use auth_credentials::envelope::{KeyEncryptionKey, KeyEncryptionKeys};
+use auth_credentials::password::{Argon2Cost, HashMemory, Password, PasswordHash, PasswordHasher, Peppers};
 use sha2::{Digest, Sha256};
 
 pub const START: Millis = Millis(1_763_800_000_000);
@@ -220,6 +225,29 @@ impl FreshBytes for SeededBytes {
     }
 }
 
+/// Cheap: none of these tests is about hashing.
+pub fn hash(password: &str) -> PasswordHash {
+    let mut memory = HashMemory::for_cost(cheap().cost());
+    cheap().hash(&Password::new(password).expect("short"), [9; 16], &mut memory).expect("a hash")
+}
+
+pub fn cheap() -> PasswordHasher {
+    PasswordHasher::new(Argon2Cost::new(8, 1, 1).expect("a cost"), Peppers::none())
+}
+
+pub fn address(text: &str) -> EmailAddress {
+    EmailAddress::parse(text).expect("an address")
+}
+
+pub fn secrets(current: u32) -> AuthSecrets {
+    let at_rest = KeyEncryptionKey::new(1, &[0xee; 32]).expect("a long secret");
+    AuthSecrets {
+        tokens: keys(current),
+        at_rest: KeyEncryptionKeys::new(at_rest, Vec::new()).expect("one key"),
+        addresses: AddressKey::new(&[0xad; 32]).expect("a long secret"),
+    }
+}
+
 pub fn keys(current: u32) -> TokenHasher {
     let key = |id: u32| TokenKey::new(id, &[u8::try_from(id).expect("few keys"); 32]).expect("a long secret");
     // The last few: a hasher knows no more than 16.
@@ -299,6 +327,38 @@ impl World {
         self.try_refresh(token).granted().expect("a live family").token.expose().to_owned()
     }
 
+    pub fn register(&self, at: &str, password: &str) {
+        let registration = Registration { address: address(at), password: hash(password) };
+        run(self.auth.register(&registration, self.now)).expect("the store works");
+    }
+
+    /// All mails that are due, sent.
+    pub fn mails(&self) -> Vec<ClaimedMail> {
+        let mut mails = Vec::new();
+        while let Some(mail) = run(self.auth.claim_mail(self.now)).expect("the store works") {
+            assert_eq!(run(self.auth.mail_sent(&mail, self.now)).expect("the store works"), Ended::Now);
+            mails.push(mail);
+        }
+        mails
+    }
+
+    /// The token of the only mail that is due, which is of this kind.
+    pub fn mailed_token(&self, kind: MailKind) -> String {
+        let mails = self.mails();
+        assert_eq!(mails.iter().map(ClaimedMail::kind).collect::<Vec<_>>(), [kind]);
+        mails[0].token().expect("a token").to_owned()
+    }
+
+    pub fn verify(&self, token: &str) -> Answer<UserId> {
+        run(self.auth.verify_email(token, self.now)).expect("the store works")
+    }
+
+    /// A user with a verified address and a password.
+    pub fn person(&self, at: &str, password: &str) -> UserId {
+        self.register(at, password);
+        self.verify(&self.mailed_token(MailKind::VerifyEmail)).granted().expect("verified")
+    }
+
     /// Every key and value that is stored.
     pub fn dump(&self) -> Vec<(Key, Vec<u8>)> {
         let mut all = Vec::new();
@@ -316,7 +376,7 @@ impl World {
 
 pub fn engine(store: &Arc<TestStore>, seed: u64, key: u32, settings: AuthSettings) -> Auth<TestStore> {
     let fresh = SeededBytes::new(seed);
-    Auth::new(Arc::clone(store), TENANT, keys(key), fresh, settings).expect("valid settings")
+    Auth::new(Arc::clone(store), TENANT, secrets(key), fresh, settings).expect("valid settings")
 }
 
 /// The parts of a token that only its holder may know: every 12 bytes of the random part, and every 16 characters of its text.
