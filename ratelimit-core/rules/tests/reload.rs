@@ -227,14 +227,15 @@ fn requests_that_run_while_rules_are_exchanged_are_decided_exactly_once() {
         let nodes = |round: u64| vec![any("user", bucket(size)), any("org", bucket(1_000_000 + round))];
         let reversed = |round: u64| nodes(round).into_iter().rev().collect::<Vec<_>>();
         let engine = engine(nodes(0));
-        let (admitted, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (user, org) = ([Entry { key: "user", value: "a" }], [Entry { key: "org", value: "a" }]);
+        let descriptors = [Descriptor::new(&user), Descriptor::new(&org)];
+        // Before the first reload: a key that has used nothing has the whole new size.
+        let first = engine.check(&Request::new("web", &descriptors), NOW).expect("a request");
+        let (admitted, over) = (AtomicU64::new(u64::from(first.allowed)), AtomicBool::new(false));
         let reloads = std::thread::scope(|scope| {
             let asking: Vec<_> = (0..THREADS)
                 .map(|_| {
                     scope.spawn(|| {
-                        let (user, org) =
-                            ([Entry { key: "user", value: "a" }], [Entry { key: "org", value: "a" }]);
-                        let descriptors = [Descriptor::new(&user), Descriptor::new(&org)];
                         for _ in 0..sizes[1] {
                             let answer =
                                 engine.check(&Request::new("web", &descriptors), NOW).expect("a request");
