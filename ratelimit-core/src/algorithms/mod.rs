@@ -6,7 +6,7 @@
 //! - A charge makes the word larger. Only a refund makes it smaller.
 //! - A dead state is as good as none: nothing is used, now and later. Charging it gives a larger word.
 //!
-//! A *long* one has several words ([`long`]).
+//! A *long* one has several words (`long`).
 
 pub(crate) mod calendar;
 pub(crate) mod concurrency;
