@@ -4,7 +4,7 @@
 //! OWASP ASVS 5.0 chapter 6.2; RFC 9106 (Argon2); the PHC string format.
 
 mod breached;
-mod common;
+mod common_passwords;
 mod hasher;
 mod memory;
 mod pepper;
@@ -14,7 +14,7 @@ mod policy;
 pub use breached::{
     BREACHED_KEYS_MAX, BreachedFilter, FilterBuildError, FilterRefused, build_breached_filter,
 };
-pub use common::{COMMON_PASSWORDS, is_common};
+pub use common_passwords::{COMMON_PASSWORDS, is_common};
 pub use hasher::{HashError, PasswordHasher, Verdict};
 pub use memory::HashMemory;
 pub use pepper::{PEPPER_BYTES_MIN, PEPPERS_MAX, Pepper, PepperError, Peppers};
